@@ -1,0 +1,137 @@
+//! Who a process is, as selectors.
+//!
+//! All attestors look at the process at the same time, each with [`ATTESTOR_DEADLINE`]. What some of them found is
+//! an answer; only when every one of them fails is there none. After they have looked, the process must still be the
+//! one that connected: otherwise what they read may be about a stranger who got its number.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use tokio::time::{Instant, timeout};
+use tracing::{debug, error};
+use vouchsafe_runtime::metrics::{Call, Summary};
+use vouchsafe_transport::peer::PeerProcess;
+use vouchsafe_types::selector::{Selector, SelectorSet};
+
+use crate::metrics::Metrics;
+
+pub mod digest;
+pub mod unix;
+
+/// Finds out one kind of thing about a process.
+#[async_trait]
+pub trait WorkloadAttestor: Send + Sync + 'static {
+    /// The selectors' kind and the name in logs and metrics.
+    fn name(&self) -> &'static str;
+
+    /// What is known about `peer`.
+    async fn attest(&self, peer: &PeerProcess) -> Result<Vec<Selector>, AttestorError>;
+}
+
+/// Why one attestor has no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttestorError {
+    /// Something about the process could not be read.
+    #[error("{what}")]
+    Lookup {
+        /// What was looked for.
+        what: String,
+        /// Why it was not found.
+        #[source]
+        source: Option<std::io::Error>,
+    },
+    /// It took longer than [`ATTESTOR_DEADLINE`].
+    #[error("no answer within {ATTESTOR_DEADLINE:?}")]
+    Deadline,
+}
+
+/// Why a process has no selectors.
+#[derive(Debug, thiserror::Error)]
+#[error("workload attestation failed")]
+#[non_exhaustive]
+pub struct Unattested;
+
+/// All attestors of the agent.
+pub struct Attestors {
+    attestors: Vec<(Arc<dyn WorkloadAttestor>, Call)>,
+    attestation: Call,
+    discovered: Summary,
+}
+
+impl std::fmt::Debug for Attestors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.attestors.iter().map(|(attestor, _)| attestor.name())).finish()
+    }
+}
+
+impl Attestors {
+    /// Uses `attestors` for every process.
+    #[must_use]
+    pub fn new(attestors: Vec<Arc<dyn WorkloadAttestor>>, metrics: &Metrics) -> Self {
+        Self {
+            attestors: attestors.into_iter().map(|attestor| (attestor, metrics.attestor())).collect(),
+            attestation: metrics.attestation(),
+            discovered: metrics.discovered_selectors(),
+        }
+    }
+
+    /// The selectors of `peer`.
+    ///
+    /// # Errors
+    ///
+    /// [`Unattested`] when no attestor has an answer or `peer` ended meanwhile. The log says why.
+    pub async fn attest(&self, peer: &PeerProcess) -> Result<SelectorSet, Unattested> {
+        let start = Instant::now();
+        let outcome = self.ask_all(peer).await;
+        let status = if outcome.is_ok() { "OK" } else { "Unavailable" };
+        self.attestation.observe(&[], status, start.elapsed());
+        if let Ok(selectors) = &outcome {
+            self.discovered.observe(selectors.len() as f64);
+            debug!(pid = peer.pid, selectors = %Shown(selectors), "PID attested to have selectors");
+        }
+        outcome
+    }
+
+    async fn ask_all(&self, peer: &PeerProcess) -> Result<SelectorSet, Unattested> {
+        let answers = join_all(self.attestors.iter().map(|(attestor, call)| ask(attestor.as_ref(), call, peer))).await;
+        if !peer.still_same() {
+            error!(pid = peer.pid, "the calling process ended before it was attested");
+            return Err(Unattested);
+        }
+        if !self.attestors.is_empty() && answers.iter().all(Option::is_none) {
+            return Err(Unattested);
+        }
+        Ok(answers.into_iter().flatten().flatten().collect())
+    }
+}
+
+async fn ask(attestor: &dyn WorkloadAttestor, call: &Call, peer: &PeerProcess) -> Option<Vec<Selector>> {
+    let start = Instant::now();
+    let answer = timeout(ATTESTOR_DEADLINE, attestor.attest(peer)).await.unwrap_or(Err(AttestorError::Deadline));
+    let status = match &answer {
+        Ok(_) => "OK",
+        Err(AttestorError::Deadline) => "DeadlineExceeded",
+        Err(_) => "Internal",
+    };
+    call.observe(&[("attestor", attestor.name())], status, start.elapsed());
+    answer
+        .inspect_err(|error| {
+            let source = std::error::Error::source(error).map(ToString::to_string);
+            error!(pid = peer.pid, attestor = attestor.name(), %error, source, "workload attestor failed");
+        })
+        .ok()
+}
+
+struct Shown<'a>(&'a SelectorSet);
+
+impl std::fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(Selector::as_str)).finish()
+    }
+}
+
+/// How long one attestor may take.
+pub const ATTESTOR_DEADLINE: Duration = Duration::from_secs(5);

@@ -1,0 +1,193 @@
+//! The process at the other end of a connection, and what it may have.
+//!
+//! One [`Caller`] belongs to one connection and travels with each of its requests as an extension. It remembers the
+//! attested selectors for [`ATTESTATION_LIFETIME`] and the identity set that they lead to for as long as nothing
+//! changes, so that the common request costs two atomic reads. One request at a time attests; the others wait for
+//! its answer.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+use tonic::transport::server::Connected;
+use vouchsafe_transport::listener::{Connection, Listener, PeerKey};
+use vouchsafe_transport::peer::PeerProcess;
+use vouchsafe_types::selector::SelectorSet;
+
+use crate::attest::{Attestors, Unattested};
+use crate::entries::{EntryIndex, EntrySlot};
+use crate::identities::Identities;
+use crate::identity_set::{IdentitySet, IdentitySets};
+
+/// The process behind a connection.
+#[derive(Debug)]
+pub struct Caller {
+    /// Who connected.
+    pub peer: PeerProcess,
+    attested: ArcSwapOption<Attested>,
+    one_at_a_time: tokio::sync::Mutex<()>,
+}
+
+/// What a process was found to be.
+#[derive(Debug)]
+pub struct Attested {
+    /// Its selectors.
+    pub selectors: SelectorSet,
+    until: Instant,
+    matched: ArcSwapOption<Matched>,
+}
+
+/// The entries that the selectors lead to, and their set.
+#[derive(Debug)]
+struct Matched {
+    version: u64,
+    index: Arc<EntryIndex>,
+    slots: Vec<Arc<EntrySlot>>,
+    set: Arc<IdentitySet>,
+}
+
+impl Caller {
+    /// Knows nothing yet.
+    #[must_use]
+    pub fn new(peer: PeerProcess) -> Self {
+        Self { peer, attested: ArcSwapOption::empty(), one_at_a_time: tokio::sync::Mutex::new(()) }
+    }
+
+    /// What the process is, as of at most [`ATTESTATION_LIFETIME`] ago.
+    ///
+    /// # Errors
+    ///
+    /// [`Unattested`]; the next request tries again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn attested(&self, attestors: &Attestors) -> Result<Arc<Attested>, Unattested> {
+        if let Some(attested) = self.fresh() {
+            return Ok(attested);
+        }
+        let _one_at_a_time = self.one_at_a_time.lock().await;
+        if let Some(attested) = self.fresh() {
+            return Ok(attested);
+        }
+        let selectors = attestors.attest(&self.peer).await?;
+        let until = Instant::now() + ATTESTATION_LIFETIME;
+        // Same selectors as before: what was matched and encoded for them is still good.
+        let matched = self.attested.load().as_ref().filter(|before| before.selectors == selectors).map_or_else(
+            ArcSwapOption::empty,
+            |before| ArcSwapOption::new(before.matched.load_full()),
+        );
+        let attested = Arc::new(Attested { selectors, until, matched });
+        self.attested.store(Some(Arc::clone(&attested)));
+        Ok(attested)
+    }
+
+    fn fresh(&self) -> Option<Arc<Attested>> {
+        let attested = self.attested.load();
+        attested.as_ref().filter(|attested| Instant::now() < attested.until).cloned()
+    }
+}
+
+impl Attested {
+    /// The identities of the process now.
+    #[must_use]
+    pub fn identities(&self, identities: &Identities, sets: &IdentitySets) -> Arc<IdentitySet> {
+        let version = identities.version();
+        let before = self.matched.load();
+        if let Some(before) = before.as_ref()
+            && before.version == version
+        {
+            return Arc::clone(&before.set);
+        }
+        let snapshot = identities.load();
+        let slots = match before.as_ref() {
+            Some(before) if Arc::ptr_eq(&before.index, &snapshot.index) => before.slots.clone(),
+            _ => snapshot.index.matching(&self.selectors),
+        };
+        let set = sets.of(&snapshot, &slots);
+        let index = Arc::clone(&snapshot.index);
+        let matched = Matched { version: snapshot.version, index, slots, set: Arc::clone(&set) };
+        self.matched.store(Some(Arc::new(matched)));
+        set
+    }
+}
+
+/// Gives each accepted connection its [`Caller`].
+#[derive(Debug)]
+pub struct CallerListener<L>(pub L);
+
+impl<L> Listener for CallerListener<L>
+where
+    L: Listener,
+    L::Io: Connected<ConnectInfo = PeerProcess>,
+{
+    type Io = CallerConnection<L::Io>;
+
+    async fn accept(&mut self) -> io::Result<Self::Io> {
+        let io = self.0.accept().await?;
+        let caller = Arc::new(Caller::new(io.connect_info()));
+        Ok(CallerConnection { io, caller })
+    }
+}
+
+/// A connection with its [`Caller`] as connection information.
+#[derive(Debug)]
+pub struct CallerConnection<I> {
+    io: I,
+    caller: Arc<Caller>,
+}
+
+impl<I: Connection> Connection for CallerConnection<I> {
+    fn peer_key(&self) -> PeerKey {
+        self.io.peer_key()
+    }
+}
+
+impl<I> Connected for CallerConnection<I> {
+    type ConnectInfo = Arc<Caller>;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        Arc::clone(&self.caller)
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for CallerConnection<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for CallerConnection<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+/// How long a process is believed to be what it was found to be. Short, because a process may change its user or
+/// program; not zero, because looking costs far more than answering.
+pub const ATTESTATION_LIFETIME: Duration = Duration::from_secs(1);

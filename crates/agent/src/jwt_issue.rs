@@ -1,0 +1,279 @@
+//! Gets JWT-SVIDs from the server: at once for who waits, ahead of need for who has one.
+//!
+//! A request runs to its end even if the caller that started it gives up, so the next caller finds the token. Many
+//! callers for the same token share one request.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Code, Status};
+use tracing::{debug, warn};
+use vouchsafe_runtime::backoff::Backoff;
+use vouchsafe_runtime::clock::Clock;
+use vouchsafe_types::jwt_svid::JwtSvid;
+
+use crate::entries::{EntrySlot, WorkloadEntry};
+use crate::identities::Identities;
+use crate::jwt_cache::{CachedToken, Flight, JwtCache, JwtSlot, Token, encode};
+use crate::rotation::Lifetime;
+use crate::server_client::ServerClient;
+
+/// Why there is no token.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JwtError {
+    /// The server refused or did not answer.
+    #[error("failed to fetch JWT SVID: {code}: {message}")]
+    Server {
+        /// Its status.
+        code: Code,
+        /// Its text.
+        message: String,
+    },
+    /// The server did not answer in time.
+    #[error("failed to fetch JWT SVID: no answer from the server within {0:?}")]
+    Deadline(Duration),
+    /// The server answered something that is not the token that was asked for.
+    #[error("{0}")]
+    Malformed(String),
+    /// The agent stops.
+    #[error("the agent is shutting down")]
+    Stopped,
+}
+
+/// Issues and caches tokens. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct JwtIssuer {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    cache: JwtCache,
+    client: Arc<ServerClient>,
+    identities: Arc<Identities>,
+    clock: Clock,
+    backoff: Backoff,
+    waiting: Semaphore,
+    renewing: Arc<Semaphore>,
+    tasks: TaskTracker,
+    issued: watch::Sender<u64>,
+}
+
+impl JwtIssuer {
+    /// With an empty cache.
+    #[must_use]
+    pub fn new(cache: JwtCache, client: Arc<ServerClient>, identities: Arc<Identities>, clock: Clock) -> Self {
+        let inner = Inner {
+            cache,
+            client,
+            identities,
+            clock,
+            backoff: crate::server_client::retry_backoff(),
+            waiting: Semaphore::new(MAX_WAITING),
+            renewing: Arc::new(Semaphore::new(MAX_RENEWING)),
+            tasks: TaskTracker::new(),
+            issued: watch::Sender::new(0),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The tokens.
+    #[must_use]
+    pub fn cache(&self) -> &JwtCache {
+        &self.inner.cache
+    }
+
+    /// Changes whenever a token was issued.
+    #[must_use]
+    pub fn issued(&self) -> watch::Receiver<u64> {
+        self.inner.issued.subscribe()
+    }
+
+    /// The token of an entry for `audience` (sorted), as a part of a `JWTSVIDResponse`.
+    ///
+    /// # Errors
+    ///
+    /// [`JwtError`] when none is held and the server gives none.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe; the request to the server goes on and fills the cache.
+    pub async fn token(&self, slot: &EntrySlot, audience: &[String]) -> Result<Bytes, JwtError> {
+        let entry = &slot.entry;
+        let cacheable = audience.iter().map(String::len).sum::<usize>() <= MAX_CACHED_AUDIENCE;
+        if entry.jwt_svid_include_jti || !cacheable {
+            let token = self.inner.issue(entry, audience).await?;
+            return Ok(encode(&token, &entry.hint));
+        }
+        if let Some(held) = self.inner.cache.token(entry, audience, self.inner.clock.unix_now()) {
+            return Ok(held);
+        }
+        let place = self.inner.cache.slot(&entry.id, audience, self.inner.clock.unix_now());
+        let mut flight = self.start(entry, &place);
+        let landed = flight.wait_for(Option::is_some).await.map_err(|_| JwtError::Stopped)?;
+        match landed.as_ref() {
+            Some(Ok(token)) => Ok(token.encoded()),
+            Some(Err(error)) => Err(JwtError::clone(error)),
+            None => Err(JwtError::Stopped),
+        }
+    }
+
+    /// Joins the request that is under way for `place`, or starts one.
+    fn start(&self, entry: &WorkloadEntry, place: &Arc<JwtSlot>) -> Flight {
+        let mut state = place.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = &state.flight {
+            return flight.clone();
+        }
+        let (landed, flight) = watch::channel(None);
+        state.flight = Some(flight.clone());
+        drop(state);
+        let (inner, entry, place) = (Arc::clone(&self.inner), entry.clone(), Arc::clone(place));
+        self.inner.tasks.spawn(async move {
+            let outcome = inner.issue(&entry, &place.audience).await.map(|token| Arc::new(CachedToken::new(token, &entry)));
+            inner.land(&place, &outcome);
+            landed.send_replace(Some(outcome.map_err(Arc::new)));
+        });
+        flight
+    }
+
+    /// Renews tokens ahead of their end until `cancel`.
+    ///
+    /// # Errors
+    ///
+    /// Never; the signature is that of a supervised task.
+    pub async fn run(self, cancel: CancellationToken) -> Result<(), std::convert::Infallible> {
+        let mut issued = self.issued();
+        while !cancel.is_cancelled() {
+            let now = self.inner.clock.unix_now();
+            let snapshot = self.inner.identities.load();
+            let entry = |id: &vouchsafe_types::entry::EntryId| snapshot.index.get(id.as_str()).map(|slot| &slot.entry);
+            let tainted = crate::taint::jwt_keys(snapshot.bundles.as_deref());
+            self.inner.cache.prune(now, entry, |key_id| tainted.iter().any(|tainted| tainted == key_id));
+            for place in self.inner.cache.due(now, entry) {
+                let Some(entry) = entry(&place.entry_id) else { continue };
+                let Ok(permit) = Arc::clone(&self.inner.renewing).try_acquire_owned() else { break };
+                if !place.may_renew() {
+                    continue;
+                }
+                let mut flight = self.start(entry, &place);
+                self.inner.tasks.spawn(async move {
+                    let _held_until_landed = permit;
+                    flight.wait_for(Option::is_some).await.map(drop).unwrap_or_default();
+                });
+            }
+            let next = self.inner.cache.next_due(now).map_or(TICK, |due| {
+                Duration::from_secs(u64::try_from(due - now).unwrap_or(1)).clamp(Duration::from_millis(500), TICK)
+            });
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                _ = issued.changed() => {}
+                () = tokio::time::sleep(next) => {}
+            }
+        }
+        self.inner.tasks.close();
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn land(&self, place: &JwtSlot, outcome: &Result<Arc<CachedToken>, JwtError>) {
+        let mut state = place.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.flight = None;
+        match outcome {
+            Ok(token) => {
+                place.set(Arc::clone(token));
+                (state.failures, state.not_before) = (0, None);
+            }
+            Err(error) => {
+                let wait = self.backoff.delay(state.failures, self.client.jitter());
+                state.not_before = Some(Instant::now() + wait);
+                state.failures = state.failures.saturating_add(1);
+                if place.held().is_some() {
+                    warn!(entry_id = %place.entry_id, %error, "Unable to renew JWT; returning cached copy");
+                }
+            }
+        }
+        self.issued.send_modify(|count| *count += 1);
+    }
+
+    /// Asks the server until it answers, refuses, or [`ISSUE_DEADLINE`] has passed.
+    async fn issue(&self, entry: &WorkloadEntry, audience: &[String]) -> Result<Token, JwtError> {
+        let deadline = Instant::now() + ISSUE_DEADLINE;
+        let asked = async {
+            let _permit = self.waiting.acquire().await.map_err(|_| JwtError::Stopped)?;
+            let mut attempt = 0;
+            loop {
+                let status = match self.client.new_jwt_svid(entry.id.as_str(), audience).await {
+                    Ok(svid) => return self.accept(entry, audience, svid),
+                    Err(status) => status,
+                };
+                if !is_worth_a_retry(&status) {
+                    let message = status.message().to_owned();
+                    return Err(JwtError::Server { code: status.code(), message });
+                }
+                debug!(entry_id = %entry.id, %status, "Failed to fetch JWT SVID; retrying");
+                tokio::time::sleep(self.backoff.delay(attempt, self.client.jitter())).await;
+                attempt += 1;
+            }
+        };
+        timeout_at(deadline, asked).await.unwrap_or(Err(JwtError::Deadline(ISSUE_DEADLINE)))
+    }
+
+    fn accept(
+        &self,
+        entry: &WorkloadEntry,
+        audience: &[String],
+        svid: vouchsafe_proto::spire::api::types::Jwtsvid,
+    ) -> Result<Token, JwtError> {
+        let malformed = |what: &str| JwtError::Malformed(what.to_owned());
+        if svid.issued_at == 0 {
+            return Err(malformed("JWTSVID missing issued at"));
+        }
+        if svid.expires_at == 0 {
+            return Err(malformed("JWTSVID missing expires at"));
+        }
+        if svid.issued_at > svid.expires_at {
+            return Err(malformed("JWTSVID issued after it has expired"));
+        }
+        let parsed = JwtSvid::parse_unverified(&svid.token).map_err(|error| JwtError::Malformed(error.to_string()))?;
+        if parsed.id != entry.spiffe_id {
+            return Err(JwtError::Malformed(format!("the server issued a token for {} instead of {}", parsed.id, entry.spiffe_id)));
+        }
+        let key = audience.iter().fold(entry.id.to_string(), |key, audience| key + "\n" + audience);
+        let now = self.clock.unix_now();
+        let lifetime = Lifetime::new(svid.issued_at, svid.expires_at, now, key.as_bytes());
+        Ok(Token { text: svid.token.into(), spiffe_id: parsed.id, lifetime, key_id: parsed.key_id })
+    }
+}
+
+impl JwtSlot {
+    fn may_renew(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.flight.is_none() && state.not_before.is_none_or(|not_before| Instant::now() >= not_before)
+    }
+}
+
+fn is_worth_a_retry(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::ResourceExhausted | Code::Internal | Code::Aborted)
+}
+
+/// How long a caller waits for a token that is not held.
+pub const ISSUE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Requests for tokens that somebody waits for, at one time. Further callers wait for their turn.
+const MAX_WAITING: usize = 256;
+
+/// Renewals ahead of need at one time.
+const MAX_RENEWING: usize = 8;
+
+/// The clock is looked at this often even if nothing is due: it may jump.
+const TICK: Duration = Duration::from_secs(5);
+
+/// Tokens for longer audiences (bytes in all) are not kept.
+const MAX_CACHED_AUDIENCE: usize = 4096;

@@ -1,0 +1,176 @@
+//! What every method of the Workload API does first: security header, readiness, attestation.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Status};
+use tracing::error;
+use vouchsafe_runtime::clock::Clock;
+use vouchsafe_runtime::metrics::{Counter, Gauge};
+use vouchsafe_types::trust_domain::TrustDomain;
+
+use crate::attest::Attestors;
+use crate::callers::{Attested, Caller};
+use crate::identities::Identities;
+use crate::identity_set::{IdentitySet, IdentitySets};
+use crate::jwt_issue::JwtIssuer;
+use crate::metrics::Metrics;
+use crate::status::Serving;
+
+/// What the methods answer from.
+#[derive(Debug)]
+pub struct Api {
+    /// Entries, SVIDs, bundles.
+    pub identities: Arc<Identities>,
+    /// Encoded answers.
+    pub sets: IdentitySets,
+    /// Who callers are.
+    pub attestors: Attestors,
+    /// JWT-SVIDs.
+    pub jwt: JwtIssuer,
+    /// Wall time.
+    pub clock: Clock,
+    /// Whether there is something to answer from.
+    pub serving: Serving,
+    /// The agent's own trust domain.
+    pub trust_domain: TrustDomain,
+    /// Callers without identity get the own trust domain's bundle.
+    pub allow_unauthenticated_verifiers: bool,
+    /// Claims of tokens of other trust domains that `ValidateJWTSVID` returns, besides `sub`, `aud` and `exp`.
+    pub allowed_foreign_jwt_claims: HashSet<String>,
+    /// Which selectors of a caller without identity may appear in the log.
+    pub log_selectors: Vec<String>,
+    /// `workload_api_connection(s)`.
+    pub connections: Connections,
+}
+
+/// A caller whose request may be answered.
+#[derive(Debug)]
+pub struct Known {
+    /// What it is.
+    pub attested: Arc<Attested>,
+    /// What it may have.
+    pub set: Arc<IdentitySet>,
+}
+
+impl Api {
+    /// Says who asks, or why there is no answer.
+    ///
+    /// # Errors
+    ///
+    /// The status to answer with.
+    pub async fn admit<T>(&self, request: &Request<T>) -> Result<Known, Status> {
+        check_security_header(request.metadata())?;
+        let caller = request
+            .extensions()
+            .get::<Arc<Caller>>()
+            .ok_or_else(|| Status::internal("the connection does not say which process it belongs to"))?;
+        self.serving.check()?;
+        let attested =
+            caller.attested(&self.attestors).await.map_err(|_| Status::unavailable("workload attestation failed"))?;
+        let set = self.identities_of(&attested);
+        Ok(Known { attested, set })
+    }
+
+    /// The identities of `attested` now.
+    #[must_use]
+    pub fn identities_of(&self, attested: &Attested) -> Arc<IdentitySet> {
+        attested.identities(&self.identities, &self.sets)
+    }
+
+    /// Logs and returns the answer for a caller without identity.
+    #[must_use]
+    pub fn no_identity(&self, attested: &Attested) -> Status {
+        let shown: Vec<_> = attested
+            .selectors
+            .iter()
+            .map(vouchsafe_types::selector::Selector::as_str)
+            .filter(|selector| self.log_selectors.iter().any(|prefix| is_under(selector, prefix)))
+            .collect();
+        if shown.is_empty() {
+            error!(registered = false, "No identity issued");
+        } else {
+            error!(registered = false, selectors = shown.join(","), "No identity issued");
+        }
+        Status::permission_denied("no identity issued")
+    }
+}
+
+/// `workload.spiffe.io: true`, once: without it a browser could be made to send requests.
+///
+/// # Errors
+///
+/// `InvalidArgument`, when it is missing, there twice, or something else.
+pub fn check_security_header(metadata: &MetadataMap) -> Result<(), Status> {
+    let mut values = metadata.get_all("workload.spiffe.io").iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) if value.as_encoded_bytes() == b"true" => Ok(()),
+        _ => Err(Status::invalid_argument("security header missing from request")),
+    }
+}
+
+fn is_under(selector: &str, prefix: &str) -> bool {
+    selector.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+}
+
+/// Counts the RPCs that are open.
+#[derive(Debug)]
+pub struct Connections {
+    opened: Counter,
+    open: Gauge,
+    count: AtomicI64,
+}
+
+impl Connections {
+    /// `workload_api_connection` and `workload_api_connections`.
+    #[must_use]
+    pub fn new(metrics: &Metrics) -> Self {
+        let (opened, open) = metrics.workload_api_connections();
+        Self { opened, open, count: AtomicI64::new(0) }
+    }
+
+    /// One more.
+    pub fn opened(&self) {
+        self.opened.inc();
+        self.open.set((self.count.fetch_add(1, Ordering::Relaxed) + 1) as f64);
+    }
+
+    /// One less.
+    pub fn closed(&self) {
+        self.open.set((self.count.fetch_sub(1, Ordering::Relaxed) - 1) as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_security_header_must_be_there_exactly_once() {
+        let check = |values: &[&'static str], good: bool| {
+            let mut metadata = MetadataMap::new();
+            for value in values {
+                metadata.append("workload.spiffe.io", value.parse().unwrap());
+            }
+            let outcome = check_security_header(&metadata);
+            assert_eq!(outcome.is_ok(), good, "{values:?}");
+            if let Err(status) = outcome {
+                assert_eq!(status.code(), tonic::Code::InvalidArgument);
+                assert_eq!(status.message(), "security header missing from request");
+            }
+        };
+        check(&["true"], true);
+        check(&[], false);
+        check(&["true", "true"], false);
+        check(&["false"], false);
+        check(&["True"], false);
+    }
+
+    #[test]
+    fn a_selector_is_logged_under_itself_and_its_prefixes() {
+        assert!(is_under("k8s:ns:default", "k8s:ns") && is_under("k8s:ns", "k8s:ns"));
+        assert!(!is_under("k8s:nsx", "k8s:ns"));
+    }
+}

@@ -1,0 +1,210 @@
+//! Streams: the newest answer at once, and every change after.
+//!
+//! The first X.509 answer waits until every identity of the caller has its SVID, at most [`FIRST_ANSWER_DEADLINE`];
+//! then what there is goes out, and if there is nothing the caller is told to come again. While a stream is open its
+//! entries count as used, so their SVIDs are never let go and are issued before anything else.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::time::{Instant, timeout_at};
+use tokio_stream::wrappers::WatchStream;
+use tonic::{Request, Status};
+use tracing::info;
+
+use super::request::Api;
+use crate::callers::Attested;
+use crate::identity_set::IdentitySet;
+
+/// Which stream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// `FetchX509SVID`.
+    X509Svids,
+    /// `FetchX509Bundles`.
+    X509Bundles,
+    /// `FetchJWTBundles`.
+    JwtBundles,
+}
+
+/// An open stream.
+#[derive(Debug)]
+pub struct Updates {
+    api: Arc<Api>,
+    kind: Kind,
+    attested: Arc<Attested>,
+    using: Using,
+    last: Bytes,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The first answer is ready to be sent.
+    First,
+    /// It was sent; nothing is being watched yet. Many callers leave now.
+    Sent,
+    Watching(WatchStream<u64>),
+    Ended,
+}
+
+/// Counts a stream for the entries that it serves, for as long as it lives.
+#[derive(Debug)]
+struct Using {
+    set: Arc<IdentitySet>,
+}
+
+impl Using {
+    fn new(set: Arc<IdentitySet>, now: i64) -> Self {
+        let now = u64::try_from(now).unwrap_or(0);
+        set.members.iter().for_each(|member| member.slot.usage.opened(now));
+        Self { set }
+    }
+}
+
+impl Drop for Using {
+    fn drop(&mut self) {
+        self.set.members.iter().for_each(|member| member.slot.usage.closed());
+    }
+}
+
+impl Updates {
+    /// Opens a stream and prepares its first answer.
+    ///
+    /// # Errors
+    ///
+    /// The status that the RPC ends with.
+    pub async fn open(api: Arc<Api>, kind: Kind, request: &Request<()>) -> Result<Self, Status> {
+        let known = api.admit(request).await?;
+        let now = api.clock.unix_now();
+        let using = Using::new(Arc::clone(&known.set), now);
+        api.connections.opened();
+        let mut updates =
+            Self { api, kind, attested: known.attested, using, last: Bytes::new(), stage: Stage::First };
+        if kind == Kind::X509Svids && !updates.using.set.is_complete(now) {
+            updates.wait_until_complete().await?;
+        }
+        updates.last = updates.answer()?;
+        Ok(updates)
+    }
+
+    async fn wait_until_complete(&mut self) -> Result<(), Status> {
+        let deadline = Instant::now() + FIRST_ANSWER_DEADLINE;
+        let mut changes = self.api.identities.watch();
+        loop {
+            changes.mark_unchanged();
+            self.refresh();
+            if self.using.set.is_empty() || self.using.set.is_complete(self.api.clock.unix_now()) {
+                return Ok(());
+            }
+            info!("Waiting for SVID to get cached");
+            self.api.identities.ask();
+            match timeout_at(deadline, changes.changed()).await {
+                Ok(_) if self.api.identities.is_closed() => return Err(stopping()),
+                Ok(_) => {}
+                Err(_) if self.using.set.has_any(self.api.clock.unix_now()) => return Ok(()),
+                Err(_) => {
+                    return Err(Status::unavailable(format!(
+                        "no X.509-SVID of this workload could be issued within {} s; the agent's log says why",
+                        FIRST_ANSWER_DEADLINE.as_secs()
+                    )));
+                }
+            }
+        }
+    }
+
+    /// Looks at the caller's identities again.
+    fn refresh(&mut self) {
+        let set = self.api.identities_of(&self.attested);
+        if !Arc::ptr_eq(&set, &self.using.set) {
+            self.using = Using::new(set, self.api.clock.unix_now());
+        }
+    }
+
+    /// The answer as of now.
+    fn answer(&self) -> Result<Bytes, Status> {
+        let set = &self.using.set;
+        let without_identity = self.api.allow_unauthenticated_verifiers && self.kind != Kind::X509Svids;
+        if set.is_empty() && !without_identity {
+            return Err(self.api.no_identity(&self.attested));
+        }
+        Ok(match self.kind {
+            Kind::X509Svids => set.x509_response(self.api.clock.unix_now()),
+            Kind::X509Bundles => set.x509_bundles(),
+            Kind::JwtBundles => set.jwt_bundles(),
+        })
+    }
+
+    /// The next answer, if it differs from the last. An SVID that ended does not take itself away from a stream:
+    /// the caller holds it already, and the next one follows when it is there.
+    fn next_answer(&mut self) -> Option<Result<Bytes, Status>> {
+        if self.api.identities.is_closed() {
+            return Some(Err(stopping()));
+        }
+        self.refresh();
+        if self.kind == Kind::X509Svids
+            && !self.using.set.is_empty()
+            && !self.using.set.is_complete(self.api.clock.unix_now())
+        {
+            self.api.identities.ask();
+            return None;
+        }
+        match self.answer() {
+            Ok(answer) if answer == self.last => None,
+            Ok(answer) => {
+                self.last = answer.clone();
+                Some(Ok(answer))
+            }
+            Err(status) => Some(Err(status)),
+        }
+    }
+}
+
+impl Stream for Updates {
+    type Item = Result<Bytes, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        loop {
+            match &mut this.stage {
+                Stage::First => {
+                    this.stage = Stage::Sent;
+                    return Poll::Ready(Some(Ok(this.last.clone())));
+                }
+                // The watch starts before the look, so that no change falls between the two.
+                Stage::Sent => this.stage = Stage::Watching(WatchStream::from_changes(this.api.identities.watch())),
+                Stage::Watching(changes) => match Pin::new(changes).poll_next(cx) {
+                    Poll::Ready(Some(_)) => {}
+                    Poll::Ready(None) => this.stage = Stage::Ended,
+                    Poll::Pending => return Poll::Pending,
+                },
+                Stage::Ended => return Poll::Ready(None),
+            }
+            if let Stage::Watching(_) = this.stage
+                && let Some(next) = this.next_answer()
+            {
+                if next.is_err() {
+                    this.stage = Stage::Ended;
+                }
+                return Poll::Ready(Some(next));
+            }
+        }
+    }
+}
+
+impl Drop for Updates {
+    fn drop(&mut self) {
+        self.api.connections.closed();
+    }
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the agent is shutting down")
+}
+
+/// How long the first X.509 answer may wait for SVIDs.
+pub const FIRST_ANSWER_DEADLINE: Duration = Duration::from_secs(30);

@@ -1,0 +1,23 @@
+//! Certificates in the exact profile of the reference.
+//!
+//! The order of extensions and attributes, the string types and the criticality flags are those that Go's
+//! `crypto/x509` produces for the reference's templates, so certificates from a mixed fleet look alike and
+//! byte-comparing verifiers (webpki) accept chains across it. An issuer's name is always copied byte for byte
+//! from its certificate: AD-style names repeat attributes, and any re-encoding breaks the chain.
+
+pub mod authority;
+pub mod csr;
+pub mod subject;
+pub mod svid;
+
+mod profile;
+
+pub use authority::{CaError, CaTemplate, X509Ca, self_signed_ca};
+pub use subject::Subject;
+pub use svid::{IssueError, Issued, SvidTemplate, issue_svid, issue_svid_now};
+
+/// How far `notBefore` lies before the time of issue, for verifiers whose clock is slow.
+pub const BACKDATE_SECS: i64 = 10;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,30 @@
+//! This process's own SVID, and the verification of peers by theirs.
+//!
+//! Invariants:
+//!
+//! * a peer is its SPIFFE ID: host names are never looked at, and a chain is only checked against the authorities of the
+//!   trust domain that its leaf names;
+//! * authorities and the own SVID are snapshots that are swapped: a rotation reaches the next handshake and never disturbs a
+//!   running connection;
+//! * time comes from [`vouchsafe_runtime::clock::Clock`], also inside rustls;
+//! * one crypto provider, aws-lc-rs, always named explicitly.
+//!
+//! The flow: bundles → [`roots::TrustRoots`] in a [`roots::RootsCell`]; chain and key → [`own::OwnSvid`] in a
+//! [`own::SvidCell`]; both → [`config::server_config`] or [`config::client_config`]. After a handshake
+//! [`peer::PeerSvid::parse`] says who the peer is.
+//!
+//! * [`roots`]  whom we believe, by trust domain
+//! * [`verify`] chain to SPIFFE ID (also used outside TLS)
+//! * [`own`]    our chain and key
+//! * [`peer`]   what is known of a verified peer
+//! * [`config`] rustls configurations
+
+pub mod config;
+pub mod own;
+pub mod peer;
+pub mod roots;
+mod tls_verifier;
+pub mod verify;
+
+#[cfg(test)]
+mod tests_pending {}

@@ -1,0 +1,36 @@
+//! What is known of a peer from its certificate chain.
+
+use std::sync::Arc;
+
+use rustls_pki_types::CertificateDer;
+use vouchsafe_types::{SpiffeId, X509Svid};
+
+/// Why a certificate is not an X.509-SVID.
+pub use vouchsafe_types::x509_svid::X509SvidError as LeafError;
+
+/// A peer's X.509-SVID.
+#[derive(Clone, Debug)]
+pub struct PeerSvid {
+    /// Who it is.
+    pub id: SpiffeId,
+    /// DER certificates, leaf first.
+    pub chain: Vec<Arc<[u8]>>,
+    /// The leaf's serial number in decimal.
+    pub serial: String,
+    /// Unix time after which the leaf is no longer valid.
+    pub not_after: i64,
+}
+
+impl PeerSvid {
+    /// Reads a chain. It is **not verified here**: take what a TLS connection of [`crate::config`] presents, whose
+    /// handshake verified it, or call [`crate::verify::SvidVerifier::verify`].
+    ///
+    /// # Errors
+    ///
+    /// The leaf does not follow the rules for an X.509-SVID.
+    pub fn parse(chain: &[CertificateDer<'_>]) -> Result<Self, LeafError> {
+        let chain: Vec<Arc<[u8]>> = chain.iter().map(|der| Arc::from(der.as_ref())).collect();
+        let svid = X509Svid::parse(chain)?;
+        Ok(Self { id: svid.id, chain: svid.chain, serial: svid.serial, not_after: svid.not_after })
+    }
+}

@@ -1,0 +1,212 @@
+//! Who may call what: one table of method × caller kind, and the decision over it. Pure.
+//!
+//! The order is SPIRE's: anyone, local, admin, agent. Only the denial of an agent carries a reason, because agents act
+//! on it; the text of every denial is the same, and the log has the detail. An agent is judged by what memory holds,
+//! so a slow database delays nobody.
+
+use std::time::Duration;
+
+use tonic::Status;
+use vouchsafe_proto::denial::{Reason, denied};
+use vouchsafe_types::agent::Agent;
+use vouchsafe_types::spiffe_id::SpiffeId;
+
+use crate::model::Entries;
+use crate::model::is_live;
+
+/// Whom a method serves.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Allow(u8);
+
+const ANY: u8 = 1;
+const LOCAL: u8 = 2;
+const ADMIN: u8 = 4;
+const AGENT: u8 = 8;
+
+/// Every method that is served, and whom it serves. A method that is not here is not served.
+const METHODS: &[(&str, u8)] = &[
+    ("/spire.api.server.agent.v1.Agent/AttestAgent", ANY),
+    ("/spire.api.server.agent.v1.Agent/BanAgent", LOCAL | ADMIN),
+    ("/spire.api.server.agent.v1.Agent/CountAgents", LOCAL | ADMIN),
+    ("/spire.api.server.agent.v1.Agent/CreateJoinToken", LOCAL | ADMIN),
+    ("/spire.api.server.agent.v1.Agent/DeleteAgent", LOCAL | ADMIN),
+    ("/spire.api.server.agent.v1.Agent/GetAgent", LOCAL | ADMIN),
+    ("/spire.api.server.agent.v1.Agent/ListAgents", LOCAL | ADMIN),
+    ("/spire.api.server.agent.v1.Agent/PostStatus", AGENT),
+    (RENEW_AGENT, AGENT),
+    ("/spire.api.server.bundle.v1.Bundle/AppendBundle", LOCAL | ADMIN),
+    ("/spire.api.server.bundle.v1.Bundle/CountBundles", LOCAL | ADMIN),
+    ("/spire.api.server.bundle.v1.Bundle/GetBundle", ANY),
+    ("/spire.api.server.bundle.v1.Bundle/GetFederatedBundle", LOCAL | ADMIN | AGENT),
+    ("/spire.api.server.entry.v1.Entry/BatchCreateEntry", LOCAL | ADMIN),
+    ("/spire.api.server.entry.v1.Entry/BatchDeleteEntry", LOCAL | ADMIN),
+    ("/spire.api.server.entry.v1.Entry/BatchUpdateEntry", LOCAL | ADMIN),
+    ("/spire.api.server.entry.v1.Entry/CountEntries", LOCAL | ADMIN),
+    ("/spire.api.server.entry.v1.Entry/GetAuthorizedEntries", AGENT),
+    ("/spire.api.server.entry.v1.Entry/GetEntry", LOCAL | ADMIN),
+    ("/spire.api.server.entry.v1.Entry/ListEntries", LOCAL | ADMIN),
+    ("/spire.api.server.entry.v1.Entry/SyncAuthorizedEntries", AGENT),
+    ("/spire.api.server.svid.v1.SVID/BatchNewX509SVID", AGENT),
+    ("/spire.api.server.svid.v1.SVID/MintJWTSVID", LOCAL | ADMIN),
+    ("/spire.api.server.svid.v1.SVID/MintX509SVID", LOCAL | ADMIN),
+    ("/spire.api.server.svid.v1.SVID/NewJWTSVID", AGENT),
+    ("/grpc.health.v1.Health/Check", LOCAL),
+    ("/grpc.health.v1.Health/List", LOCAL),
+    ("/grpc.health.v1.Health/Watch", LOCAL),
+];
+
+const RENEW_AGENT: &str = "/spire.api.server.agent.v1.Agent/RenewAgent";
+
+/// How long after its certificate expired (or before it becomes valid) an agent may still renew it, and nothing else.
+///
+/// Covers a clock that jumps by three days in either direction on every machine at once: the agent is known, its
+/// serial number is the last one issued, and a ban or an eviction still stops it.
+pub const RENEWAL_GRACE: Duration = Duration::from_secs(96 * 3600);
+
+/// Who is at the other end of a connection, before any question of rights.
+#[derive(Clone, Debug)]
+pub(crate) enum Peer {
+    /// A process that could open the admin socket.
+    Local,
+    /// A holder of an X.509-SVID of the trust domain.
+    Svid(PeerSvid),
+    /// A TLS client without certificate.
+    Anonymous,
+}
+
+/// The SVID that a TLS client proved to hold.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerSvid {
+    pub(crate) id: SpiffeId,
+    pub(crate) serial: String,
+    pub(crate) not_before: i64,
+    pub(crate) not_after: i64,
+}
+
+/// Who calls, once the call is allowed. Handlers find it in the request's extensions.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Caller {
+    /// Anyone; the method does not care.
+    Anyone,
+    /// A process on this machine that may open the admin socket.
+    Local,
+    /// A workload whose entry is marked `admin`.
+    Admin(SpiffeId),
+    /// An attested agent.
+    Agent(SpiffeId),
+}
+
+/// What the decision needs to know of the server's state.
+pub(crate) trait Registry {
+    /// The agent with `id` as it is now, renewals included that are not yet in the database.
+    fn agent(&self, id: &SpiffeId) -> Option<Agent>;
+    /// Whether an entry with `admin` gives `id` to a workload.
+    fn is_admin(&self, id: &SpiffeId) -> bool;
+    /// Notes that `agent` uses the SVID that it was last issued.
+    fn promote(&self, agent: &SpiffeId, serial: &str);
+}
+
+/// Whether `entries` make `id` an administrator at `now`.
+pub(crate) fn is_admin(entries: &Entries, id: &SpiffeId, now: i64) -> bool {
+    entries.with_spiffe_id(id).any(|entry| entry.admin && is_live(entry, now))
+}
+
+/// Decides whether `peer` may call `method` at `now` (Unix seconds).
+///
+/// # Errors
+///
+/// `UNIMPLEMENTED` for a method that is not served; `PERMISSION_DENIED` otherwise, with a [`Reason`] when the method
+/// serves agents and the peer claims to be one.
+pub(crate) fn authorize(
+    method: &str,
+    peer: &Peer,
+    registry: &dyn Registry,
+    now: i64,
+) -> Result<Caller, Denial> {
+    let Some((_, allow)) = METHODS.iter().find(|(name, _)| *name == method) else {
+        return Err(Denial::unimplemented(method));
+    };
+    let allow = Allow(*allow);
+    if allow.has(ANY) {
+        return Ok(Caller::Anyone);
+    }
+    match peer {
+        Peer::Local if allow.has(LOCAL) => Ok(Caller::Local),
+        Peer::Svid(svid) if allow.has(ADMIN) && svid.is_valid(now) && registry.is_admin(&svid.id) => {
+            Ok(Caller::Admin(svid.id.clone()))
+        }
+        Peer::Svid(svid) if allow.has(AGENT) => authorize_agent(method, svid, registry, now),
+        Peer::Local | Peer::Svid(_) | Peer::Anonymous => {
+            Err(Denial { status: Status::permission_denied(text(method)), detail: "caller has no right to it".into() })
+        }
+    }
+}
+
+fn authorize_agent(
+    method: &str,
+    svid: &PeerSvid,
+    registry: &dyn Registry,
+    now: i64,
+) -> Result<Caller, Denial> {
+    let denial = |reason, detail: String| Denial { status: denied(reason, text(method)), detail };
+    let id = &svid.id;
+    if !svid.is_valid(now) && !(method == RENEW_AGENT && svid.is_valid_within(now, RENEWAL_GRACE)) {
+        return Err(denial(Reason::AgentExpired, format!("agent {:?} SVID is expired", id.as_str())));
+    }
+    let Some(agent) = registry.agent(id) else {
+        return Err(denial(Reason::AgentNotAttested, format!("agent {:?} is not attested", id.as_str())));
+    };
+    if agent.is_banned() {
+        return Err(denial(Reason::AgentBanned, format!("agent {:?} is banned", id.as_str())));
+    }
+    if agent.serial_number != svid.serial {
+        if agent.new_serial_number.is_empty() || agent.new_serial_number != svid.serial {
+            let detail = format!(
+                "agent {:?} expected to have serial number {:?}; has {:?}",
+                id.as_str(),
+                agent.serial_number,
+                svid.serial
+            );
+            return Err(denial(Reason::AgentNotActive, detail));
+        }
+        registry.promote(id, &svid.serial);
+    }
+    Ok(Caller::Agent(id.clone()))
+}
+
+/// A call that is refused: what the caller is told, and what the log says.
+#[derive(Debug)]
+pub(crate) struct Denial {
+    pub(crate) status: Status,
+    pub(crate) detail: String,
+}
+
+impl Denial {
+    fn unimplemented(method: &str) -> Self {
+        Self { status: Status::unimplemented(format!("unknown method {method}")), detail: "not served".into() }
+    }
+}
+
+impl Allow {
+    fn has(self, kind: u8) -> bool {
+        self.0 & kind != 0
+    }
+}
+
+impl PeerSvid {
+    fn is_valid(&self, now: i64) -> bool {
+        self.is_valid_within(now, Duration::ZERO)
+    }
+
+    fn is_valid_within(&self, now: i64, grace: Duration) -> bool {
+        let grace = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
+        now.saturating_add(grace) >= self.not_before && now.saturating_sub(grace) <= self.not_after
+    }
+}
+
+fn text(method: &str) -> String {
+    format!("authorization denied for method {method}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! Everything that the server answers from, in memory.
+//!
+//! A [`Snapshot`] is immutable and shared; a change makes a new one that shares what did not change, so a reader
+//! never waits for a writer and a writer copies a handful of nodes. It knows the feed position that it reflects and
+//! only moves forward (DESIGN §4).
+
+mod entries;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use imbl::{HashMap, OrdMap};
+use tokio::sync::watch;
+use vouchsafe_store::{Change, Error as StoreError, Position, Record, Store};
+use vouchsafe_types::agent::Agent;
+use vouchsafe_types::bundle::Bundle;
+use vouchsafe_types::join_token::JoinToken;
+use vouchsafe_types::spiffe_id::SpiffeId;
+use vouchsafe_types::trust_domain::TrustDomain;
+
+pub use entries::Entries;
+pub(crate) use entries::is_live;
+
+/// The held state, swapped as a whole.
+#[derive(Debug)]
+pub struct ReadModel {
+    snapshot: ArcSwap<Snapshot>,
+    position: watch::Sender<Position>,
+}
+
+/// State at one feed position.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Registration entries and their indexes.
+    pub entries: Entries,
+    /// Attested agents by SPIFFE ID.
+    pub agents: OrdMap<SpiffeId, Arc<Agent>>,
+    /// Bundles by trust domain, the server's own among them.
+    pub bundles: HashMap<TrustDomain, Arc<Bundle>>,
+    /// Join tokens that have not been used.
+    pub join_tokens: HashMap<String, JoinToken>,
+    position: Position,
+}
+
+impl ReadModel {
+    /// A model that holds what one complete read of `store` finds.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::load`].
+    pub async fn read(store: &dyn Store) -> Result<Self, StoreError> {
+        let snapshot = Snapshot::read(store).await?;
+        Ok(Self { position: watch::Sender::new(snapshot.position), snapshot: ArcSwap::from_pointee(snapshot) })
+    }
+
+    /// The newest snapshot.
+    #[must_use]
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Follows the position, for whoever waits for a change.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Position> {
+        self.position.subscribe()
+    }
+
+    /// Applies contiguous changes that lead to `position`. Called by the feed alone; changes that the model already
+    /// holds are ignored, so it never goes back.
+    pub(crate) fn apply(&self, changes: Vec<Change>, position: Position) {
+        let held = self.load();
+        if position <= held.position {
+            return;
+        }
+        let mut next = Snapshot::clone(&held);
+        for change in changes {
+            next.apply(change);
+        }
+        next.position = position;
+        self.publish(next);
+    }
+
+    /// Replaces everything by a complete read. Returns `false`, and changes nothing, when that read is older than
+    /// what is held.
+    pub(crate) fn replace(&self, next: Snapshot) -> bool {
+        let newer = next.position >= self.load().position;
+        if newer {
+            self.publish(next);
+        }
+        newer
+    }
+
+    /// Waits until the model reflects `position`, so that a caller reads what it has just written.
+    ///
+    /// Returns `false` when that took longer than [`SETTLE_TIMEOUT`]: the write is durable all the same.
+    pub async fn settled(&self, position: Position) -> bool {
+        let mut watch = self.watch();
+        let reached = watch.wait_for(|held| *held >= position);
+        tokio::time::timeout(SETTLE_TIMEOUT, reached).await.is_ok_and(|held| held.is_ok())
+    }
+
+    fn publish(&self, next: Snapshot) {
+        let position = next.position;
+        self.snapshot.store(Arc::new(next));
+        self.position.send_replace(position);
+    }
+}
+
+/// Longest wait of [`ReadModel::settled`].
+pub const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Snapshot {
+    /// Reads everything from `store`, object by object.
+    pub(crate) async fn read(store: &dyn Store) -> Result<Self, StoreError> {
+        let mut snapshot = Self::default();
+        let position = store
+            .load(&mut |record| {
+                snapshot.apply(match record {
+                    Record::Entry(entry) => Change::Entry(entry.id.clone(), Some(entry)),
+                    Record::Agent(agent) => Change::Agent(agent.id.clone(), Some(agent)),
+                    Record::Bundle(bundle) => Change::Bundle(bundle.trust_domain.clone(), Some(bundle)),
+                    Record::JoinToken(token) => Change::JoinToken(token.value.clone(), Some(token)),
+                });
+            })
+            .await?;
+        snapshot.position = position;
+        Ok(snapshot)
+    }
+
+    /// The feed position that this snapshot reflects.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Entry(id, None) => self.entries.remove(&id),
+            Change::Entry(_, Some(entry)) => self.entries.insert(Arc::new(entry)),
+            Change::Agent(id, agent) => match agent {
+                Some(agent) => drop(self.agents.insert(id, Arc::new(agent))),
+                None => drop(self.agents.remove(&id)),
+            },
+            Change::Bundle(trust_domain, bundle) => match bundle {
+                Some(bundle) => drop(self.bundles.insert(trust_domain, Arc::new(bundle))),
+                None => drop(self.bundles.remove(&trust_domain)),
+            },
+            Change::JoinToken(value, token) => match token {
+                Some(token) => drop(self.join_tokens.insert(value, token)),
+                None => drop(self.join_tokens.remove(&value)),
+            },
+        }
+    }
+}

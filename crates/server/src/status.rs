@@ -1,0 +1,48 @@
+//! gRPC statuses, in the form that SPIRE's tools expect: `"<what failed>: <why>"`.
+
+use std::fmt::Display;
+
+use tonic::{Code, Status};
+use tracing::{error, warn};
+use vouchsafe_proto::spire::api::types;
+use vouchsafe_store::{Class, Error as StoreError};
+
+/// A status with the text `"<what>: <why>"`.
+pub(crate) fn failed(code: Code, what: &str, why: impl Display) -> Status {
+    Status::new(code, format!("{what}: {why}"))
+}
+
+/// `INVALID_ARGUMENT` with the text `"<what>: <why>"`.
+pub(crate) fn invalid(what: &str, why: impl Display) -> Status {
+    failed(Code::InvalidArgument, what, why)
+}
+
+/// What a failed store operation looks like from outside. The log has the cause; the caller learns whether to retry.
+pub(crate) fn store_failed(what: &'static str, cause: &StoreError) -> Status {
+    let code = match cause.class() {
+        Class::Caller => match cause {
+            StoreError::NotFound { .. } => Code::NotFound,
+            StoreError::AlreadyExists { .. } => Code::AlreadyExists,
+            _ => Code::InvalidArgument,
+        },
+        Class::Transient => {
+            warn!(error = %cause, "{what}");
+            Code::Unavailable
+        }
+        Class::Permanent | Class::Bug => {
+            error!(error = %cause, "{what}");
+            Code::Internal
+        }
+    };
+    failed(code, what, cause)
+}
+
+/// The per-item status of batch calls.
+pub(crate) fn item_status(status: Result<(), &Status>) -> types::Status {
+    match status {
+        Ok(()) => types::Status { code: Code::Ok.into(), message: "OK".to_owned() },
+        Err(status) => {
+            types::Status { code: status.code().into(), message: status.message().to_owned() }
+        }
+    }
+}

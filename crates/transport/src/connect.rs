@@ -1,0 +1,108 @@
+//! Client channels.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
+
+/// How long connecting may take, a TLS handshake included.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// After this long without a word from the server on a TLS connection it is asked whether it is there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// How long it may take to answer that.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A channel over the Unix socket at `path`, connected.
+///
+/// Its authority is `localhost`. After the connection is lost, the next call connects anew.
+///
+/// # Errors
+///
+/// [`Error::Connect`] when nobody listens there or the socket's mode keeps us out. A retry is sensible.
+pub async fn uds_channel(path: &Path) -> Result<Channel, Error> {
+    let connected = local_endpoint().connect_with_connector(unix_connector(path.to_owned())).await;
+    connected.map_err(|source| Error::Connect { target: path.display().to_string(), source })
+}
+
+/// Like [`uds_channel`], connecting at the first call.
+#[must_use]
+pub fn uds_channel_lazy(path: &Path) -> Channel {
+    local_endpoint().connect_with_connector_lazy(unix_connector(path.to_owned()))
+}
+
+/// A channel to `server` (`host:port`) over TLS as `config` says, connecting at the first call.
+///
+/// The host is resolved for each connection, and is sent as SNI and authority; whether the server is the right one is
+/// up to the configuration's verifier.
+///
+/// # Errors
+///
+/// [`Error::Address`] when `server` is not `host:port`.
+pub fn tls_channel(server: &str, config: Arc<rustls::ClientConfig>) -> Result<Channel, Error> {
+    let wrong = || Error::Address { address: server.to_owned() };
+    let (host, port) = server.rsplit_once(':').ok_or_else(wrong)?;
+    port.parse::<u16>().map_err(|_| wrong())?;
+    let name = ServerName::try_from(host.trim_start_matches('[').trim_end_matches(']').to_owned());
+    let name = name.map_err(|_| wrong())?;
+    // The scheme is `http` because tonic would otherwise ask for TLS of its own around ours.
+    let endpoint = Endpoint::from_shared(format!("http://{server}")).map_err(|_| wrong())?;
+    let endpoint = endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+    let server: Arc<str> = server.into();
+    let connector = TlsConnector::from(config);
+    Ok(endpoint.connect_with_connector_lazy(service_fn(move |_| {
+        let (server, name, connector) = (server.clone(), name.clone(), connector.clone());
+        async move {
+            let tcp = TcpStream::connect(&*server).await?;
+            tcp.set_nodelay(true)?;
+            Ok::<_, io::Error>(TokioIo::new(connector.connect(name, tcp).await?))
+        }
+    })))
+}
+
+/// Why there is no channel.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not `host:port`.
+    #[error("{address:?} is not an address of the form host:port")]
+    Address {
+        /// What was given.
+        address: String,
+    },
+    /// The connection failed.
+    #[error("cannot connect to {target}")]
+    Connect {
+        /// Where to.
+        target: String,
+        /// Why.
+        source: tonic::transport::Error,
+    },
+}
+
+fn local_endpoint() -> Endpoint {
+    Endpoint::from_static("http://localhost").connect_timeout(CONNECT_TIMEOUT)
+}
+
+fn unix_connector(
+    path: PathBuf,
+) -> impl tower_service::Service<
+    http::Uri,
+    Response = TokioIo<UnixStream>,
+    Error = io::Error,
+    Future = impl Future<Output = io::Result<TokioIo<UnixStream>>> + Send,
+> + Send
++ 'static {
+    service_fn(move |_| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    })
+}

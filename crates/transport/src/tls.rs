@@ -1,0 +1,231 @@
+//! Accepting TLS over TCP.
+//!
+//! A handshake costs its client nothing and us a signature, so: each runs in a task of its own, ends after
+//! [`Limits::handshake_timeout`], and at most [`Limits::handshakes`] are unfinished at a time. At that bound no
+//! connection is taken from the kernel until one ends. One address may hold half of them, so that a single peer that
+//! opens connections and says nothing cannot keep the others out; beyond its half its connections are closed at once.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+
+use crate::listener::{Connection, Listener, PeerKey};
+
+/// Bounds on unfinished handshakes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How many at a time.
+    pub handshakes: usize,
+    /// How long one may take.
+    pub handshake_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { handshakes: 1024, handshake_timeout: Duration::from_secs(10) }
+    }
+}
+
+/// A bound TCP port that speaks TLS.
+pub struct TlsListener {
+    tcp: TcpListener,
+    acceptor: TlsAcceptor,
+    limits: Limits,
+    handshakes: JoinSet<(IpAddr, Result<TlsConnection, HandshakeError>)>,
+    unfinished: HashMap<IpAddr, usize>,
+}
+
+impl TlsListener {
+    /// Binds `address`; port 0 takes any free one.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] with the address.
+    pub async fn bind(
+        address: SocketAddr,
+        config: Arc<rustls::ServerConfig>,
+        limits: Limits,
+    ) -> Result<Self, BindError> {
+        let tcp = TcpListener::bind(address).await.map_err(|source| BindError { address, source })?;
+        Ok(Self::new(tcp, config, limits))
+    }
+
+    /// Takes a socket that is already bound.
+    #[must_use]
+    pub fn new(tcp: TcpListener, config: Arc<rustls::ServerConfig>, limits: Limits) -> Self {
+        let acceptor = TlsAcceptor::from(config);
+        Self { tcp, acceptor, limits, handshakes: JoinSet::new(), unfinished: HashMap::new() }
+    }
+
+    /// Where clients connect.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the operating system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    fn begin(&mut self, tcp: TcpStream, address: SocketAddr) {
+        let unfinished = self.unfinished.entry(address.ip()).or_insert(0);
+        if *unfinished >= self.limits.handshakes.div_ceil(2) {
+            tracing::debug!(%address, "connection dropped: too many unfinished handshakes from this address");
+            return;
+        }
+        *unfinished += 1;
+        let handshake = shake_hands(self.acceptor.clone(), tcp, address, self.limits.handshake_timeout);
+        self.handshakes.spawn(async move { (address.ip(), handshake.await) });
+    }
+
+    fn ended(&mut self, from: IpAddr) {
+        if let Some(unfinished) = self.unfinished.get_mut(&from) {
+            *unfinished -= 1;
+            if *unfinished == 0 {
+                self.unfinished.remove(&from);
+            }
+        }
+    }
+}
+
+impl Listener for TlsListener {
+    type Io = TlsConnection;
+
+    async fn accept(&mut self) -> io::Result<TlsConnection> {
+        loop {
+            tokio::select! {
+                Some(ended) = self.handshakes.join_next() => match ended {
+                    Ok((from, outcome)) => {
+                        self.ended(from);
+                        match outcome {
+                            Ok(connection) => return Ok(connection),
+                            Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "handshake failed"),
+                        }
+                    }
+                    Err(error) => tracing::error!(%error, "handshake panicked"),
+                },
+                accepted = self.tcp.accept(), if self.handshakes.len() < self.limits.handshakes => {
+                    let (tcp, address) = accepted?;
+                    self.begin(tcp, address);
+                }
+            }
+        }
+    }
+}
+
+async fn shake_hands(
+    acceptor: TlsAcceptor,
+    tcp: TcpStream,
+    address: SocketAddr,
+    timeout: Duration,
+) -> Result<TlsConnection, HandshakeError> {
+    // tonic sets this on its own listener only; without it small replies wait for delayed acknowledgements.
+    tcp.set_nodelay(true).map_err(|source| HandshakeError::Failed { address, source })?;
+    match tokio::time::timeout(timeout, acceptor.accept(tcp)).await {
+        Ok(Ok(stream)) => {
+            let chain = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
+            Ok(TlsConnection { peer: TlsPeer { address, chain: chain.into() }, stream })
+        }
+        Ok(Err(source)) => Err(HandshakeError::Failed { address, source }),
+        Err(_) => Err(HandshakeError::TimedOut { address, timeout }),
+    }
+}
+
+/// Who is at the other end of a TLS connection; a request extension on such connections.
+#[derive(Clone, Debug)]
+pub struct TlsPeer {
+    /// Where it connected from.
+    pub address: SocketAddr,
+    /// What it presented and the configuration's verifier accepted, leaf first; empty for an anonymous client.
+    pub chain: Arc<[CertificateDer<'static>]>,
+}
+
+/// A connection whose handshake is done. Its `ConnectInfo` is the [`TlsPeer`].
+#[derive(Debug)]
+pub struct TlsConnection {
+    stream: TlsStream<TcpStream>,
+    peer: TlsPeer,
+}
+
+impl Connected for TlsConnection {
+    type ConnectInfo = TlsPeer;
+
+    fn connect_info(&self) -> TlsPeer {
+        self.peer.clone()
+    }
+}
+
+impl Connection for TlsConnection {
+    fn peer_key(&self) -> PeerKey {
+        PeerKey::Address(self.peer.address.ip())
+    }
+}
+
+impl AsyncRead for TlsConnection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for TlsConnection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+/// A port that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}")]
+pub struct BindError {
+    /// The address asked for.
+    pub address: SocketAddr,
+    /// What the system said.
+    #[source]
+    pub source: io::Error,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum HandshakeError {
+    #[error("TLS handshake with {address} failed")]
+    Failed { address: SocketAddr, source: io::Error },
+    #[error("TLS handshake with {address} did not end in {timeout:?}")]
+    TimedOut { address: SocketAddr, timeout: Duration },
+}
+
+#[cfg(test)]
+mod tests_pending {}

@@ -1,0 +1,443 @@
+//! The configuration of a server.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use vouchsafe_types::{SpiffeId, TrustDomain};
+
+use super::observe::{self, LogOverrides};
+use super::plugins::{self, Plugin};
+use super::problems::Problems;
+use super::section::Section;
+use super::{HealthListener, Invalid, KeyType, LogConfig, Source, Telemetry, check_socket_path};
+use crate::go;
+
+pub use super::plugins::KeyManager;
+
+/// Where SPIRE looks for the file.
+pub const DEFAULT_CONFIG_PATH: &str = "conf/server/server.conf";
+/// Where the administrative socket is unless told otherwise.
+pub const DEFAULT_SOCKET_PATH: &str = "/tmp/spire-server/private/api.sock";
+/// Lifetime of CA certificates.
+pub const DEFAULT_CA_TTL: Duration = Duration::from_secs(24 * 3600);
+/// Lifetime of X.509-SVIDs.
+pub const DEFAULT_X509_SVID_TTL: Duration = Duration::from_secs(3600);
+/// Lifetime of JWT-SVIDs.
+pub const DEFAULT_JWT_SVID_TTL: Duration = Duration::from_secs(5 * 60);
+
+/// An SVID is certain to live out its time only if the CA's lifetime is this many times longer.
+const CA_TTL_PER_SVID_TTL: u32 = 6;
+/// And never for longer than this, whatever the CA's lifetime.
+const MAX_CERTAIN_SVID_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Everything a server is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The trust domain that it speaks for.
+    pub trust_domain: TrustDomain,
+    /// Where it keeps its state.
+    pub data_dir: PathBuf,
+    /// Name or address of the TCP listener.
+    pub bind_address: String,
+    /// Port of the TCP listener.
+    pub bind_port: u16,
+    /// The administrative socket.
+    pub socket_path: PathBuf,
+    /// Kind of the CA's keys.
+    pub ca_key_type: KeyType,
+    /// Kind of the keys that sign JWT-SVIDs.
+    pub jwt_key_type: KeyType,
+    /// Lifetime of CA certificates.
+    pub ca_ttl: Duration,
+    /// Subject of CA certificates.
+    pub ca_subject: CaSubject,
+    /// Lifetime of X.509-SVIDs whose entry does not say.
+    pub default_x509_svid_ttl: Duration,
+    /// Lifetime of JWT-SVIDs whose entry does not say.
+    pub default_jwt_svid_ttl: Duration,
+    /// Lifetime of agents' SVIDs. `None`: as `default_x509_svid_ttl`.
+    pub agent_ttl: Option<Duration>,
+    /// The `iss` claim of JWT-SVIDs.
+    pub jwt_issuer: Option<String>,
+    /// Callers that may administrate over TCP.
+    pub admin_ids: Vec<SpiffeId>,
+    /// Which calls are limited per source address.
+    pub rate_limit: RateLimit,
+    /// The database.
+    pub data_store: DataStore,
+    /// Where private keys are kept.
+    pub key_manager: KeyManager,
+    /// Whether agents may attest with join tokens.
+    pub join_token_attestor: bool,
+    /// Logs.
+    pub log: LogConfig,
+    /// Metrics.
+    pub telemetry: Telemetry,
+    /// Health over HTTP.
+    pub health: Option<HealthListener>,
+    /// What the operator should hear at start.
+    pub warnings: Vec<String>,
+}
+
+/// Subject of CA certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaSubject {
+    /// `C`.
+    pub country: Vec<String>,
+    /// `O`.
+    pub organization: Vec<String>,
+    /// `CN`, if not empty.
+    pub common_name: String,
+}
+
+impl Default for CaSubject {
+    fn default() -> Self {
+        Self { country: vec!["US".to_owned()], organization: vec!["SPIFFE".to_owned()], common_name: String::new() }
+    }
+}
+
+/// Which calls are limited per source address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Attestation of agents.
+    pub attestation: bool,
+    /// Signing of SVIDs.
+    pub signing: bool,
+}
+
+/// The database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DataStore {
+    /// SQLite in a file.
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Flags of `server run`. Absent and empty ones leave the file's value.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `-bindAddress`
+    pub bind_address: Option<String>,
+    /// `-serverPort`
+    pub bind_port: Option<u16>,
+    /// `-socketPath`
+    pub socket_path: Option<String>,
+    /// `-trustDomain`
+    pub trust_domain: Option<String>,
+    /// `-dataDir`
+    pub data_dir: Option<String>,
+    /// `-logLevel`
+    pub log_level: Option<String>,
+    /// `-logFormat`
+    pub log_format: Option<String>,
+    /// `-logFile`
+    pub log_file: Option<String>,
+    /// `-logSourceLocation`
+    pub log_source_location: bool,
+}
+
+/// Reads a server's file; flags win over it.
+///
+/// # Errors
+///
+/// Everything that is wrong with the file and the flags.
+pub fn load(source: &Source, flags: &Overrides) -> Result<Config, Invalid> {
+    let body = source.parse()?;
+    let problems = Problems::default();
+    let draft = {
+        let top = Section::top(&body, &problems);
+        let draft = read_top(&top, flags, &problems);
+        top.finish();
+        draft
+    };
+    let warnings = problems.finish(&source.path)?;
+    // Without problems every required value is there.
+    let mut config = draft.ok_or_else(|| Invalid { path: source.path.clone(), problems: Vec::new() })?;
+    config.warnings = warnings;
+    Ok(config)
+}
+
+fn read_top(top: &Section<'_>, flags: &Overrides, problems: &Problems) -> Option<Config> {
+    let telemetry = observe::read_telemetry(top);
+    let health = observe::read_health(top);
+    let plugins = match top.section("plugins") {
+        Some(section) => Some(read_plugins(section, problems)),
+        None => {
+            problems.add("plugins section must be configured");
+            None
+        }
+    };
+    let Some(section) = top.section("server") else {
+        problems.add("server section must be configured");
+        return None;
+    };
+    let config = read_server(&section, flags, problems).zip(plugins).map(|(mut config, plugins)| {
+        config.data_store = plugins.data_store;
+        config.key_manager = plugins.key_manager;
+        config.join_token_attestor = plugins.join_token;
+        config.telemetry = telemetry;
+        config.health = health;
+        config
+    });
+    refuse_unbuilt(&section);
+    section.finish();
+    config
+}
+
+fn read_server(section: &Section<'_>, flags: &Overrides, problems: &Problems) -> Option<Config> {
+    let set = |flag: &Option<String>| flag.clone().filter(|value| !value.is_empty());
+    let trust_domain = set(&flags.trust_domain).or(section.text("trust_domain"));
+    let trust_domain = match trust_domain {
+        Some(text) => match TrustDomain::parse(&text) {
+            Ok(trust_domain) => Some(trust_domain),
+            Err(error) => {
+                section.problem("trust_domain", &format!("could not parse trust_domain {}: {error}", go::quote(&text)));
+                None
+            }
+        },
+        None => {
+            problems.add("trust_domain must be configured");
+            None
+        }
+    };
+    let data_dir = set(&flags.data_dir).or(section.text("data_dir"));
+    if data_dir.is_none() {
+        problems.add("data_dir must be configured");
+    }
+    let file_port = section.port("bind_port");
+    let bind_port = flags.bind_port.filter(|port| *port != 0).or(file_port.filter(|port| *port != 0)).unwrap_or(8081);
+    let bind_address = set(&flags.bind_address).or(section.text("bind_address"));
+    let socket_path = set(&flags.socket_path).or(section.text("socket_path"));
+    let socket_path = socket_path.unwrap_or_else(|| DEFAULT_SOCKET_PATH.to_owned());
+    if let Err(error) = check_socket_path(&socket_path) {
+        section.problem("socket_path", &error);
+    }
+    let ca_key_type = section.parsed("ca_key_type", KeyType::parse).unwrap_or(KeyType::EcP256);
+    let log = LogOverrides {
+        level: flags.log_level.as_deref().filter(|value| !value.is_empty()),
+        format: flags.log_format.as_deref().filter(|value| !value.is_empty()),
+        file: flags.log_file.as_deref().filter(|value| !value.is_empty()),
+        source_location: flags.log_source_location,
+    };
+    let config = Config {
+        bind_address: observe::trim_brackets(&bind_address.unwrap_or_else(|| "0.0.0.0".to_owned())),
+        bind_port,
+        socket_path: socket_path.into(),
+        ca_key_type,
+        jwt_key_type: section.parsed("jwt_key_type", KeyType::parse).unwrap_or(ca_key_type),
+        ca_ttl: positive(section, "ca_ttl").unwrap_or(DEFAULT_CA_TTL),
+        ca_subject: read_subject(section, problems),
+        default_x509_svid_ttl: positive(section, "default_x509_svid_ttl").unwrap_or(DEFAULT_X509_SVID_TTL),
+        default_jwt_svid_ttl: positive(section, "default_jwt_svid_ttl").unwrap_or(DEFAULT_JWT_SVID_TTL),
+        agent_ttl: positive(section, "agent_ttl"),
+        jwt_issuer: section.text("jwt_issuer"),
+        admin_ids: read_admin_ids(section, problems),
+        rate_limit: read_rate_limit(section),
+        log: observe::read_log(section, &log, problems),
+        trust_domain: trust_domain?,
+        data_dir: data_dir?.into(),
+        data_store: DataStore::Sqlite { path: PathBuf::new() },
+        key_manager: KeyManager::Memory,
+        join_token_attestor: false,
+        telemetry: Telemetry::default(),
+        health: None,
+        warnings: Vec::new(),
+    };
+    warn_about_lifetimes(&config, problems);
+    Some(config)
+}
+
+/// A lifetime. Zero would make everything expired when issued.
+fn positive(section: &Section<'_>, key: &'static str) -> Option<Duration> {
+    let duration = section.duration(key)?;
+    if duration < Duration::from_secs(1) {
+        section.problem(key, &format!("must be at least 1s, not {}", go::format_duration(duration)));
+    }
+    Some(duration)
+}
+
+fn read_subject(section: &Section<'_>, problems: &Problems) -> CaSubject {
+    let Some(subject) = section.section("ca_subject") else { return CaSubject::default() };
+    let texts = |key| -> Vec<String> {
+        subject.texts(key).unwrap_or_default().into_iter().map(|(text, _)| text).collect()
+    };
+    let read = CaSubject {
+        country: texts("country"),
+        organization: texts("organization"),
+        common_name: subject.text("common_name").unwrap_or_default(),
+    };
+    subject.finish();
+    if read.country.is_empty() && read.organization.is_empty() && read.common_name.is_empty() {
+        problems.warn("ca_subject configurable is set but empty; the default will be used");
+        return CaSubject::default();
+    }
+    read
+}
+
+fn read_admin_ids(section: &Section<'_>, problems: &Problems) -> Vec<SpiffeId> {
+    let mut ids = Vec::new();
+    for (text, position) in section.texts("admin_ids").unwrap_or_default() {
+        match SpiffeId::parse(&text) {
+            Ok(id) => ids.push(id),
+            Err(error) => problems.at(position, format!("could not parse admin ID {}: {error}", go::quote(&text))),
+        }
+    }
+    ids
+}
+
+fn read_rate_limit(section: &Section<'_>) -> RateLimit {
+    let Some(limit) = section.section("ratelimit") else { return RateLimit { attestation: true, signing: true } };
+    let read = RateLimit {
+        attestation: limit.flag("attestation").unwrap_or(true),
+        signing: limit.flag("signing").unwrap_or(true),
+    };
+    limit.finish();
+    read
+}
+
+fn warn_about_lifetimes(config: &Config, problems: &Problems) {
+    let certain = (config.ca_ttl / CA_TTL_PER_SVID_TTL).min(MAX_CERTAIN_SVID_TTL);
+    let lifetimes = [
+        ("default_x509_svid_ttl", Some(config.default_x509_svid_ttl)),
+        ("default_jwt_svid_ttl", Some(config.default_jwt_svid_ttl)),
+        ("agent_ttl", config.agent_ttl),
+    ];
+    for (key, lifetime) in lifetimes {
+        if lifetime.is_some_and(|lifetime| lifetime > certain) {
+            problems.warn(format!(
+                "{key} is too high for the configured ca_ttl: an SVID that is issued shortly before the CA rotates \
+                 lives for less. Set {key} to {} or less, or ca_ttl to {CA_TTL_PER_SVID_TTL} times {key}",
+                go::format_duration(certain)
+            ));
+        }
+    }
+}
+
+fn refuse_unbuilt(section: &Section<'_>) {
+    section.not_built("federation", "remove it; trust domains cannot be federated by this version");
+    section.not_built("disable_jwt_svids", "remove it; JWT-SVIDs are always issued to entries that ask for them");
+    section.not_built("audit_log_enabled", "remove it or set it to false");
+    section.not_built("prune_attested_nodes_expired_for", "remove it and evict agents with `agent evict`");
+    section.no_effect("prune_attested_nodes_batch_size");
+    section.not_built("prune_tofu_nodes", "remove it and evict agents with `agent evict`");
+    section.not_built("max_attested_node_info_staleness", "remove it; agents are always looked up in memory");
+    section.not_built("proxy_protocol_trusted_cidrs", "remove it and let the load balancer pass TCP through");
+    for key in ["profiling_enabled", "profiling_freq", "profiling_names"] {
+        section.not_built(key, "remove it and profile the process with `perf`");
+    }
+    section.no_effect("profiling_port");
+    let Some(experimental) = section.section("experimental") else { return };
+    // The caches of this server follow the change feed by themselves; what tunes SPIRE's has nothing to act on.
+    for key in ["events_based_cache", "cache_reload_interval", "full_cache_reload_interval"] {
+        experimental.no_effect(key);
+    }
+    for key in ["prune_events_older_than", "event_timeout", "sql_transaction_timeout"] {
+        experimental.no_effect(key);
+    }
+    experimental.not_built("named_pipe_name", "named pipes exist on Windows only; use socket_path");
+    let keys =
+        ["auth_opa_policy_engine", "agent_spiffe_id_as_selector", "require_pq_kem", "wit_key_type", "wit_issuer"];
+    for key in keys.into_iter().chain(["feature_flags"]) {
+        experimental.not_built(key, "remove it");
+    }
+    experimental.finish();
+}
+
+struct Plugins {
+    data_store: DataStore,
+    key_manager: KeyManager,
+    join_token: bool,
+}
+
+fn read_plugins(section: Section<'_>, problems: &Problems) -> Plugins {
+    let stores = plugins::enabled(&section, "DataStore", problems);
+    if stores.len() != 1 {
+        let count = stores.len();
+        let text = format!("plugins: exactly one DataStore must be configured and enabled, not {count}; use \"sql\"");
+        problems.at(section.position(), text);
+    }
+    let mut path = PathBuf::new();
+    for store in stores {
+        match store.name.as_str() {
+            "sql" => path = read_sql(&store, problems).unwrap_or_default(),
+            name => plugins::unsupported("DataStore", name, &["sql"], store.position(), problems),
+        }
+        plugins::finish_if_supported(store, &["sql"]);
+    }
+    let mut join_token = false;
+    for attestor in plugins::enabled(&section, "NodeAttestor", problems) {
+        match attestor.name.as_str() {
+            "join_token" => join_token = true,
+            name => plugins::unsupported("NodeAttestor", name, &["join_token"], attestor.position(), problems),
+        }
+        attestor.read_data(problems, |_| ());
+        plugins::finish_if_supported(attestor, &["join_token"]);
+    }
+    let key_manager = plugins::key_manager(&section, problems, "keys_path", PathBuf::from);
+    plugins::refuse_kind(&section, "UpstreamAuthority", "remove it; the server's CA signs itself", problems);
+    plugins::refuse_kind(&section, "Notifier", "remove it", problems);
+    plugins::refuse_kind(&section, "BundlePublisher", "remove it and publish what `bundle show` prints", problems);
+    plugins::refuse_kind(&section, "CredentialComposer", "remove it", problems);
+    section.finish();
+    Plugins { data_store: DataStore::Sqlite { path }, key_manager, join_token }
+}
+
+fn read_sql(store: &Plugin<'_>, problems: &Problems) -> Option<PathBuf> {
+    store.read_data(problems, |data| {
+        match data.text("database_type") {
+            Some(kind) if kind == "sqlite3" => {}
+            Some(kind) => {
+                let kind = go::quote(&kind);
+                data.problem("database_type", &format!("{kind} is not supported yet: use \"sqlite3\""));
+            }
+            None => data.problem("database_type", "must be configured: \"sqlite3\""),
+        }
+        let path = data.parsed("connection_string", sqlite_path);
+        if path.is_none() && data.text("connection_string").is_none() {
+            data.problem("connection_string", "must be configured: the path of the database file");
+        }
+        for key in ["ro_connection_string", "root_ca_path", "client_cert_path", "client_key_path"] {
+            data.not_built(key, "remove it; it has no meaning for sqlite3");
+        }
+        data.not_built("disable_migration", "remove it; the database is always brought up to date");
+        data.not_built("log_sql", "remove it");
+        // Bounds on a pool of connections; SQLite is used through fewer.
+        for key in ["max_open_conns", "max_idle_conns", "conn_max_lifetime"] {
+            data.no_effect(key);
+        }
+        path
+    })
+}
+
+/// The file that a connection string of SQLite names: a path, or `file:path?options`.
+fn sqlite_path(text: &str) -> Result<PathBuf, String> {
+    let path = text.strip_prefix("file:").unwrap_or(text);
+    let (path, options) = path.split_once('?').unwrap_or((path, ""));
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if path == ":memory:" || path.is_empty() || options.split('&').any(|option| option == "mode=memory") {
+        return Err("a database in memory loses every entry at each restart; name a file".to_owned());
+    }
+    Ok(path.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_string_names_a_file() {
+        for (text, expected) in [
+            ("./.data/datastore.sqlite3", "./.data/datastore.sqlite3"),
+            ("/run/spire/db", "/run/spire/db"),
+            ("file:db.sqlite3?_busy_timeout=1", "db.sqlite3"),
+            ("file:///run/db?mode=rw", "/run/db"),
+        ] {
+            assert_eq!(sqlite_path(text), Ok(PathBuf::from(expected)), "{text}");
+        }
+        for memory in [":memory:", "file::memory:", "file:x?mode=memory&cache=shared", "file:"] {
+            assert!(sqlite_path(memory).is_err(), "{memory}");
+        }
+    }
+}

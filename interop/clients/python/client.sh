@@ -1,0 +1,10 @@
+# PyPI `spiffe`: gRPC C-core, which sends an :authority that stock h2 refuses.
+
+python_install() {
+  once python-venv python3 -m venv "$CACHE/venv"
+  once python "$CACHE/venv/bin/pip" install --quiet --no-deps --requirement "$INTEROP/clients/python/requirements.txt"
+}
+
+python_command() {
+  COMMAND=("$CACHE/venv/bin/python" -B "$INTEROP/clients/python/workload.py")
+}
