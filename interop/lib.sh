@@ -126,7 +126,7 @@ as_uid() {
 cache_dir() {
   local version
   version=$(cat "$INTEROP"/clients/*/requirements.txt "$INTEROP"/clients/*/package-lock.json \
-    "$INTEROP"/go/go.{mod,sum} "$INTEROP"/go/*.go "$INTEROP"/rust/Cargo.lock | sha256sum | cut -c1-12)
+    "$INTEROP"/go/go.sum "$INTEROP"/rust/Cargo.lock | sha256sum | cut -c1-12)
   echo "$HOME/.cache/vouchsafe-interop-$version"
 }
 

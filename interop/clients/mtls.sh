@@ -23,7 +23,10 @@ start_mtls() {
   for pair in "${MTLS_PAIRS[@]}"; do
     read -r name dialing serving <<<"$pair"
     INTEROP_PEER_ID=$WORKLOAD_ID start_client "$serving" mtls-serve "$name-server" "${MTLS_PREFIX[@]}"
-    wait_for "$READY_SECS" "$STARTED" test -s "$RUN/out/$name-server/address" || die "$name: the server did not start"
+    if ! wait_for "$READY_SECS" "$STARTED" test -s "$RUN/out/$name-server/address"; then
+      check FAIL "$name.mtls.serve" "the serving end did not start"
+      continue
+    fi
     INTEROP_PEER_ID=$MTLS_PEER INTEROP_PEER_ADDRESS=$(<"$RUN/out/$name-server/address") \
       start_client "$dialing" mtls-dial "$name"
     PAIR_PID[$name]=$STARTED
@@ -34,6 +37,7 @@ collect_mtls() {
   local pair name expected
   for pair in "${MTLS_PAIRS[@]}"; do
     read -r name _ <<<"$pair"
+    [[ -n ${PAIR_PID[$name]:-} ]] || continue
     mapfile -t expected < <(expected_checks "$name")
     collect "$name" mtls-dial "$name" "${PAIR_PID[$name]}" "${expected[@]}"
   done

@@ -2,6 +2,8 @@
 
 # shellcheck source=interop/stack.sh
 source "$INTEROP/stack.sh"
+# shellcheck source=interop/pins.sh
+source "$INTEROP/pins.sh"
 # shellcheck source=interop/clients/mtls.sh
 source "$INTEROP/clients/mtls.sh"
 # shellcheck source=interop/clients/chains.sh
@@ -24,6 +26,7 @@ run_suite() {
     # shellcheck disable=SC1090
     source "$INTEROP/clients/$client/client.sh"
   done
+  check_pins
   CACHE=$(cache_dir)
   mkdir -p "$CACHE"
   exec 9>"$CACHE/.lock"

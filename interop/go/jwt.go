@@ -33,9 +33,8 @@ func newJWTProbe(r *report, client *workloadapi.Client, id spiffeid.ID) *jwtProb
 }
 
 func (p *jwtProbe) tick(ctx context.Context, bundles *jwtbundle.Set) {
-	if ctx.Err() != nil {
-		return
-	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	svid, err := p.client.FetchJWTSVID(ctx, jwtsvid.Params{Audience: audience, Subject: p.id})
 	if err != nil {
 		p.report.fail("jwt.fetch", "%v", err)
@@ -76,6 +75,8 @@ func (p *jwtProbe) settle(ctx context.Context) {
 
 // reject proves that validation can say no: to another audience and to a changed signature.
 func (p *jwtProbe) reject(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	if p.last == "" {
 		p.report.fail("jwt.reject", "no token to change")
 		return

@@ -52,6 +52,10 @@ func mustEnvInt(name string) int {
 	return value
 }
 
+// callTimeout bounds one call that answers at once when all is well.
+const callTimeout = 10 * time.Second
+
+// deadline is how long a whole mode may take to see what it waits for.
 func deadline() time.Duration {
 	return time.Duration(mustEnvInt("INTEROP_DEADLINE_SECS")) * time.Second
 }

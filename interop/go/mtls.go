@@ -134,9 +134,12 @@ func (d *dialer) run(ctx context.Context) {
 			}
 		}
 	}
-	rotated := d.sinceBoth >= afterRotation
-	settle(d.report, "mtls.held", rotated, "%d lines on one connection", d.heldLines)
-	settle(d.report, "mtls.new", rotated, "%d connections", d.connections)
+	rotated, during := d.sinceBoth >= afterRotation, "over a rotation of the CA"
+	if !rotated {
+		during = "but the CA did not rotate at both ends"
+	}
+	settle(d.report, "mtls.held", rotated, "%d lines on one connection, %s", d.heldLines, during)
+	settle(d.report, "mtls.new", rotated, "%d connections, %s", d.connections, during)
 	settle(d.report, "mtls.ca-rotation", rotated, "own SVIDs of %d authorities, the peer's of %d", len(d.ownIssuers), len(d.peerIssuers))
 }
 

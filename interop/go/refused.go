@@ -15,7 +15,7 @@ import (
 
 // deniedMode runs as a caller that no entry describes.
 func deniedMode(r *report) {
-	ctx, cancel := context.WithTimeout(context.Background(), deadline())
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	client, err := workloadapi.New(ctx)
 	if err != nil {
@@ -35,7 +35,7 @@ func deniedMode(r *report) {
 
 // noHeaderMode calls every method with go-spiffe's stub but without the `workload.spiffe.io` metadata.
 func noHeaderMode(r *report) {
-	ctx, cancel := context.WithTimeout(context.Background(), deadline())
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	conn, err := grpc.NewClient(mustEnv("SPIFFE_ENDPOINT_SOCKET"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {

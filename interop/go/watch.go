@@ -25,7 +25,8 @@ type watcher struct {
 }
 
 func watchMode(r *report) {
-	ctx, cancel := context.WithTimeout(context.Background(), deadline())
+	ends := time.Now().Add(deadline())
+	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	client, err := workloadapi.New(ctx)
 	if err != nil {
@@ -48,11 +49,11 @@ func watchMode(r *report) {
 		jwtKeys:  map[string]bool{},
 		jwtSets:  map[string]bool{},
 	}
-	w.follow(ctx, cancel, client, newJWTProbe(r, client, id))
+	w.follow(ctx, cancel, ends, client, newJWTProbe(r, client, id))
 }
 
 // follow runs the streams until every part has seen enough, or the deadline.
-func (w *watcher) follow(ctx context.Context, cancel func(), client *workloadapi.Client, jwt *jwtProbe) {
+func (w *watcher) follow(ctx context.Context, cancel func(), ends time.Time, client *workloadapi.Client, jwt *jwtProbe) {
 	var streams sync.WaitGroup
 	streams.Go(func() { _ = client.WatchX509Context(ctx, w) })
 	streams.Go(func() { _ = client.WatchX509Bundles(ctx, w) })
@@ -61,7 +62,7 @@ func (w *watcher) follow(ctx context.Context, cancel func(), client *workloadapi
 	defer ticker.Stop()
 	for range ticker.C {
 		jwt.tick(ctx, w.latestJWTBundles())
-		if ctx.Err() != nil || (w.x509.enough() && w.bundlesEnough() && jwt.enough()) {
+		if time.Now().After(ends) || (w.x509.enough() && w.bundlesEnough() && jwt.enough()) {
 			break
 		}
 	}

@@ -45,6 +45,8 @@ func newX509Watch(r *report, id spiffeid.ID) (*x509Watch, error) {
 }
 
 func fetchX509(ctx context.Context, r *report, client *workloadapi.Client, id spiffeid.ID) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	svids, err := client.FetchX509SVIDs(ctx)
 	if err != nil {
 		r.fail("x509.fetch", "%v", err)

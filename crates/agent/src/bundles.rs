@@ -24,10 +24,12 @@ impl BundleView {
     /// Encodes `bundle`.
     #[must_use]
     pub fn new(bundle: Bundle) -> Self {
-        let x509_der: Vec<u8> = bundle.x509_authorities.iter().flat_map(|authority| authority.der.iter().copied()).collect();
-        let jwks = format::jwt_jwks(&bundle);
+        let jwks = format::jwt_jwks(&bundle).unwrap_or_else(|error| {
+            tracing::warn!(trust_domain = %bundle.trust_domain, %error, "bundle has JWT authorities that cannot be served");
+            br#"{"keys":[]}"#.to_vec()
+        });
         let id = bundle.trust_domain.id_string();
-        Self { x509_der: x509_der.into(), jwks: jwks.into(), id, bundle }
+        Self { x509_der: bundle.x509_concatenated().into(), jwks: jwks.into(), id, bundle }
     }
 }
 

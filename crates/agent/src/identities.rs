@@ -70,6 +70,8 @@ pub struct Snapshot {
     pub svids: Arc<HashMap<EntryId, Arc<HeldSvid>>>,
     /// Trust bundles; none before the first contact with a server.
     pub bundles: Option<Arc<Bundles>>,
+    /// Whether the entries came from a server at some time; before that, "no entry" means nothing.
+    pub synchronized: bool,
 }
 
 /// The current [`Snapshot`] and its watchers.
@@ -86,7 +88,7 @@ pub struct Identities {
 impl Default for Identities {
     fn default() -> Self {
         let empty =
-            Snapshot { version: 0, index: Arc::default(), svids: Arc::default(), bundles: None };
+            Snapshot { version: 0, index: Arc::default(), svids: Arc::default(), bundles: None, synchronized: false };
         Self {
             current: ArcSwap::from_pointee(empty),
             version: AtomicU64::new(0),

@@ -234,6 +234,7 @@ mod tests {
             index: Arc::new(EntryIndex::build(entries, &EntryIndex::default())),
             svids: Arc::new(svids.iter().map(|(id, end)| (EntryId::parse(id).unwrap(), svid(id, *end))).collect()),
             bundles: Some(Arc::new(bundles)),
+            synchronized: true,
         }
     }
 

@@ -63,8 +63,13 @@ impl CachedToken {
     /// Encodes `token` for `entry`.
     #[must_use]
     pub fn new(token: Token, entry: &WorkloadEntry) -> Self {
+        Self::restored(token, entry, (entry.revision_number, entry.created_at))
+    }
+
+    /// Encodes a token that was issued under an earlier revision of `entry`.
+    #[must_use]
+    pub fn restored(token: Token, entry: &WorkloadEntry, issued_for: (i64, i64)) -> Self {
         let encoded = encode(&token, &entry.hint);
-        let issued_for = (entry.revision_number, entry.created_at);
         Self { token, issued_for, hint: entry.hint.clone(), encoded }
     }
 

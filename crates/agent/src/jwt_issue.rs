@@ -154,7 +154,7 @@ impl JwtIssuer {
             let snapshot = self.inner.identities.load();
             let entry = |id: &vouchsafe_types::entry::EntryId| snapshot.index.get(id.as_str()).map(|slot| &slot.entry);
             let tainted = crate::taint::jwt_keys(snapshot.bundles.as_deref());
-            self.inner.cache.prune(now, entry, |key_id| tainted.iter().any(|tainted| tainted == key_id));
+            self.inner.cache.prune(now, entry, |key_id| tainted.iter().any(|tainted| *tainted == key_id));
             for place in self.inner.cache.due(now, entry) {
                 let Some(entry) = entry(&place.entry_id) else { continue };
                 let Ok(permit) = Arc::clone(&self.inner.renewing).try_acquire_owned() else { break };

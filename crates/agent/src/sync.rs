@@ -91,8 +91,9 @@ impl<'a> Sync<'a> {
                     "Received malformed entry revision from SPIRE server; are the server and agent versions compatible?"
                 );
                 continue;
-            }
-            match self.held.get(id.as_str()).map(|slot| compare(&slot.entry, revision.revision_number, revision.created_at)) {
+            };
+            let held = self.held.get(id.as_str()).map(|slot| &slot.entry);
+            match held.map(|held| compare(held, revision.revision_number, revision.created_at)) {
                 Some(Version::Same) => {
                     self.kept.insert(id);
                 }
@@ -124,7 +125,8 @@ impl<'a> Sync<'a> {
                     continue;
                 }
             };
-            match self.held.get(entry.id.as_str()).map(|slot| compare(&slot.entry, entry.revision_number, entry.created_at)) {
+            let held = self.held.get(entry.id.as_str()).map(|slot| &slot.entry);
+            match held.map(|held| compare(held, entry.revision_number, entry.created_at)) {
                 None => self.stats.missing += 1,
                 Some(Version::Newer) => self.stats.stale += 1,
                 Some(Version::Older) => {

@@ -1,7 +1,6 @@
 //! What was signed by an authority that the operator declared tainted.
 
-use vouchsafe_types::bundle::{Bundle, X509Authority};
-use vouchsafe_types::certificate;
+use vouchsafe_types::bundle::Bundle;
 
 use crate::bundles::Bundles;
 
@@ -16,9 +15,5 @@ pub fn jwt_keys(bundles: Option<&Bundles>) -> Vec<&str> {
 #[must_use]
 pub fn x509_authorities(bundle: &Bundle) -> Vec<Box<[u8]>> {
     let tainted = bundle.x509_authorities.iter().filter(|authority| authority.tainted);
-    tainted.filter_map(subject_key_id).collect()
-}
-
-fn subject_key_id(authority: &X509Authority) -> Option<Box<[u8]>> {
-    certificate::subject_key_id(&authority.der)
+    tainted.filter_map(|authority| authority.parsed().ok()).map(|parsed| parsed.subject_key_id.into()).collect()
 }

@@ -64,7 +64,6 @@ impl Writer {
         Open { content: self.bytes.len() }
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "nothing written here comes near 4 GiB")]
     pub(crate) fn end(&mut self, open: Open) {
         let start = open.content;
         let end = self.bytes.len();

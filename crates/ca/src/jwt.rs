@@ -246,10 +246,10 @@ fn claims(template: &JwtTemplate<'_>, issued_at: i64, expires_at: i64) -> Result
         return Err(JwtError::NoAudience);
     }
     // Writing to a Vec cannot fail.
-    _ = write!(json, "],\"exp\":{expires_at},\"iat\":{issued_at}");
+    let _written = write!(json, "],\"exp\":{expires_at},\"iat\":{issued_at}");
     for (name, value) in [("iss", template.issuer), ("jti", template.jti)] {
         if let Some(value) = value {
-            _ = write!(json, ",\"{name}\":");
+            let _written = write!(json, ",\"{name}\":");
             write_text(&mut json, value);
         }
     }
@@ -261,7 +261,7 @@ fn claims(template: &JwtTemplate<'_>, issued_at: i64, expires_at: i64) -> Result
 
 fn write_text(json: &mut Vec<u8>, text: &str) {
     // Writing text to a Vec cannot fail.
-    _ = serde_json::to_writer(json, text);
+    let _written = serde_json::to_writer(json, text);
 }
 
 /// An RSA-4096 signature in base64url and the dot before it is 684 bytes; the usual P-256 one is 87.

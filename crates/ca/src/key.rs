@@ -56,8 +56,12 @@ impl PrivateKey {
     pub fn generate(key_type: KeyType) -> Result<Self, KeyError> {
         let failed = |_| KeyError::Generate(key_type);
         let pair = match key_type {
-            KeyType::EcP256 => Pair::Ec(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(failed)?),
-            KeyType::EcP384 => Pair::Ec(EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING).map_err(failed)?),
+            KeyType::EcP256 => {
+                Pair::Ec(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(failed)?)
+            }
+            KeyType::EcP384 => {
+                Pair::Ec(EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING).map_err(failed)?)
+            }
             KeyType::Rsa2048 => Pair::Rsa(rsa::KeyPair::generate(KeySize::Rsa2048).map_err(failed)?),
             KeyType::Rsa4096 => Pair::Rsa(rsa::KeyPair::generate(KeySize::Rsa4096).map_err(failed)?),
         };
@@ -142,7 +146,8 @@ impl PrivateKey {
             }
             Pair::Rsa(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &rng, message, &mut signature).map_err(|_| SignError::Refused)?;
+                pair.sign(&RSA_PKCS1_SHA256, &rng, message, &mut signature)
+                    .map_err(|_| SignError::Refused)?;
                 Ok(Signature::new(signature))
             }
         }

@@ -78,7 +78,9 @@ pub enum KeyManagerError {
     Generate { id: String, source: KeyError },
     #[error("keys file {path} cannot be read: check that it belongs to the user who runs this")]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("keys file {path} cannot be written: check the directory's owner and free space; nothing changed")]
+    #[error(
+        "keys file {path} cannot be written: check the directory's owner and free space; nothing changed"
+    )]
     Write { path: PathBuf, source: std::io::Error },
     #[error("keys file {path} has more than {MAX_FILE_BYTES} bytes: it is not a keys file")]
     TooLarge { path: PathBuf },

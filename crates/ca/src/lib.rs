@@ -16,7 +16,7 @@
 //! | [`authority`] | two slots per kind: prepare, activate, taint, revoke, and when |
 //! | [`journal`] | what survives a restart, in the reference's format |
 //!
-//! Flow: [`authority::slots::plan`] says what is due, [`authority::rotation::rotate`] does it through the
+//! Flow: [`authority::plan()`] says what is due, [`authority::rotation::rotate`] does it through the
 //! owner's [`authority::rotation::Effects`] (publish in the bundle, journal, swap the signing authority), and
 //! [`x509::svid::issue_svid`] and [`jwt::sign_jwt_svid`] sign with what is active.
 

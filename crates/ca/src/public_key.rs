@@ -136,7 +136,13 @@ impl<'a> PublicKey<'a> {
     /// # Errors
     ///
     /// [`VerifyError`].
-    pub fn verify(&self, scheme: Scheme, hash: Hash, message: &[u8], signature: &[u8]) -> Result<(), VerifyError> {
+    pub fn verify(
+        &self,
+        scheme: Scheme,
+        hash: Hash,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), VerifyError> {
         let mismatch = VerifyError::Mismatch { key: self.kind, scheme, hash };
         let algorithm = algorithm(self.kind, scheme, hash).ok_or(mismatch)?;
         let key = UnparsedPublicKey::new(algorithm, self.key);

@@ -6,6 +6,7 @@
 //! from its certificate: AD-style names repeat attributes, and any re-encoding breaks the chain.
 
 pub mod authority;
+pub mod bridge;
 pub mod csr;
 pub mod subject;
 pub mod svid;
@@ -13,6 +14,7 @@ pub mod svid;
 mod profile;
 
 pub use authority::{CaError, CaTemplate, X509Ca, self_signed_ca};
+pub use bridge::cross_certify;
 pub use subject::Subject;
 pub use svid::{IssueError, Issued, SvidTemplate, issue_svid, issue_svid_now};
 

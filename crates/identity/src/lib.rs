@@ -27,4 +27,4 @@ mod tls_verifier;
 pub mod verify;
 
 #[cfg(test)]
-mod tests_pending {}
+mod test_pki;

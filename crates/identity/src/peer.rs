@@ -17,6 +17,8 @@ pub struct PeerSvid {
     pub chain: Vec<Arc<[u8]>>,
     /// The leaf's serial number in decimal.
     pub serial: String,
+    /// Unix time from which the leaf is valid.
+    pub not_before: i64,
     /// Unix time after which the leaf is no longer valid.
     pub not_after: i64,
 }
@@ -31,6 +33,7 @@ impl PeerSvid {
     pub fn parse(chain: &[CertificateDer<'_>]) -> Result<Self, LeafError> {
         let chain: Vec<Arc<[u8]>> = chain.iter().map(|der| Arc::from(der.as_ref())).collect();
         let svid = X509Svid::parse(chain)?;
-        Ok(Self { id: svid.id, chain: svid.chain, serial: svid.serial, not_after: svid.not_after })
+        let X509Svid { id, chain, not_before, not_after, serial } = svid;
+        Ok(Self { id, chain, serial, not_before, not_after })
     }
 }

@@ -1,6 +1,7 @@
 //! [`SvidVerifier`] as rustls wants it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
@@ -19,11 +20,17 @@ pub(crate) struct PeerVerifier {
     verifier: SvidVerifier,
     expect: Expect,
     mandatory: bool,
+    grace: Duration,
 }
 
 impl PeerVerifier {
     pub(crate) fn new(verifier: SvidVerifier, expect: Expect, mandatory: bool) -> Self {
-        Self { verifier, expect, mandatory }
+        Self { verifier, expect, mandatory, grace: Duration::ZERO }
+    }
+
+    /// Takes a leaf whose life ended, or begins, within `grace` of now for valid.
+    pub(crate) fn with_grace(self, grace: Duration) -> Self {
+        Self { grace, ..self }
     }
 
     fn verify(
@@ -33,7 +40,7 @@ impl PeerVerifier {
         now: UnixTime,
     ) -> Result<(), rustls::Error> {
         let chain: Vec<CertificateDer<'_>> = std::iter::once(leaf).chain(intermediates).cloned().collect();
-        let peer = self.verifier.verify(&chain, now).map_err(refused)?;
+        let peer = self.verifier.verify_within(&chain, now, self.grace).map_err(refused)?;
         if self.expect.accepts(&peer.id) {
             return Ok(());
         }

@@ -2,7 +2,14 @@
 //!
 //! In this order: the leaf follows the rules for an X.509-SVID; its trust domain is one that we have authorities of; a path of
 //! valid certificates leads from it to one of **these**. Extended key usage is not looked at (go-spiffe: "any").
+//! The length of a chain is bounded by [`vouchsafe_types::x509_svid::MAX_CHAIN_LENGTH`] and the search for a path by webpki.
 //! Certificates with URI name constraints are refused: webpki cannot judge them (rustls/webpki#514).
+
+use std::error::Error;
+use std::io;
+
+use rustls::{CertificateError, OtherError};
+use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
 use vouchsafe_types::SpiffeId;
@@ -11,9 +18,6 @@ use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter};
 use crate::config::provider;
 use crate::peer::{LeafError, PeerSvid};
 use crate::roots::RootsCell;
-
-/// Most certificates of a chain, so that a peer cannot make us parse without end. Path building has bounds of its own.
-pub const MAX_CHAIN: usize = 16;
 
 /// Verifies X.509-SVIDs. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -37,9 +41,21 @@ impl SvidVerifier {
     /// See [`VerifyError`]. Only [`VerifyError::UnknownTrustDomain`] and [`VerifyError::UnknownAuthority`] may go away, when a
     /// newer bundle arrives.
     pub fn verify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<PeerSvid, VerifyError> {
-        if chain.len() > MAX_CHAIN {
-            return Err(VerifyError::ChainTooLong { len: chain.len() });
-        }
+        self.verify_within(chain, now, Duration::ZERO)
+    }
+
+    /// As [`SvidVerifier::verify`], at the moment of the leaf's life that is nearest to `now` if that lies within `grace`.
+    /// What such a peer may still do is for the caller to decide, by the dates.
+    ///
+    /// # Errors
+    ///
+    /// As [`SvidVerifier::verify`].
+    pub fn verify_within(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+        grace: Duration,
+    ) -> Result<PeerSvid, VerifyError> {
         let svid = PeerSvid::parse(chain).map_err(|source| VerifyError::Leaf { source })?;
         let roots = self.roots.load();
         let Some(anchors) = roots.anchors(svid.id.trust_domain_name()) else {
@@ -48,9 +64,17 @@ impl SvidVerifier {
         let id = svid.id.clone();
         let path = |source| VerifyError::of_path(id.clone(), source);
         let leaf = EndEntityCert::try_from(&chain[0]).map_err(path)?;
+        let now = nearest(now, &svid, grace);
         leaf.verify_for_usage(algorithms(), anchors, &chain[1..], now, AnyUsage, None, None).map_err(path)?;
         Ok(svid)
     }
+}
+
+/// The moment of the life of `svid` that is nearest to `now`, or `now` if that is more than `grace` away.
+fn nearest(now: UnixTime, svid: &PeerSvid, grace: Duration) -> UnixTime {
+    let seconds = |unix: i64| u64::try_from(unix).unwrap_or(0);
+    let at = now.as_secs().clamp(seconds(svid.not_before), seconds(svid.not_after).max(seconds(svid.not_before)));
+    if at.abs_diff(now.as_secs()) <= grace.as_secs() { UnixTime::since_unix_epoch(Duration::from_secs(at)) } else { now }
 }
 
 /// Why a chain proves nothing.
@@ -61,12 +85,6 @@ pub enum VerifyError {
     Leaf {
         /// What is wrong with it.
         source: LeafError,
-    },
-    /// More than [`MAX_CHAIN`] certificates.
-    #[error("the chain has {len} certificates, more than {MAX_CHAIN}")]
-    ChainTooLong {
-        /// How many.
-        len: usize,
     },
     /// We have no authorities of its trust domain.
     #[error("no bundle for the trust domain of {id}")]
@@ -125,11 +143,36 @@ pub enum VerifyError {
 }
 
 impl VerifyError {
+    /// The verification error that `error` comes from, if it comes from one.
+    ///
+    /// A failed handshake surfaces as an error of the transport's, several layers up, and rustls shows the cause only in its
+    /// debug form. This finds what to tell a person.
+    #[must_use]
+    pub fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref::<Self>() {
+                return Some(found);
+            }
+            if let Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(cause)))) =
+                error.downcast_ref()
+            {
+                next = Some(&**cause);
+            } else if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+                // Its `source` would leave out the error that it wraps.
+                next = Some(inner);
+            } else {
+                next = error.source();
+            }
+        }
+        None
+    }
+
     /// The SPIFFE ID that the chain claims, once its leaf could be read.
     #[must_use]
     pub fn id(&self) -> Option<&SpiffeId> {
         match self {
-            Self::Leaf { .. } | Self::ChainTooLong { .. } => None,
+            Self::Leaf { .. } => None,
             Self::UnknownTrustDomain { id }
             | Self::UnknownAuthority { id }
             | Self::Expired { id, .. }
@@ -168,4 +211,4 @@ fn algorithms() -> &'static [&'static dyn SignatureVerificationAlgorithm] {
 }
 
 #[cfg(test)]
-mod tests_pending {}
+mod tests;

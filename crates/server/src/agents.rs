@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use vouchsafe_lastgood::SealedFile;
 use vouchsafe_runtime::backoff::Backoff;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_runtime::entropy::Entropy;
@@ -62,16 +63,28 @@ struct Pending {
 }
 
 impl Agents {
-    /// Agents over `model`, with the updates that `journal` kept from an earlier run.
-    pub(crate) fn new(model: Arc<ReadModel>, clock: Clock, journal: Option<Journal>) -> Result<Self, JournalError> {
+    /// Agents over `model`, with the updates that `file` kept from an earlier run. Without a file a crash loses
+    /// updates that are not in the database.
+    ///
+    /// # Errors
+    ///
+    /// The file is not what this server wrote.
+    pub(crate) fn new(
+        model: Arc<ReadModel>,
+        clock: Clock,
+        file: Option<SealedFile>,
+    ) -> Result<Self, JournalError> {
         let mut pending = Pending::default();
-        if let Some(journal) = &journal {
-            for (id, update) in journal.restore()? {
+        let mut journal = None;
+        if let Some(file) = file {
+            let (opened, updates) = Journal::open(file, clock.clone())?;
+            for (id, update) in updates {
                 pending.set(&id, update);
             }
-            if !pending.by_agent.is_empty() {
-                info!(count = pending.by_agent.len(), "Restored agent renewals that were not in the database");
-            }
+            journal = Some(opened);
+        }
+        if !pending.by_agent.is_empty() {
+            info!(count = pending.by_agent.len(), "Restored agent renewals that were not in the database");
         }
         Ok(Self { model, clock, pending: Mutex::new(pending), journal, wake: Notify::new() })
     }
@@ -81,7 +94,12 @@ impl Agents {
     /// # Errors
     ///
     /// The journal cannot be written; the caller must not hand out the SVID.
-    pub(crate) async fn renewed(&self, id: &SpiffeId, serial: String, expires_at: i64) -> Result<(), JournalError> {
+    pub(crate) async fn renewed(
+        &self,
+        id: &SpiffeId,
+        serial: String,
+        expires_at: i64,
+    ) -> Result<(), JournalError> {
         let generation = self.change(id, |agent| {
             agent.new_serial_number = serial;
             agent.new_expires_at = expires_at;
@@ -108,7 +126,12 @@ impl Agents {
     }
 
     /// Writes pending updates to `store` until `cancel`.
-    pub(crate) async fn write_back(&self, store: Arc<dyn Store>, mut entropy: Entropy, cancel: CancellationToken) {
+    pub(crate) async fn write_back(
+        &self,
+        store: Arc<dyn Store>,
+        mut entropy: Entropy,
+        cancel: CancellationToken,
+    ) {
         let mut failures = 0_u32;
         loop {
             let wait = match self.write_all(&*store).await {
@@ -137,7 +160,10 @@ impl Agents {
         let mut written = Vec::new();
         let mut newest = Position::START;
         for (id, generation, update) in self.numbered() {
-            match store.update_agent(&id, Box::new(move |agent| update.apply(agent).map_err(Rejected::new))).await {
+            match store
+                .update_agent(&id, Box::new(move |agent| update.apply(agent).map_err(Rejected::new)))
+                .await
+            {
                 Ok((_, position)) => newest = newest.max(position),
                 Err(cause) if cause.class() == Class::Caller => {
                     info!(agent = %id, %cause, "Dropped an update of an agent that is gone or banned");
@@ -189,7 +215,11 @@ impl Agents {
 
     fn numbered(&self) -> Vec<(SpiffeId, u64, AgentUpdate)> {
         let pending = self.lock();
-        pending.by_agent.iter().map(|(id, (generation, update))| (id.clone(), *generation, update.clone())).collect()
+        pending
+            .by_agent
+            .iter()
+            .map(|(id, (generation, update))| (id.clone(), *generation, update.clone()))
+            .collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Pending> {
@@ -202,7 +232,7 @@ impl Registry for Agents {
         let mut agent = Agent::clone(self.model.load().agents.get(id)?);
         if let Some((_, update)) = self.lock().by_agent.get(id) {
             // A banned agent refuses the update and is returned as it is.
-            drop(update.apply(&mut agent));
+            update.apply(&mut agent).unwrap_or_default();
         }
         Some(agent)
     }
@@ -249,11 +279,13 @@ impl AgentUpdate {
     fn after(self, stored: &Agent, change: impl FnOnce(&mut Agent)) -> Self {
         let mut now = stored.clone();
         // Refused for a banned agent only, which the caller has excluded.
-        drop(self.apply(&mut now));
+        self.apply(&mut now).unwrap_or_default();
         let before = now.clone();
         change(&mut now);
-        let base = self.serials.as_ref().map_or_else(|| stored.serial_number.clone(), |held| held.base.clone());
-        let moved = now.serial_number != before.serial_number || now.new_serial_number != before.new_serial_number;
+        let base =
+            self.serials.as_ref().map_or_else(|| stored.serial_number.clone(), |held| held.base.clone());
+        let moved =
+            now.serial_number != before.serial_number || now.new_serial_number != before.new_serial_number;
         let serials = Serials {
             base,
             serial: now.serial_number,
@@ -311,8 +343,13 @@ mod tests {
     /// Whatever part of the history the database has seen, the last update brings it up to date.
     #[test]
     fn an_update_holds_all_that_happened_before_it() {
-        let steps: [Box<dyn Fn(&mut Agent)>; 5] =
-            [Box::new(renew("2")), Box::new(promote), Box::new(renew("3")), Box::new(promote), Box::new(renew("4"))];
+        let steps: [Box<dyn Fn(&mut Agent)>; 5] = [
+            Box::new(renew("2")),
+            Box::new(promote),
+            Box::new(renew("3")),
+            Box::new(promote),
+            Box::new(renew("4")),
+        ];
         let stored = agent("1");
         let (mut expected, mut update) = (stored.clone(), AgentUpdate::default());
         for step in steps {

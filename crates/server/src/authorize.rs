@@ -4,12 +4,14 @@
 //! on it; the text of every denial is the same, and the log has the detail. An agent is judged by what memory holds,
 //! so a slow database delays nobody.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::Status;
 use vouchsafe_proto::denial::{Reason, denied};
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::spiffe_id::SpiffeId;
+use vouchsafe_types::x509_svid::X509Svid;
 
 use crate::model::Entries;
 use crate::model::is_live;
@@ -69,18 +71,9 @@ pub(crate) enum Peer {
     /// A process that could open the admin socket.
     Local,
     /// A holder of an X.509-SVID of the trust domain.
-    Svid(PeerSvid),
+    Svid(Arc<X509Svid>),
     /// A TLS client without certificate.
     Anonymous,
-}
-
-/// The SVID that a TLS client proved to hold.
-#[derive(Clone, Debug)]
-pub(crate) struct PeerSvid {
-    pub(crate) id: SpiffeId,
-    pub(crate) serial: String,
-    pub(crate) not_before: i64,
-    pub(crate) not_after: i64,
 }
 
 /// Who calls, once the call is allowed. Handlers find it in the request's extensions.
@@ -132,25 +125,26 @@ pub(crate) fn authorize(
     }
     match peer {
         Peer::Local if allow.has(LOCAL) => Ok(Caller::Local),
-        Peer::Svid(svid) if allow.has(ADMIN) && svid.is_valid(now) && registry.is_admin(&svid.id) => {
+        Peer::Svid(svid) if allow.has(ADMIN) && is_valid(svid, now) && registry.is_admin(&svid.id) => {
             Ok(Caller::Admin(svid.id.clone()))
         }
         Peer::Svid(svid) if allow.has(AGENT) => authorize_agent(method, svid, registry, now),
-        Peer::Local | Peer::Svid(_) | Peer::Anonymous => {
-            Err(Denial { status: Status::permission_denied(text(method)), detail: "caller has no right to it".into() })
-        }
+        Peer::Local | Peer::Svid(_) | Peer::Anonymous => Err(Denial {
+            status: Status::permission_denied(text(method)),
+            detail: "caller has no right to it".into(),
+        }),
     }
 }
 
 fn authorize_agent(
     method: &str,
-    svid: &PeerSvid,
+    svid: &X509Svid,
     registry: &dyn Registry,
     now: i64,
 ) -> Result<Caller, Denial> {
     let denial = |reason, detail: String| Denial { status: denied(reason, text(method)), detail };
     let id = &svid.id;
-    if !svid.is_valid(now) && !(method == RENEW_AGENT && svid.is_valid_within(now, RENEWAL_GRACE)) {
+    if !is_valid(svid, now) && !(method == RENEW_AGENT && is_valid_within(svid, now, RENEWAL_GRACE)) {
         return Err(denial(Reason::AgentExpired, format!("agent {:?} SVID is expired", id.as_str())));
     }
     let Some(agent) = registry.agent(id) else {
@@ -183,7 +177,10 @@ pub(crate) struct Denial {
 
 impl Denial {
     fn unimplemented(method: &str) -> Self {
-        Self { status: Status::unimplemented(format!("unknown method {method}")), detail: "not served".into() }
+        Self {
+            status: Status::unimplemented(format!("unknown method {method}")),
+            detail: "not served".into(),
+        }
     }
 }
 
@@ -193,15 +190,28 @@ impl Allow {
     }
 }
 
-impl PeerSvid {
-    fn is_valid(&self, now: i64) -> bool {
-        self.is_valid_within(now, Duration::ZERO)
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Local => f.write_str("local"),
+            Self::Svid(svid) => f.write_str(svid.id.as_str()),
+            Self::Anonymous => f.write_str("anonymous"),
+        }
     }
+}
 
-    fn is_valid_within(&self, now: i64, grace: Duration) -> bool {
-        let grace = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
-        now.saturating_add(grace) >= self.not_before && now.saturating_sub(grace) <= self.not_after
-    }
+/// Every method that is served.
+pub(crate) fn methods() -> impl Iterator<Item = &'static str> {
+    METHODS.iter().map(|(name, _)| *name)
+}
+
+fn is_valid(svid: &X509Svid, now: i64) -> bool {
+    is_valid_within(svid, now, Duration::ZERO)
+}
+
+fn is_valid_within(svid: &X509Svid, now: i64, grace: Duration) -> bool {
+    let grace = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
+    now.saturating_add(grace) >= svid.not_before && now.saturating_sub(grace) <= svid.not_after
 }
 
 fn text(method: &str) -> String {

@@ -17,11 +17,11 @@ use vouchsafe_store::{Error as StoreError, Store};
 use crate::model::{ReadModel, Snapshot};
 
 /// Longest time between two looks at the feed.
-pub const POLL: Duration = Duration::from_secs(5);
+pub(crate) const POLL: Duration = Duration::from_secs(5);
 /// First delay after a failed read.
 const RETRY_MIN: Duration = Duration::from_millis(250);
 /// Longest delay after a failed read.
-pub const RETRY_MAX: Duration = Duration::from_secs(10);
+pub(crate) const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Events per read.
 const PAGE: usize = 1_000;
 

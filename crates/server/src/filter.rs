@@ -8,14 +8,13 @@ use vouchsafe_proto::spire::api::types;
 use vouchsafe_proto::spire::api::types::federates_with_match::MatchBehavior as TrustDomainMatch;
 use vouchsafe_proto::spire::api::types::selector_match::MatchBehavior as SelectorMatch;
 use vouchsafe_types::agent::Agent;
-use vouchsafe_types::entry::Entry;
+use vouchsafe_types::entry::{Entry, check_member, check_workload};
 use vouchsafe_types::selector::Selector;
 use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use tonic::Status;
 
-use crate::ids;
 use crate::status::invalid;
 
 /// What an entry must be to be listed.
@@ -52,12 +51,12 @@ impl EntryFilter {
         let mut parsed = Self { hint: filter.by_hint, downstream: filter.by_downstream, ..Self::default() };
         if let Some(id) = &filter.by_parent_id {
             let id = spiffe_id_from_proto(Some(id)).map_err(|e| invalid("malformed parent ID filter", e))?;
-            ids::check_member(trust_domain, &id).map_err(|e| invalid("malformed parent ID filter", e))?;
+            check_member(&id, trust_domain).map_err(|e| invalid("malformed parent ID filter", e))?;
             parsed.parent_id = Some(id);
         }
         if let Some(id) = &filter.by_spiffe_id {
             let id = spiffe_id_from_proto(Some(id)).map_err(|e| invalid("malformed SPIFFE ID filter", e))?;
-            ids::check_workload(trust_domain, &id).map_err(|e| invalid("malformed SPIFFE ID filter", e))?;
+            check_workload(&id, trust_domain).map_err(|e| invalid("malformed SPIFFE ID filter", e))?;
             parsed.spiffe_id = Some(id);
         }
         if let Some(wanted) = &filter.by_selectors {
@@ -86,7 +85,10 @@ impl EntryFilter {
             && self.hint.as_ref().is_none_or(|hint| *hint == entry.hint)
             && self.downstream.is_none_or(|downstream| downstream == entry.downstream)
             && self.selectors.as_ref().is_none_or(|(how, set)| how.holds(entry.selectors.iter(), set))
-            && self.federates_with.as_ref().is_none_or(|(how, set)| how.holds(entry.federates_with.iter(), set))
+            && self
+                .federates_with
+                .as_ref()
+                .is_none_or(|(how, set)| how.holds(entry.federates_with.iter(), set))
     }
 }
 

@@ -1,10 +1,7 @@
 //! A sealed file with the agent updates that the database does not have yet.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use tokio::sync::Mutex;
-use vouchsafe_lastgood::{RestoreError, SealedFile, Version};
+use vouchsafe_lastgood::{RestoreError, SaveError, SealedFile, Version};
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_types::spiffe_id::SpiffeId;
 
@@ -12,46 +9,70 @@ use crate::agents::AgentUpdate;
 
 /// The file. Writers that wait for it together are served by one write.
 pub(crate) struct Journal {
-    file: Arc<SealedFile>,
+    file: SealedFile,
     clock: Clock,
-    saved: Mutex<u64>,
-    position: AtomicU64,
+    saved: Mutex<Saved>,
+}
+
+/// How far the file is.
+struct Saved {
+    /// Updates up to this generation of this run are in the file.
+    generation: u64,
+    /// Number of saves over all runs, which makes the version of the file grow.
+    saves: u64,
 }
 
 /// The journal cannot be read or written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum JournalError {
     /// The file holds something else, or was damaged.
     #[error("cannot read the journal of agent renewals; move it away to start without it")]
     Restore(#[source] RestoreError),
     /// The file cannot be written.
     #[error("cannot write the journal of agent renewals")]
-    Save(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Save(#[source] SaveError),
+    /// The write did not run to its end: the process is stopping.
+    #[error("the server is stopping")]
+    Stopping,
 }
 
 impl Journal {
-    pub(crate) fn new(file: SealedFile, clock: Clock) -> Self {
-        Self { file: Arc::new(file), clock, saved: Mutex::new(0), position: AtomicU64::new(0) }
+    /// Reads `file`, and returns what an earlier run left in it.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Restore`].
+    pub(crate) fn open(
+        file: SealedFile,
+        clock: Clock,
+    ) -> Result<(Self, Vec<(SpiffeId, AgentUpdate)>), JournalError> {
+        let restored = file.restore().map_err(JournalError::Restore)?;
+        let (saves, updates) = restored.map_or_else(Default::default, |r| (r.version.position, r.value));
+        let saved = Mutex::new(Saved { generation: 0, saves });
+        Ok((Self { file, clock, saved }, updates))
     }
 
-    /// What an earlier run left.
-    pub(crate) fn restore(&self) -> Result<Vec<(SpiffeId, AgentUpdate)>, JournalError> {
-        let restored = self.file.restore().map_err(JournalError::Restore)?;
-        let Some(restored) = restored else { return Ok(Vec::new()) };
-        self.position.store(restored.version.position, Ordering::Relaxed);
-        Ok(restored.value)
-    }
-
-    /// Saves what `list` returns, unless a save that began after `generation` was noted has done so.
+    /// Saves what `list` returns, with its generation, unless that is saved already from `generation` on.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Save`]; worth a retry when the disk was full.
     pub(crate) async fn save(
         &self,
         generation: u64,
-        list: impl Fn() -> Vec<(SpiffeId, AgentUpdate)> + Send,
+        list: impl Fn() -> (u64, Vec<(SpiffeId, AgentUpdate)>),
     ) -> Result<(), JournalError> {
         let mut saved = self.saved.lock().await;
-        if *saved >= generation {
+        if saved.generation >= generation {
             return Ok(());
         }
+        let (reached, updates) = list();
+        let version = Version { epoch: 0, position: saved.saves + 1 };
+        let (file, now) = (self.file.clone(), self.clock.now());
+        let written = tokio::task::spawn_blocking(move || file.save(version, now, &updates)).await;
+        written.map_err(|_| JournalError::Stopping)?.map_err(JournalError::Save)?;
+        *saved = Saved { generation: reached, saves: version.position };
         Ok(())
     }
 }

@@ -1,1 +1,41 @@
-//! server
+//! The identity server: who may have which SPIFFE ID, and the signatures that say so.
+//!
+//! It never answers an agent from the database, never signs for a foreign trust domain, and never hands out what a
+//! crash would make it forget.
+//!
+//! * [`config`]     what an operator chooses
+//! * [`server`]     starts everything, in one narrative
+//! * [`model`]      everything that it answers from, in memory
+//! * `feed`         keeps the model current from the store's change feed
+//! * `agents`       agents as they are now, with what the database does not have yet
+//! * `journal`      the file behind that
+//! * [`authorize`]  who may call what: one table
+//! * `authorities`  the life of the signing keys
+//! * `issuer`       signs with what is active
+//! * `services`     the gRPC services
+//!
+//! Flow of a call: transport → [`authorize`] → a service → model, agents and issuer. Flow of a change: a service writes
+//! to the store → the feed reads it → the model shows it → the service answers.
+
+mod agents;
+mod authorities;
+pub mod authorize;
+pub mod config;
+mod feed;
+mod filter;
+mod guard;
+mod health;
+mod housekeeping;
+mod ids;
+mod issuer;
+mod journal;
+pub mod model;
+mod page;
+pub mod server;
+mod services;
+mod status;
+mod when;
+
+pub use config::Config;
+pub use issuer::Policy;
+pub use server::{Deps, Running, Server, StartError};

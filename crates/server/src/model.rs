@@ -16,6 +16,7 @@ use vouchsafe_store::{Change, Error as StoreError, Position, Record, Store};
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::bundle::Bundle;
 use vouchsafe_types::join_token::JoinToken;
+use vouchsafe_types::secret::SecretText;
 use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
 
@@ -39,7 +40,7 @@ pub struct Snapshot {
     /// Bundles by trust domain, the server's own among them.
     pub bundles: HashMap<TrustDomain, Arc<Bundle>>,
     /// Join tokens that have not been used.
-    pub join_tokens: HashMap<String, JoinToken>,
+    pub join_tokens: HashMap<SecretText, JoinToken>,
     position: Position,
 }
 
@@ -51,7 +52,10 @@ impl ReadModel {
     /// Those of [`Store::load`].
     pub async fn read(store: &dyn Store) -> Result<Self, StoreError> {
         let snapshot = Snapshot::read(store).await?;
-        Ok(Self { position: watch::Sender::new(snapshot.position), snapshot: ArcSwap::from_pointee(snapshot) })
+        Ok(Self {
+            position: watch::Sender::new(snapshot.position),
+            snapshot: ArcSwap::from_pointee(snapshot),
+        })
     }
 
     /// The newest snapshot.
@@ -148,7 +152,7 @@ impl Snapshot {
             },
             Change::JoinToken(value, token) => match token {
                 Some(token) => drop(self.join_tokens.insert(value, token)),
-                None => drop(self.join_tokens.remove(&value)),
+                None => drop(self.join_tokens.remove(&*value)),
             },
         }
     }

@@ -7,15 +7,18 @@ use tracing::{error, warn};
 use vouchsafe_proto::spire::api::types;
 use vouchsafe_store::{Class, Error as StoreError};
 
-/// A status with the text `"<what>: <why>"`.
-pub(crate) fn failed(code: Code, what: &str, why: impl Display) -> Status {
-    Status::new(code, format!("{what}: {why}"))
+/// A status with the text `"<what>: <why>"`, causes included.
+pub(crate) fn failed(code: Code, what: &str, why: impl Into<BoxError>) -> Status {
+    Status::new(code, format!("{what}: {}", Chain(&*why.into())))
 }
 
-/// `INVALID_ARGUMENT` with the text `"<what>: <why>"`.
-pub(crate) fn invalid(what: &str, why: impl Display) -> Status {
+/// `INVALID_ARGUMENT` with the text `"<what>: <why>"`, causes included.
+pub(crate) fn invalid(what: &str, why: impl Into<BoxError>) -> Status {
     failed(Code::InvalidArgument, what, why)
 }
+
+/// What a text or any error turns into.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What a failed store operation looks like from outside. The log has the cause; the caller learns whether to retry.
 pub(crate) fn store_failed(what: &'static str, cause: &StoreError) -> Status {
@@ -34,15 +37,28 @@ pub(crate) fn store_failed(what: &'static str, cause: &StoreError) -> Status {
             Code::Internal
         }
     };
-    failed(code, what, cause)
+    failed(code, what, Chain(cause).to_string())
+}
+
+/// An error with all its causes, as one line.
+pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
+
+impl Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut next = self.0.source();
+        while let Some(cause) = next {
+            write!(f, ": {cause}")?;
+            next = cause.source();
+        }
+        Ok(())
+    }
 }
 
 /// The per-item status of batch calls.
 pub(crate) fn item_status(status: Result<(), &Status>) -> types::Status {
     match status {
         Ok(()) => types::Status { code: Code::Ok.into(), message: "OK".to_owned() },
-        Err(status) => {
-            types::Status { code: status.code().into(), message: status.message().to_owned() }
-        }
+        Err(status) => types::Status { code: status.code().into(), message: status.message().to_owned() },
     }
 }

@@ -27,6 +27,4 @@ pub mod store;
 pub use change::{Change, Changes, Position, Record, Snapshot};
 pub use error::{Class, Error, Kind, Outcome, Rejected};
 pub use sqlite::Sqlite;
-pub use store::{
-    AgentChange, BundleChange, BundleUpdate, CreateOutcome, EntryChange, JournalRecord, Store,
-};
+pub use store::{AgentChange, BundleChange, BundleUpdate, CreateOutcome, EntryChange, JournalRecord, Store};

@@ -38,7 +38,8 @@ use vouchsafe_types::trust_domain::TrustDomain;
 use crate::change::{Changes, Position, Record};
 use crate::error::{Error, Rejected};
 use crate::store::{
-    AgentChange, BundleChange, BundleUpdate, CreateOutcome, EntryChange, JournalRecord, MAX_JOURNAL_BYTES, Store,
+    AgentChange, BundleChange, BundleUpdate, CreateOutcome, EntryChange, JournalRecord, MAX_JOURNAL_BYTES,
+    Store,
 };
 
 mod agents;
@@ -80,6 +81,13 @@ impl Sqlite {
         Self::open_with(path.into(), clock, Deadlines::default()).await
     }
 
+    /// Ends the calls that are under way and closes the file. Not needed for safety: a process that just ends loses
+    /// nothing, and the next one reads the log.
+    pub async fn close(self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
     async fn open_with(path: PathBuf, clock: Clock, deadlines: Deadlines) -> Result<Self, OpenError> {
         let file = path.clone();
         let busy = deadlines.busy;
@@ -119,6 +127,8 @@ pub const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 pub const READ_DEADLINE: Duration = Duration::from_secs(5);
 /// Longest that SQLite waits for a lock that another program holds on the file.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(3);
+/// Most objects that one transaction prunes, so that other writes get their turn in between.
+pub const MAX_PRUNED: usize = 1000;
 /// What callers are told to wait after [`Error::Unavailable`].
 pub const RETRY_AFTER: Duration = Duration::from_secs(2);
 
@@ -155,7 +165,16 @@ impl Store for Sqlite {
     }
 
     async fn prune_entries(&self, now: i64) -> Result<Vec<EntryId>, Error> {
-        self.writer.write("prune entries", move |tx| entries::prune(tx, now)).await
+        let mut pruned = Vec::new();
+        loop {
+            let part =
+                self.writer.write("prune entries", move |tx| entries::prune(tx, now, MAX_PRUNED)).await?;
+            let complete = part.len() < MAX_PRUNED;
+            pruned.extend(part);
+            if complete {
+                return Ok(pruned);
+            }
+        }
     }
 
     async fn put_agent(&self, agent: Agent) -> Result<Position, Error> {
@@ -173,7 +192,9 @@ impl Store for Sqlite {
     }
 
     async fn create_join_token(&self, token: JoinToken, alias: Option<Entry>) -> Result<Position, Error> {
-        self.writer.write("create join token", move |tx| join_tokens::create(tx, &token, alias.as_ref())).await
+        self.writer
+            .write("create join token", move |tx| join_tokens::create(tx, &token, alias.as_ref()))
+            .await
     }
 
     async fn take_join_token(&self, value: &str) -> Result<Option<JoinToken>, Error> {
@@ -182,7 +203,15 @@ impl Store for Sqlite {
     }
 
     async fn prune_join_tokens(&self, now: i64) -> Result<usize, Error> {
-        self.writer.write("prune join tokens", move |tx| join_tokens::prune(tx, now)).await
+        let mut pruned = 0;
+        loop {
+            let prune = move |tx: &feed::Tx<'_>| join_tokens::prune(tx, now, MAX_PRUNED);
+            let part = self.writer.write("prune join tokens", prune).await?;
+            pruned += part;
+            if part < MAX_PRUNED {
+                return Ok(pruned);
+            }
+        }
     }
 
     async fn update_bundle(

@@ -13,8 +13,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 use vouchsafe_store::{
-    AgentChange, BundleChange, BundleUpdate, Changes, CreateOutcome, EntryChange, Error, JournalRecord, Outcome,
-    Position, Record, Store,
+    AgentChange, BundleChange, BundleUpdate, Changes, CreateOutcome, EntryChange, Error, JournalRecord,
+    Outcome, Position, Record, Store,
 };
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::bundle::Bundle;
@@ -96,7 +96,11 @@ impl Fault {
     /// There is no space left.
     #[must_use]
     pub fn disk_full() -> Self {
-        Self::Fail(Error::DiskFull { operation: OPERATION, place: "the test's disk".to_owned(), source: None })
+        Self::Fail(Error::DiskFull {
+            operation: OPERATION,
+            place: "the test's disk".to_owned(),
+            source: None,
+        })
     }
 }
 
@@ -321,3 +325,6 @@ fn unavailable(outcome: Outcome) -> Error {
 
 const OPERATION: &str = "fault";
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

@@ -61,7 +61,11 @@ pub fn entry(id: &str) -> Entry {
 #[must_use]
 pub fn full_entry(id: &str) -> Entry {
     Entry {
-        selectors: selectors(&["unix:uid:1000", "docker:label:a:b", "k8s:pod-label:x:'; DROP TABLE entries; --"]),
+        selectors: selectors(&[
+            "unix:uid:1000",
+            "docker:label:a:b",
+            "k8s:pod-label:x:'; DROP TABLE entries; --",
+        ]),
         x509_svid_ttl: 3600,
         jwt_svid_ttl: u32::MAX,
         federates_with: vec![trust_domain("b.example"), trust_domain("a.example")],

@@ -25,9 +25,9 @@
 pub mod authority;
 pub mod connect;
 pub mod grpc;
-// pub mod http;
+pub mod http;
 pub mod listener;
 pub mod peer;
-// pub mod rpc_metrics;
+pub mod rpc_metrics;
 pub mod tls;
 pub mod unix;

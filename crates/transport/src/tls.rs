@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
+use vouchsafe_types::x509_svid::{X509Svid, X509SvidError};
 
 use crate::listener::{Connection, Listener, PeerKey};
 
@@ -134,12 +135,21 @@ async fn shake_hands(
     tcp.set_nodelay(true).map_err(|source| HandshakeError::Failed { address, source })?;
     match tokio::time::timeout(timeout, acceptor.accept(tcp)).await {
         Ok(Ok(stream)) => {
-            let chain = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
-            Ok(TlsConnection { peer: TlsPeer { address, chain: chain.into() }, stream })
+            let svid = presented(stream.get_ref().1.peer_certificates().unwrap_or_default());
+            let svid = svid.map_err(|source| HandshakeError::NotAnSvid { address, source })?;
+            Ok(TlsConnection { peer: TlsPeer { address, svid }, stream })
         }
         Ok(Err(source)) => Err(HandshakeError::Failed { address, source }),
         Err(_) => Err(HandshakeError::TimedOut { address, timeout }),
     }
+}
+
+fn presented(chain: &[CertificateDer<'_>]) -> Result<Option<Arc<X509Svid>>, X509SvidError> {
+    if chain.is_empty() {
+        return Ok(None);
+    }
+    let chain = chain.iter().map(|der| Arc::from(der.as_ref())).collect();
+    X509Svid::parse(chain).map(|svid| Some(Arc::new(svid)))
 }
 
 /// Who is at the other end of a TLS connection; a request extension on such connections.
@@ -147,8 +157,8 @@ async fn shake_hands(
 pub struct TlsPeer {
     /// Where it connected from.
     pub address: SocketAddr,
-    /// What it presented and the configuration's verifier accepted, leaf first; empty for an anonymous client.
-    pub chain: Arc<[CertificateDer<'static>]>,
+    /// The X.509-SVID that it presented and the configuration's verifier accepted; `None` for an anonymous client.
+    pub svid: Option<Arc<X509Svid>>,
 }
 
 /// A connection whose handshake is done. Its `ConnectInfo` is the [`TlsPeer`].
@@ -223,9 +233,11 @@ pub struct BindError {
 enum HandshakeError {
     #[error("TLS handshake with {address} failed")]
     Failed { address: SocketAddr, source: io::Error },
+    #[error("the client at {address} has no X.509-SVID")]
+    NotAnSvid { address: SocketAddr, source: X509SvidError },
     #[error("TLS handshake with {address} did not end in {timeout:?}")]
     TimedOut { address: SocketAddr, timeout: Duration },
 }
 
 #[cfg(test)]
-mod tests_pending {}
+mod tests;

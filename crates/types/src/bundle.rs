@@ -85,7 +85,8 @@ impl Bundle {
     /// authorities is a decision of an operator, never of a clock.
     pub fn prune(&mut self, threshold: i64) -> Result<bool, PruneError> {
         let lives = |not_after: i64| not_after == 0 || not_after > threshold;
-        let x509_lives = |authority: &X509Authority| authority.parsed().map_or(true, |read| lives(read.not_after));
+        let x509_lives =
+            |authority: &X509Authority| authority.parsed().map_or(true, |read| lives(read.not_after));
         let jwt_lives = |authority: &JwtAuthority| lives(authority.expires_at);
         if !self.x509_authorities.is_empty() && !self.x509_authorities.iter().any(x509_lives) {
             return Err(PruneError::AllX509);
@@ -150,7 +151,11 @@ impl JwtAuthority {
     /// # Errors
     ///
     /// An empty or overlong key id, or a key that cannot verify a JWT-SVID.
-    pub fn parse(key_id: &str, spki: impl Into<Arc<[u8]>>, expires_at: i64) -> Result<Self, JwtAuthorityError> {
+    pub fn parse(
+        key_id: &str,
+        spki: impl Into<Arc<[u8]>>,
+        expires_at: i64,
+    ) -> Result<Self, JwtAuthorityError> {
         if key_id.is_empty() {
             return Err(JwtAuthorityError::NoKeyId);
         }

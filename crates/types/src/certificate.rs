@@ -1,11 +1,14 @@
 //! The few fields of an X.509 certificate that SPIFFE cares about. Nothing here verifies a signature.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
+use x509_parser::asn1_rs::Oid;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
-use x509_parser::oid_registry::{OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER, OID_X509_EXT_SUBJECT_KEY_IDENTIFIER};
+use x509_parser::oid_registry::{
+    OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER, OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_KEY_USAGE,
+    OID_X509_EXT_SUBJECT_ALT_NAME, OID_X509_EXT_SUBJECT_KEY_IDENTIFIER,
+};
 use x509_parser::prelude::FromDer;
 
 #[cfg(test)]
@@ -77,7 +80,6 @@ impl Certificate {
             return Err(CertificateError::Serial);
         }
         let (uris, dns_names) = subject_alternative_names(&certificate)?;
-        let is_ca = certificate.basic_constraints().map_err(|_| CertificateError::Extension("basic constraints"))?;
         Ok(Self {
             serial: certificate.tbs_certificate.serial.to_string(),
             not_before: certificate.validity().not_before.timestamp(),
@@ -87,7 +89,7 @@ impl Certificate {
             public_key_der: certificate.public_key().raw.to_vec(),
             subject_key_id: subject_key_id(&certificate)?,
             authority_key_id: authority_key_id(&certificate)?,
-            is_ca: is_ca.is_some_and(|constraints| constraints.value.ca),
+            is_ca: is_ca(&certificate)?,
             key_usage: key_usage(&certificate)?,
             uris,
             dns_names,
@@ -120,7 +122,7 @@ pub fn split(concatenated: &[u8]) -> Result<Vec<Arc<[u8]>>, CertificateError> {
         if certificates.len() == MAX_CERTIFICATES {
             return Err(CertificateError::TooMany);
         }
-        let length = sequence_length(rest).ok_or(CertificateError::Malformed)?;
+        let length = der_length(rest).filter(|_| rest[0] == SEQUENCE).ok_or(CertificateError::Malformed)?;
         if length > MAX_CERTIFICATE_BYTES {
             return Err(CertificateError::TooLong);
         }
@@ -136,9 +138,9 @@ pub fn join<'a>(certificates: impl IntoIterator<Item = &'a Arc<[u8]>>) -> Vec<u8
     certificates.into_iter().flat_map(|der| der.iter().copied()).collect()
 }
 
-/// Bytes of the DER SEQUENCE that `bytes` starts with, its header included.
-fn sequence_length(bytes: &[u8]) -> Option<usize> {
-    let [0x30, first, rest @ ..] = bytes else { return None };
+/// Bytes of the DER value that `bytes` starts with, its header included.
+fn der_length(bytes: &[u8]) -> Option<usize> {
+    let [_, first, rest @ ..] = bytes else { return None };
     if *first < 0x80 {
         return Some(usize::from(*first) + 2);
     }
@@ -150,30 +152,46 @@ fn sequence_length(bytes: &[u8]) -> Option<usize> {
     length.checked_add(2 + count)
 }
 
+fn is_ca(certificate: &X509Certificate<'_>) -> Result<bool, CertificateError> {
+    const NAME: &str = "basic constraints";
+    match extension(certificate, &OID_X509_EXT_BASIC_CONSTRAINTS, NAME)? {
+        None => Ok(false),
+        // The reader's own accessor takes a broken extension for an absent one, which would make a CA a leaf.
+        Some((_, ParsedExtension::BasicConstraints(constraints))) => Ok(constraints.ca),
+        Some(_) => Err(CertificateError::Extension(NAME)),
+    }
+}
+
 fn key_usage(certificate: &X509Certificate<'_>) -> Result<Option<KeyUsage>, CertificateError> {
-    let found = certificate.key_usage().map_err(|_| CertificateError::Extension("key usage"))?;
-    Ok(found.map(|extension| KeyUsage {
-        critical: extension.critical,
-        digital_signature: extension.value.digital_signature(),
-        cert_sign: extension.value.key_cert_sign(),
-        crl_sign: extension.value.crl_sign(),
-    }))
+    const NAME: &str = "key usage";
+    match extension(certificate, &OID_X509_EXT_KEY_USAGE, NAME)? {
+        None => Ok(None),
+        Some((critical, ParsedExtension::KeyUsage(usage))) => Ok(Some(KeyUsage {
+            critical,
+            digital_signature: usage.digital_signature(),
+            cert_sign: usage.key_cert_sign(),
+            crl_sign: usage.crl_sign(),
+        })),
+        Some(_) => Err(CertificateError::Extension(NAME)),
+    }
 }
 
 fn subject_alternative_names(
     certificate: &X509Certificate<'_>,
 ) -> Result<(Vec<String>, Vec<String>), CertificateError> {
-    const NAME: CertificateError = CertificateError::Extension("subject alternative name");
+    const NAME: &str = "subject alternative name";
     let (mut uris, mut dns_names) = (Vec::new(), Vec::new());
-    let Some(extension) = certificate.subject_alternative_name().map_err(|_| NAME)? else {
-        return Ok((uris, dns_names));
+    let names = match extension(certificate, &OID_X509_EXT_SUBJECT_ALT_NAME, NAME)? {
+        None => return Ok((uris, dns_names)),
+        Some((_, ParsedExtension::SubjectAlternativeName(names))) => &names.general_names,
+        Some(_) => return Err(CertificateError::Extension(NAME)),
     };
-    for name in &extension.value.general_names {
+    for name in names {
         match name {
             GeneralName::URI(uri) => uris.push((*uri).to_owned()),
             GeneralName::DNSName(dns) => dns_names.push((*dns).to_owned()),
             // A name that cannot be read must not hide a second URI.
-            GeneralName::Invalid(..) => return Err(NAME),
+            GeneralName::Invalid(..) => return Err(CertificateError::Extension(NAME)),
             _ => {}
         }
     }
@@ -181,36 +199,43 @@ fn subject_alternative_names(
 }
 
 fn subject_key_id(certificate: &X509Certificate<'_>) -> Result<Vec<u8>, CertificateError> {
-    const NAME: CertificateError = CertificateError::Extension("subject key identifier");
-    match certificate.get_extension_unique(&OID_X509_EXT_SUBJECT_KEY_IDENTIFIER).map_err(|_| NAME)? {
+    const NAME: &str = "subject key identifier";
+    match extension(certificate, &OID_X509_EXT_SUBJECT_KEY_IDENTIFIER, NAME)? {
         None => Ok(Vec::new()),
-        Some(extension) => match extension.parsed_extension() {
-            ParsedExtension::SubjectKeyIdentifier(id) => Ok(id.0.to_vec()),
-            _ => Err(NAME),
-        },
+        Some((_, ParsedExtension::SubjectKeyIdentifier(id))) => Ok(id.0.to_vec()),
+        Some(_) => Err(CertificateError::Extension(NAME)),
     }
 }
 
 fn authority_key_id(certificate: &X509Certificate<'_>) -> Result<Vec<u8>, CertificateError> {
-    const NAME: CertificateError = CertificateError::Extension("authority key identifier");
-    match certificate.get_extension_unique(&OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER).map_err(|_| NAME)? {
+    const NAME: &str = "authority key identifier";
+    match extension(certificate, &OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER, NAME)? {
         None => Ok(Vec::new()),
-        Some(extension) => match extension.parsed_extension() {
-            ParsedExtension::AuthorityKeyIdentifier(id) => {
-                Ok(id.key_identifier.as_ref().map(|key| key.0.to_vec()).unwrap_or_default())
-            }
-            _ => Err(NAME),
-        },
+        Some((_, ParsedExtension::AuthorityKeyIdentifier(id))) => {
+            Ok(id.key_identifier.as_ref().map(|key| key.0.to_vec()).unwrap_or_default())
+        }
+        Some(_) => Err(CertificateError::Extension(NAME)),
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        // Writing to a String cannot fail.
-        let _: std::fmt::Result = write!(out, "{byte:02x}");
+/// The only extension of this kind, whether it is critical, and what it says; its value must be one DER value,
+/// with nothing after it that another reader might see.
+fn extension<'c>(
+    certificate: &'c X509Certificate<'_>,
+    oid: &Oid<'_>,
+    name: &'static str,
+) -> Result<Option<(bool, &'c ParsedExtension<'c>)>, CertificateError> {
+    let broken = CertificateError::Extension(name);
+    let Some(found) = certificate.get_extension_unique(oid).map_err(|_| broken)? else { return Ok(None) };
+    if der_length(found.value) != Some(found.value.len()) {
+        return Err(broken);
     }
-    out
+    Ok(Some((found.critical, found.parsed_extension())))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0x0f)]).collect()
 }
 
 /// Why bytes are no certificate of use here.
@@ -242,3 +267,4 @@ pub const MAX_CERTIFICATE_BYTES: usize = 64 * 1024;
 /// Most certificates in one concatenation. More are refused.
 pub const MAX_CERTIFICATES: usize = 4096;
 const MAX_SERIAL_BYTES: usize = 21;
+const SEQUENCE: u8 = 0x30;

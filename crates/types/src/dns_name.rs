@@ -36,7 +36,8 @@ pub fn check_dns_name(name: &str) -> Result<(), DnsNameError> {
 pub fn wildcard_overlap(names: &[String]) -> Option<&str> {
     let covered = |name: &&String| {
         let parent = name.split_once('.').map(|(_, parent)| parent);
-        !name.starts_with('*') && names.iter().any(|other| other.strip_prefix("*.").is_some_and(|p| Some(p) == parent))
+        !name.starts_with('*')
+            && names.iter().any(|other| other.strip_prefix("*.").is_some_and(|p| Some(p) == parent))
     };
     names.iter().find(covered).map(String::as_str)
 }
@@ -109,9 +110,17 @@ mod tests {
     #[test]
     fn names_and_leading_wildcards_are_accepted() {
         let long = format!("{}.{}.{}.{}", "a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61));
-        for name in
-            ["com", "example.com", "*.example.com", "xn--ls8h.org", "a-hello.com", "_spiffe._tcp.a", "A.b", "1.2.3.4", &long]
-        {
+        for name in [
+            "com",
+            "example.com",
+            "*.example.com",
+            "xn--ls8h.org",
+            "a-hello.com",
+            "_spiffe._tcp.a",
+            "A.b",
+            "1.2.3.4",
+            &long,
+        ] {
             check(name, Ok(()));
         }
     }
@@ -137,7 +146,7 @@ mod tests {
         check("a\n.com", Err(DnsNameError::Character));
         check("a/b", Err(DnsNameError::Character));
         check(&"a".repeat(64), Err(DnsNameError::TooLong));
-        check(&"a.".repeat(130).trim_end_matches('.'), Err(DnsNameError::TooLong));
+        check("a.".repeat(130).trim_end_matches('.'), Err(DnsNameError::TooLong));
     }
 
     #[test]

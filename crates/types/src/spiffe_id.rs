@@ -264,7 +264,9 @@ pub enum SpiffeIdError {
     #[error("trust domain is longer than {} bytes", crate::trust_domain::MAX_TRUST_DOMAIN_BYTES)]
     TrustDomainTooLong,
     /// Something else than `[a-z0-9.-_]`, for example a capital, a port, a user, a query or a fragment.
-    #[error("trust domain characters are limited to lowercase letters, numbers, dots, dashes, and underscores")]
+    #[error(
+        "trust domain characters are limited to lowercase letters, numbers, dots, dashes, and underscores"
+    )]
     TrustDomainCharacter,
     /// A path that is not empty and does not start with a slash.
     #[error("path must have a leading slash")]
@@ -319,14 +321,28 @@ mod tests {
     #[test]
     fn what_the_standard_forbids_is_refused() {
         check("", Err(SpiffeIdError::Empty));
-        for text in ["s", "spiffe:", "spiffe:/td", "http://td/a", "SPIFFE://td/a", "Spiffe://td", " spiffe://td", "/a"] {
+        for text in [
+            "s",
+            "spiffe:",
+            "spiffe:/td",
+            "http://td/a",
+            "SPIFFE://td/a",
+            "Spiffe://td",
+            " spiffe://td",
+            "/a",
+        ] {
             check(text, Err(SpiffeIdError::Scheme));
         }
         check("spiffe://", Err(SpiffeIdError::MissingTrustDomain));
         check("spiffe:///a", Err(SpiffeIdError::MissingTrustDomain));
-        for text in
-            ["spiffe://TD/a", "spiffe://a@td/a", "spiffe://td:1/a", "spiffe://[::1]/a", "spiffe://%74d", "spiffe://t d"]
-        {
+        for text in [
+            "spiffe://TD/a",
+            "spiffe://a@td/a",
+            "spiffe://td:1/a",
+            "spiffe://[::1]/a",
+            "spiffe://%74d",
+            "spiffe://t d",
+        ] {
             check(text, Err(SpiffeIdError::TrustDomainCharacter));
         }
         check("spiffe://td/", Err(SpiffeIdError::TrailingSlash));
@@ -336,8 +352,14 @@ mod tests {
         check("spiffe://td/a//b", Err(SpiffeIdError::EmptySegment));
         check("spiffe://td/./a", Err(SpiffeIdError::DotSegment));
         check("spiffe://td/a/..", Err(SpiffeIdError::DotSegment));
-        for text in ["spiffe://td/a?q", "spiffe://td/a#f", "spiffe://td/%41", "spiffe://td/ä", "spiffe://td/a:b", "spiffe://td/a b"]
-        {
+        for text in [
+            "spiffe://td/a?q",
+            "spiffe://td/a#f",
+            "spiffe://td/%41",
+            "spiffe://td/ä",
+            "spiffe://td/a:b",
+            "spiffe://td/a b",
+        ] {
             check(text, Err(SpiffeIdError::PathCharacter));
         }
     }

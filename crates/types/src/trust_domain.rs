@@ -152,10 +152,13 @@ mod tests {
         check("spiffe://", Err(SpiffeIdError::MissingTrustDomain));
         check("spiffe:///path", Err(SpiffeIdError::MissingTrustDomain));
         check(&"a".repeat(256), Err(SpiffeIdError::TrustDomainTooLong));
-        for name in ["Example.org", "a b", "a:80", "user@a", "a%41", "[::1]", "exämple.org", "a/b", "a\0", " a"] {
+        for name in
+            ["Example.org", "a b", "a:80", "user@a", "a%41", "[::1]", "exämple.org", "a/b", "a\0", " a"]
+        {
             check(name, Err(SpiffeIdError::TrustDomainCharacter));
         }
-        for id in ["spiffe://Example.org", "spiffe://a:80", "spiffe://user@a", "spiffe://a?q", "spiffe://a#f"] {
+        for id in ["spiffe://Example.org", "spiffe://a:80", "spiffe://user@a", "spiffe://a?q", "spiffe://a#f"]
+        {
             check(id, Err(SpiffeIdError::TrustDomainCharacter));
         }
         check("http://example.org", Err(SpiffeIdError::Scheme));

@@ -192,8 +192,10 @@ impl Dialer {
     fn settle(&self, report: &mut Report) {
         let rotated = self.since_both >= AFTER_ROTATION;
         let (own, peer) = (self.own_issuers.len(), self.peer_issuers.len());
-        report.settle("mtls.held", rotated, format!("{} lines on one connection", self.held_lines));
-        report.settle("mtls.new", rotated, format!("{} connections", self.connections));
+        let during =
+            if rotated { "over a rotation of the CA" } else { "but the CA did not rotate at both ends" };
+        report.settle("mtls.held", rotated, format!("{} lines on one connection, {during}", self.held_lines));
+        report.settle("mtls.new", rotated, format!("{} connections, {during}", self.connections));
         report.settle(
             "mtls.ca-rotation",
             rotated,

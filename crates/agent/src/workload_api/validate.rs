@@ -1,6 +1,7 @@
 //! `ValidateJWTSVID`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
@@ -64,12 +65,10 @@ fn check(api: &Api, set: &IdentitySet, message: &workload::ValidateJwtsvidReques
         .ok_or_else(|| format!("no keys found for trust domain \"{trust_domain}\""))?;
     let authority = bundle
         .bundle
-        .jwt_authorities
-        .iter()
-        .find(|authority| authority.key_id == svid.key_id)
+        .jwt_authority(&svid.key_id)
         .ok_or_else(|| format!("public key \"{}\" not found in trust domain \"{trust_domain}\"", svid.key_id))?;
     jwt::verify(&svid, authority).map_err(|error| error.to_string())?;
-    svid.check_times(api.clock.unix_now(), LEEWAY_SECS).map_err(|error| error.to_string())?;
+    svid.check_times(api.clock.unix_now(), LEEWAY).map_err(|error| error.to_string())?;
     svid.check_audience(&[&message.audience]).map_err(|error| error.to_string())?;
     Ok(svid)
 }
@@ -101,7 +100,7 @@ fn list(values: Vec<Value>) -> Value {
 }
 
 /// By how much clocks may differ.
-const LEEWAY_SECS: i64 = 60;
+const LEEWAY: Duration = Duration::from_secs(60);
 
 /// Claims nested deeper than this are left out.
 const MAX_CLAIM_DEPTH: usize = 64;

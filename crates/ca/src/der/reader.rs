@@ -41,7 +41,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn value(&mut self, what: &'static str) -> Result<Value<'a>, DerError> {
         let (&[tag, first], _) = self.rest.split_first_chunk().ok_or(DerError::Truncated { what })?;
         let (header, length) = match first {
-            0..0x80 => (2, usize::from(first)),
+            0..=0x7f => (2, usize::from(first)),
             0x81..=0x83 => {
                 let count = usize::from(first & 0x7f);
                 let octets = self.rest.get(2..2 + count).ok_or(DerError::Truncated { what })?;
@@ -66,11 +66,10 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn expect_value(&mut self, tag: u8, what: &'static str) -> Result<Value<'a>, DerError> {
-        let value = self.value(what)?;
-        if value.tag != tag {
-            return Err(DerError::Tag { what, expected: tag, found: value.tag });
+        match self.rest.first() {
+            Some(&found) if found != tag => Err(DerError::Tag { what, expected: tag, found }),
+            _ => self.value(what),
         }
-        Ok(value)
     }
 
     /// The content of the next value if it has `tag`.
@@ -106,7 +105,11 @@ mod tests {
     #[test]
     fn lengths_that_are_not_minimal_are_refused() {
         for bytes in [&[4, 0x81, 1, 0][..], &[4, 0x82, 0, 200], &[4, 0x80, 0, 0], &[4, 0x84, 0, 0, 0, 1, 9]] {
-            assert_eq!(Reader::new(bytes).value("x").unwrap_err(), DerError::Length { what: "x" }, "{bytes:?}");
+            assert_eq!(
+                Reader::new(bytes).value("x").unwrap_err(),
+                DerError::Length { what: "x" },
+                "{bytes:?}"
+            );
         }
     }
 

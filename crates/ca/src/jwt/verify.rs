@@ -59,7 +59,7 @@ pub fn verify(token: &JwtSvid, authority: &JwtAuthority) -> Result<(), VerifyTok
     let unusable = |source| VerifyTokenError::PublicKey { key_id: authority.key_id.clone(), source };
     let key = PublicKey::parse(&authority.public_key_der).map_err(unusable)?;
     let (scheme, hash) = scheme(token.algorithm);
-    let verified = key.verify(scheme, hash, token.signing_input().as_bytes(), &token.signature());
+    let verified = key.verify(scheme, hash, token.signing_input().as_bytes(), token.signature());
     verified.map_err(VerifyTokenError::Signature)
 }
 

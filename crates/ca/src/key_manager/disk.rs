@@ -39,7 +39,9 @@ pub struct Disk {
 }
 
 #[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 struct Contents {
+    #[serde(default)]
     keys: BTreeMap<String, String>,
 }
 
@@ -172,7 +174,8 @@ fn encode(path: &Path, keys: &Keys) -> Result<Zeroizing<Vec<u8>>, KeyManagerErro
     let mut serializer = serde_json::Serializer::with_formatter(&mut *text, formatter);
     let written = contents.serialize(&mut serializer);
     contents.keys.values_mut().for_each(Zeroize::zeroize);
-    let failed = |error| KeyManagerError::Write { path: path.to_owned(), source: std::io::Error::other(error) };
+    let failed =
+        |error| KeyManagerError::Write { path: path.to_owned(), source: std::io::Error::other(error) };
     written.map_err(failed)?;
     Ok(text)
 }

@@ -216,7 +216,7 @@ pub async fn self_signed_ca(signer: &dyn Signer, template: &CaTemplate<'_>) -> R
         issuer: Name::Written(&subject),
         not_before: template.now.saturating_sub(BACKDATE_SECS),
         not_after: template.not_after,
-        subject: &subject,
+        subject: Name::Written(&subject),
         public_key_der,
         is_ca: true,
         subject_key_id: &subject_key_id,

@@ -33,7 +33,7 @@ pub(super) struct Tbs<'a> {
     pub(super) issuer: Name<'a>,
     pub(super) not_before: i64,
     pub(super) not_after: i64,
-    pub(super) subject: &'a super::Subject,
+    pub(super) subject: Name<'a>,
     pub(super) public_key_der: &'a [u8],
     pub(super) is_ca: bool,
     pub(super) subject_key_id: &'a [u8],
@@ -43,10 +43,26 @@ pub(super) struct Tbs<'a> {
 }
 
 /// A name that is copied, or one that is written.
+#[derive(Clone, Copy)]
 pub(super) enum Name<'a> {
     Copied(&'a [u8]),
     Written(&'a super::Subject),
 }
+
+impl Name<'_> {
+    fn write(self, writer: &mut Writer) {
+        match self {
+            Self::Copied(der) => writer.raw(der),
+            Self::Written(subject) => subject.write(writer),
+        }
+    }
+}
+
+/// `C=US, O=SPIRE` as DER: the name of nearly every SVID.
+pub(super) const SVID_SUBJECT: &[u8] = &[
+    0x30, 29, 0x31, 11, 0x30, 9, 6, 3, 0x55, 4, 6, 0x13, 2, b'U', b'S', //
+    0x31, 14, 0x30, 12, 6, 3, 0x55, 4, 10, 0x13, 5, b'S', b'P', b'I', b'R', b'E',
+];
 
 impl Tbs<'_> {
     /// Writes the TBSCertificate (RFC 5280 §4.1).
@@ -55,10 +71,7 @@ impl Tbs<'_> {
             writer.raw(VERSION_3);
             writer.unsigned(self.serial);
             writer.raw(self.algorithm.identifier());
-            match self.issuer {
-                Name::Copied(der) => writer.raw(der),
-                Name::Written(subject) => subject.write(writer),
-            }
+            self.issuer.write(writer);
             writer.nested(tag::SEQUENCE, |writer| {
                 time::write(writer, self.not_before);
                 time::write(writer, self.not_after);

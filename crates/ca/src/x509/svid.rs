@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use vouchsafe_types::spiffe_id::SpiffeId;
 
 use super::authority::X509Ca;
-use super::profile::{Name, Tbs};
+use super::profile::{Name, SVID_SUBJECT, Tbs};
 use super::{BACKDATE_SECS, Subject};
 use crate::class::Class;
 use crate::der::{Writer, tag, time};
@@ -88,7 +88,9 @@ impl IssueError {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::ForeignId { .. } | Self::NoPath { .. } | Self::DnsName(_) | Self::PublicKey(_) => Class::Caller,
+            Self::ForeignId { .. } | Self::NoPath { .. } | Self::DnsName(_) | Self::PublicKey(_) => {
+                Class::Caller
+            }
             Self::Expired { .. } | Self::Serial(_) => Class::Transient,
             Self::Sign(error) => error.class(),
         }
@@ -137,20 +139,14 @@ impl Draft {
         }
         let serial = serial_number().map_err(IssueError::Serial)?;
         let subject_key_id = subject_key_id(template.public_key_der).map_err(IssueError::PublicKey)?;
-        let mut subject = match template.subject {
-            Some(subject) if !subject.is_empty() => subject.clone(),
-            _ => Subject::svid_default(),
-        };
-        if let Some(first) = template.dns_names.first() {
-            subject.common_name.clone_from(first);
-        }
+        let subject = subject(template);
         let certificate = OpenCertificate::new(&Tbs {
             serial,
             algorithm: ca.signer().algorithm(),
             issuer: Name::Copied(ca.subject_raw()),
             not_before: now.saturating_sub(BACKDATE_SECS),
             not_after,
-            subject: &subject,
+            subject: subject.as_ref().map_or(Name::Copied(SVID_SUBJECT), Name::Written),
             public_key_der: template.public_key_der,
             is_ca: false,
             subject_key_id: &subject_key_id,
@@ -172,6 +168,14 @@ impl Draft {
         chain.extend(ca.chain().iter().cloned());
         Issued { chain, not_after: self.not_after, serial: self.serial.to_string() }
     }
+}
+
+/// The subject, unless it is the default one.
+fn subject(template: &SvidTemplate<'_>) -> Option<Subject> {
+    let given = template.subject.filter(|subject| !subject.is_empty());
+    let Some(first) = template.dns_names.first() else { return given.cloned() };
+    let base = given.cloned().unwrap_or_else(Subject::svid_default);
+    Some(Subject { common_name: first.clone(), ..base })
 }
 
 fn check_member(ca: &X509Ca, id: &SpiffeId) -> Result<(), IssueError> {

@@ -64,7 +64,7 @@ pub fn x509_authority_from_proto(message: &types::X509Certificate) -> Result<X50
     if message.asn1.is_empty() {
         return Err(ConvertError::Authority("missing X.509 authority certificate"));
     }
-    let mut authority = X509Authority::parse(&message.asn1)
+    let mut authority = X509Authority::parse(&*message.asn1)
         .map_err(|e| ConvertError::field("X.509 authority certificate", e))?;
     authority.tainted = message.tainted;
     Ok(authority)
@@ -91,10 +91,8 @@ pub fn jwt_authority_from_proto(message: &types::JwtKey) -> Result<JwtAuthority,
     if message.key_id.is_empty() {
         return Err(ConvertError::Authority("missing key ID"));
     }
-    Ok(JwtAuthority {
-        key_id: message.key_id.clone(),
-        public_key_der: message.public_key.as_ref().into(),
-        expires_at: message.expires_at,
-        tainted: message.tainted,
-    })
+    let mut authority = JwtAuthority::parse(&message.key_id, &*message.public_key, message.expires_at)
+        .map_err(|e| ConvertError::field("JWT authority", e))?;
+    authority.tainted = message.tainted;
+    Ok(authority)
 }

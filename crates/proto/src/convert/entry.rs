@@ -72,7 +72,7 @@ pub fn entry_from_proto(message: &types::Entry) -> Result<Entry, ConvertError> {
         return Err(ConvertError::MissingSpiffeId);
     };
     let mut entry = Entry {
-        id: EntryId::from(message.id.as_str()),
+        id: EntryId::parse(&message.id).map_err(|e| ConvertError::field("entry ID", e))?,
         spiffe_id,
         parent_id,
         selectors: SelectorSet::default(),

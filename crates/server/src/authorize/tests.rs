@@ -33,8 +33,9 @@ fn id() -> SpiffeId {
     SpiffeId::parse("spiffe://example.org/spire/agent/x").unwrap()
 }
 
-fn svid(serial: &str) -> PeerSvid {
-    PeerSvid { id: id(), serial: serial.into(), not_before: NOW - 60, not_after: NOW + 60 }
+fn svid(serial: &str) -> Arc<X509Svid> {
+    let (not_before, not_after) = (NOW - 60, NOW + 60);
+    Arc::new(X509Svid { id: id(), chain: Vec::new(), serial: serial.into(), not_before, not_after })
 }
 
 fn agent(serial: &str, new: &str) -> Fake {

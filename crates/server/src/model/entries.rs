@@ -37,14 +37,14 @@ impl Entries {
 
     /// One entry.
     #[must_use]
-    pub fn get(&self, id: &EntryId) -> Option<&Arc<Entry>> {
+    pub fn get(&self, id: &str) -> Option<&Arc<Entry>> {
         self.by_id.get(id)
     }
 
     /// All entries in the order of their IDs, from the first after `after`.
-    pub fn after(&self, after: Option<EntryId>) -> impl Iterator<Item = &Arc<Entry>> {
+    pub fn after(&self, after: Option<&str>) -> impl Iterator<Item = &Arc<Entry>> {
         use std::ops::Bound::{Excluded, Unbounded};
-        self.by_id.range((after.map_or(Unbounded, Excluded), Unbounded)).map(|(_, entry)| entry)
+        self.by_id.range::<_, str>((after.map_or(Unbounded, Excluded), Unbounded)).map(|(_, entry)| entry)
     }
 
     /// The entries that give `id` to a workload.
@@ -92,7 +92,7 @@ impl Entries {
     /// The entry `id`, if `agent` may ask for it at `now`. Climbs from the entry, so it costs the depth of the
     /// entry and not the number of entries.
     #[must_use]
-    pub fn authorized_entry(&self, agent: &Agent, id: &EntryId, now: i64) -> Option<&Arc<Entry>> {
+    pub fn authorized_entry(&self, agent: &Agent, id: &str, now: i64) -> Option<&Arc<Entry>> {
         let wanted = self.by_id.get(id).filter(|entry| is_live(entry, now))?;
         let roots: HashSet<SpiffeId> = self.parents_of(agent, now).collect();
         let mut seen = HashSet::new();
@@ -125,9 +125,8 @@ impl Entries {
 }
 
 /// Whether `entry` still counts at `now`.
-#[must_use]
 pub(crate) fn is_live(entry: &Entry, now: i64) -> bool {
-    entry.expires_at == 0 || entry.expires_at > now
+    !entry.is_expired(now)
 }
 
 /// The selector under which a node alias is found; `None` for every other entry.

@@ -13,8 +13,9 @@ use vouchsafe_proto::spire::api::server::entry::v1::{
     BatchCreateEntryRequest, BatchCreateEntryResponse, BatchDeleteEntryRequest, BatchDeleteEntryResponse,
     BatchUpdateEntryRequest, BatchUpdateEntryResponse, CountEntriesRequest, CountEntriesResponse,
     GetAuthorizedEntriesRequest, GetAuthorizedEntriesResponse, GetEntryRequest, ListEntriesRequest,
-    ListEntriesResponse, SyncAuthorizedEntriesRequest, SyncAuthorizedEntriesResponse, batch_create_entry_response,
-    batch_delete_entry_response, batch_update_entry_response, count_entries_request, list_entries_request,
+    ListEntriesResponse, SyncAuthorizedEntriesRequest, SyncAuthorizedEntriesResponse,
+    batch_create_entry_response, batch_delete_entry_response, batch_update_entry_response,
+    count_entries_request, list_entries_request,
 };
 use vouchsafe_proto::spire::api::types;
 use vouchsafe_runtime::clock::Clock;
@@ -25,10 +26,9 @@ use vouchsafe_types::trust_domain::TrustDomain;
 use super::{calling_agent, sync};
 use crate::agents::Agents;
 use crate::filter::EntryFilter;
-use crate::ids;
 use crate::model::ReadModel;
 use crate::page::Page;
-use crate::status::{failed, invalid, item_status, store_failed};
+use crate::status::{Chain, failed, invalid, item_status, store_failed};
 
 /// Registration entries: reads from the model, writes to the store.
 pub(crate) struct EntryService {
@@ -41,11 +41,12 @@ pub(crate) struct EntryService {
 
 impl EntryService {
     async fn create(&self, message: &types::Entry) -> Result<(Option<Status>, Entry), Status> {
-        let mut entry = entry_from_proto(message).map_err(|e| invalid(CONVERT, e))?;
-        self.check(&entry)?;
-        if entry.id.as_str().is_empty() {
-            entry.id = EntryId::from(Uuid::new_v4().to_string().as_str());
+        let mut message = message.clone();
+        if message.id.is_empty() {
+            message.id = Uuid::new_v4().to_string();
         }
+        let entry = entry_from_proto(&message).map_err(|e| invalid(CONVERT, e))?;
+        self.check(&entry)?;
         match self.store.create_entry(entry).await {
             Ok(CreateOutcome::Created(entry, position)) => {
                 self.model.settled(position).await;
@@ -61,14 +62,11 @@ impl EntryService {
 
     async fn update(&self, message: &types::Entry, mask: Option<&types::EntryMask>) -> Result<Entry, Status> {
         let patch = entry_patch_from_proto(message, mask).map_err(|e| invalid(CONVERT, e))?;
-        let id = EntryId::from(message.id.as_str());
-        if message.id.is_empty() {
-            return Err(Status::invalid_argument("failed to update entry: missing entry ID"));
-        }
+        let id = EntryId::parse(&message.id).map_err(|e| invalid("failed to update entry", e))?;
         let trust_domain = self.trust_domain.clone();
         let change = move |entry: &mut Entry| {
             patch.clone().apply(entry);
-            check(&trust_domain, entry).map_err(|why| Rejected::new(why.to_string()))
+            entry.validate(&trust_domain).map_err(|why| Rejected::new(Chain(&why).to_string()))
         };
         match self.store.update_entry(&id, Box::new(change)).await {
             Ok((entry, position)) => {
@@ -88,7 +86,9 @@ impl EntryService {
         if id.is_empty() {
             return Err(Status::invalid_argument("missing entry ID"));
         }
-        match self.store.delete_entry(&EntryId::from(id)).await {
+        // What is not an entry ID names no entry.
+        let id = EntryId::parse(id).map_err(|_| Status::not_found("entry not found"))?;
+        match self.store.delete_entry(&id).await {
             Ok((entry, position)) => {
                 self.model.settled(position).await;
                 info!(registration_id = %entry.id, spiffe_id = %entry.spiffe_id, "Entry deleted");
@@ -100,18 +100,11 @@ impl EntryService {
     }
 
     fn check(&self, entry: &Entry) -> Result<(), Status> {
-        check(&self.trust_domain, entry).map_err(|why| {
+        entry.validate(&self.trust_domain).map_err(|why| {
             warn!(spiffe_id = %entry.spiffe_id, error = %why, "Invalid argument: {CONVERT}");
             invalid(CONVERT, why)
         })
     }
-}
-
-/// What an entry must be beyond well-formed: of this trust domain, and not in the namespace that SPIRE reserves.
-fn check(trust_domain: &TrustDomain, entry: &Entry) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    ids::check_member(trust_domain, &entry.parent_id).map_err(|e| format!("invalid parent ID: {e}"))?;
-    ids::check_workload(trust_domain, &entry.spiffe_id).map_err(|e| format!("invalid spiffe ID: {e}"))?;
-    Ok(entry.validate(trust_domain)?)
 }
 
 const CONVERT: &str = "failed to convert entry";
@@ -136,7 +129,7 @@ impl EntryApi for EntryService {
         let filter = EntryFilter::parse(&self.trust_domain, request.filter)?;
         let page = Page::new(request.page_size, &request.page_token);
         let snapshot = self.model.load();
-        let found = snapshot.entries.after(page.after.map(EntryId::from)).filter(|entry| filter.matches(entry));
+        let found = snapshot.entries.after(page.after).filter(|entry| filter.matches(entry));
         let (entries, next_page_token) = page.cut(found, |entry| entry.id.to_string());
         let entries = entries.map(|entry| entry_to_proto(entry, request.output_mask.as_ref())).collect();
         Ok(Response::new(ListEntriesResponse { entries, next_page_token }))
@@ -148,7 +141,7 @@ impl EntryApi for EntryService {
             return Err(Status::invalid_argument("missing ID"));
         }
         let snapshot = self.model.load();
-        let entry = snapshot.entries.get(&EntryId::from(request.id.as_str()));
+        let entry = snapshot.entries.get(&request.id);
         let entry = entry.ok_or_else(|| Status::not_found("entry not found"))?;
         Ok(Response::new(entry_to_proto(entry, request.output_mask.as_ref())))
     }

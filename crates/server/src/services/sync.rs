@@ -97,8 +97,10 @@ impl State {
     /// The pages that answer a request for `ids`; unknown ones are left out. Always at least one, the last without
     /// `more`.
     fn pages_of(&self, ids: &[String]) -> Vec<Message> {
-        let mut found: Vec<usize> =
-            ids.iter().filter_map(|id| self.entries.binary_search_by(|e| e.id.as_str().cmp(id)).ok()).collect();
+        let mut found: Vec<usize> = ids
+            .iter()
+            .filter_map(|id| self.entries.binary_search_by(|e| e.id.as_str().cmp(id)).ok())
+            .collect();
         found.sort_unstable();
         found.dedup();
         let mut pages: Vec<Message> =
@@ -114,13 +116,20 @@ impl State {
     fn build(&self, message: Message) -> SyncAuthorizedEntriesResponse {
         match message {
             Message::Revisions { from, more } => SyncAuthorizedEntriesResponse {
-                entry_revisions: self.entries[from..].iter().take(PAGE).map(|entry| revision(entry)).collect(),
+                entry_revisions: self.entries[from..]
+                    .iter()
+                    .take(PAGE)
+                    .map(|entry| revision(entry))
+                    .collect(),
                 entries: Vec::new(),
                 more,
             },
             Message::Entries { indexes, more } => SyncAuthorizedEntriesResponse {
                 entry_revisions: Vec::new(),
-                entries: indexes.iter().map(|at| entry_to_proto(&self.entries[*at], self.mask.as_ref())).collect(),
+                entries: indexes
+                    .iter()
+                    .map(|at| entry_to_proto(&self.entries[*at], self.mask.as_ref()))
+                    .collect(),
                 more,
             },
         }

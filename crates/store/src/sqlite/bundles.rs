@@ -19,7 +19,7 @@ pub(super) fn update(
 ) -> Result<BundleUpdate, Fail> {
     let before = find(tx.conn, trust_domain)?;
     let existed = before.is_some();
-    let before = before.unwrap_or_else(|| empty(trust_domain));
+    let before = before.unwrap_or_else(|| Bundle::new(trust_domain.clone()));
     let mut bundle = before.clone();
     change(&mut bundle)?;
     bundle.trust_domain = trust_domain.clone();
@@ -34,11 +34,11 @@ pub(super) fn update(
 }
 
 pub(super) fn delete(tx: &Tx<'_>, trust_domain: &TrustDomain) -> Result<(Bundle, Position), Fail> {
-    let bundle =
-        find(tx.conn, trust_domain)?.ok_or_else(|| Fail::not_found(Kind::Bundle, trust_domain))?;
+    let bundle = find(tx.conn, trust_domain)?.ok_or_else(|| Fail::not_found(Kind::Bundle, trust_domain))?;
     let federating = entries::count_federating_with(tx.conn, trust_domain.as_str())?;
     if federating > 0 {
-        let reason = format!("{federating} entries federate with {trust_domain}; change or delete them first");
+        let reason =
+            format!("{federating} entries federate with {trust_domain}; change or delete them first");
         return Err(Rejected::new(reason).into());
     }
     remove(tx.conn, trust_domain)?;
@@ -60,7 +60,7 @@ pub(super) fn find(conn: &Connection, trust_domain: &TrustDomain) -> Result<Opti
         refresh_hint,
         sequence_number: u64::try_from(sequence_number)
             .map_err(|error| Fail::row("bundles", trust_domain.as_str(), error))?,
-        ..empty(trust_domain)
+        ..Bundle::new(trust_domain.clone())
     }))
 }
 
@@ -132,14 +132,4 @@ fn write(conn: &Connection, bundle: &Bundle) -> Result<(), Fail> {
 fn remove(conn: &Connection, trust_domain: &TrustDomain) -> Result<(), Fail> {
     conn.prepare_cached("DELETE FROM bundles WHERE trust_domain = ?1")?.execute([trust_domain.as_str()])?;
     Ok(())
-}
-
-fn empty(trust_domain: &TrustDomain) -> Bundle {
-    Bundle {
-        trust_domain: trust_domain.clone(),
-        x509_authorities: Vec::new(),
-        jwt_authorities: Vec::new(),
-        refresh_hint: 0,
-        sequence_number: 0,
-    }
 }

@@ -50,12 +50,12 @@ pub(super) fn delete(tx: &Tx<'_>, id: &EntryId) -> Result<(Entry, Position), Fai
     Ok((entry, position))
 }
 
-pub(super) fn prune(tx: &Tx<'_>, now: i64) -> Result<Vec<EntryId>, Fail> {
-    let sql = "SELECT id FROM entries WHERE expires_at <> 0 AND expires_at < ?1 ORDER BY seq";
+pub(super) fn prune(tx: &Tx<'_>, now: i64, most: usize) -> Result<Vec<EntryId>, Fail> {
+    let sql = "SELECT id FROM entries WHERE expires_at <> 0 AND expires_at < ?1 ORDER BY seq LIMIT ?2";
     let expired: Vec<EntryId> = tx
         .conn
         .prepare_cached(sql)?
-        .query_map([now], |row| Columns::of(row).parsed())?
+        .query_map(params![now, text::count(most)], |row| Columns::of(row).parsed())?
         .collect::<Result<_, _>>()?;
     for id in &expired {
         remove(tx, id)?;
@@ -104,7 +104,10 @@ pub(super) fn scan(conn: &Connection, mut each: impl FnMut(Entry) -> Result<(), 
 }
 
 fn similar(conn: &Connection, entry: &Entry) -> Result<Option<Entry>, Fail> {
-    let sql = concat!(select!(), " WHERE spiffe_id = ?1 AND parent_id = ?2 AND selectors = ?3 ORDER BY seq LIMIT 1");
+    let sql = concat!(
+        select!(),
+        " WHERE spiffe_id = ?1 AND parent_id = ?2 AND selectors = ?3 ORDER BY seq LIMIT 1"
+    );
     let selectors = text::selectors(&entry.selectors)?;
     let ids = params![entry.spiffe_id.as_str(), entry.parent_id.as_str(), selectors];
     Ok(conn.prepare_cached(sql)?.query_row(ids, read).optional()?)

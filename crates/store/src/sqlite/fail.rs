@@ -81,12 +81,18 @@ pub(super) enum Verdict {
 pub(super) fn verdict(error: &rusqlite::Error) -> Verdict {
     use rusqlite::Error as Sql;
     match error {
-        Sql::SqliteFailure(code, _) if code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => Verdict::Full,
+        Sql::SqliteFailure(code, _) if code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => {
+            Verdict::Full
+        }
         Sql::SqliteFailure(code, _) => match code.code {
-            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::OperationInterrupted => Verdict::Busy,
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::OperationInterrupted => {
+                Verdict::Busy
+            }
             ErrorCode::DiskFull => Verdict::Full,
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Verdict::Damaged,
-            ErrorCode::ConstraintViolation | ErrorCode::ApiMisuse | ErrorCode::TypeMismatch => Verdict::Mistake,
+            ErrorCode::ConstraintViolation | ErrorCode::ApiMisuse | ErrorCode::TypeMismatch => {
+                Verdict::Mistake
+            }
             _ => Verdict::Other,
         },
         Sql::FromSqlConversionFailure(..)

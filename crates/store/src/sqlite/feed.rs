@@ -10,7 +10,7 @@ use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use super::fail::Fail;
-use super::{agents, bundles, entries, join_tokens};
+use super::{agents, bundles, entries, join_tokens, text};
 use crate::change::{Change, Changes, Position};
 use crate::error::{Error, Kind};
 use crate::store::{MAX_CHANGES_KEPT, MAX_CHANGES_PER_READ};
@@ -77,8 +77,7 @@ struct Event {
 fn events_after(conn: &Connection, after: Position, limit: usize) -> Result<Vec<Event>, Fail> {
     let sql = "SELECT position, kind, key FROM changes WHERE position > ?1 ORDER BY position LIMIT ?2";
     let mut statement = conn.prepare_cached(sql)?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut rows = statement.query(params![number(after)?, limit])?;
+    let mut rows = statement.query(params![number(after)?, text::count(limit)])?;
     let mut events = Vec::new();
     while let Some(row) = rows.next()? {
         let key: String = row.get(2)?;

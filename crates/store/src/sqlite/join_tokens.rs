@@ -8,6 +8,7 @@ use vouchsafe_types::secret::SecretText;
 use super::entries;
 use super::fail::Fail;
 use super::feed::Tx;
+use super::text;
 use crate::change::Position;
 use crate::error::Kind;
 use crate::store::CreateOutcome;
@@ -33,11 +34,13 @@ pub(super) fn take(tx: &Tx<'_>, value: &SecretText) -> Result<Option<JoinToken>,
     Ok(token)
 }
 
-pub(super) fn prune(tx: &Tx<'_>, now: i64) -> Result<usize, Fail> {
+pub(super) fn prune(tx: &Tx<'_>, now: i64, most: usize) -> Result<usize, Fail> {
     let expired: Vec<JoinToken> = tx
         .conn
-        .prepare_cached("SELECT value, expires_at FROM join_tokens WHERE expires_at < ?1 ORDER BY seq")?
-        .query_map([now], read)?
+        .prepare_cached(
+            "SELECT value, expires_at FROM join_tokens WHERE expires_at < ?1 ORDER BY seq LIMIT ?2",
+        )?
+        .query_map(params![now, text::count(most)], read)?
         .collect::<Result<_, _>>()?;
     for token in &expired {
         remove(tx, &token.value)?;
@@ -51,7 +54,10 @@ pub(super) fn find(conn: &Connection, value: &SecretText) -> Result<Option<JoinT
 }
 
 /// Calls `each` for every join token, oldest first.
-pub(super) fn scan(conn: &Connection, mut each: impl FnMut(JoinToken) -> Result<(), Fail>) -> Result<(), Fail> {
+pub(super) fn scan(
+    conn: &Connection,
+    mut each: impl FnMut(JoinToken) -> Result<(), Fail>,
+) -> Result<(), Fail> {
     let mut statement = conn.prepare("SELECT value, expires_at FROM join_tokens ORDER BY seq")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {

@@ -13,135 +13,13 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::fail::{Fail, Verdict, verdict};
+use super::fail::Fail;
 use super::{feed, migrate};
 use crate::change::Position;
-use crate::error::{Cause, Class};
 
-/// Why a database file is not opened. The file is left as it was.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// The file or its directory cannot be read or written.
-    #[error("cannot open the database {}; check that its directory exists and that this user may read and write both", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        #[source]
-        source: io::Error,
-    },
-    /// Something else lives there.
-    #[error("{} is {what}, not a Vouchsafe database; choose another path", path.display())]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-        /// What it is instead.
-        what: String,
-    },
-    /// Written by a newer version of this program.
-    #[error(
-        "the database {} has schema version {found}, and this version of vouchsafe knows up to {known}; \
-         use the newer one again, or restore a backup from before it", path.display()
-    )]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Its schema version.
-        found: i64,
-        /// The newest schema version that this program knows.
-        known: u32,
-    },
-    /// The file is truncated or overwritten.
-    #[error(
-        "the database {} is damaged: {detail}; restore a backup, or move the file away to start with an empty registry",
-        path.display()
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        detail: String,
-    },
-    /// There is no room to create or migrate the database.
-    #[error("no space left for the database {}; free some and start again", path.display())]
-    DiskFull {
-        /// The file.
-        path: PathBuf,
-        /// What the database or the operating system said.
-        #[source]
-        source: Cause,
-    },
-    /// Another program holds a lock on the file.
-    #[error("the database {} is locked by another program; stop it and start again", path.display())]
-    Locked {
-        /// The file.
-        path: PathBuf,
-        /// What the database said.
-        #[source]
-        source: Cause,
-    },
-    /// Anything else.
-    #[error("cannot use the database {}", path.display())]
-    Failed {
-        /// The file.
-        path: PathBuf,
-        /// What the database said.
-        #[source]
-        source: Cause,
-    },
-}
+mod error;
 
-impl OpenError {
-    /// Who has to act.
-    #[must_use]
-    pub fn class(&self) -> Class {
-        match self {
-            Self::Locked { .. } => Class::Transient,
-            Self::Unreadable { .. }
-            | Self::Foreign { .. }
-            | Self::Newer { .. }
-            | Self::Damaged { .. }
-            | Self::DiskFull { .. }
-            | Self::Failed { .. } => Class::Permanent,
-        }
-    }
-
-    pub(super) fn interrupted(path: PathBuf, source: tokio::task::JoinError) -> Self {
-        Self::Failed { path, source: std::sync::Arc::new(source) }
-    }
-
-    fn io(path: &Path, source: io::Error) -> Self {
-        let path = path.to_owned();
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Self::DiskFull { path, source: std::sync::Arc::new(source) }
-            }
-            _ => Self::Unreadable { path, source },
-        }
-    }
-
-    fn damaged(path: &Path, detail: impl Into<String>) -> Self {
-        Self::Damaged { path: path.to_owned(), detail: detail.into() }
-    }
-
-    fn fail(path: &Path, fail: Fail) -> Self {
-        let path = path.to_owned();
-        match fail {
-            Fail::Sql(source) => match verdict(&source) {
-                Verdict::Busy => Self::Locked { path, source },
-                Verdict::Full => Self::DiskFull { path, source },
-                Verdict::Damaged => Self::Damaged { path, detail: source.to_string() },
-                Verdict::Mistake | Verdict::Other => Self::Failed { path, source },
-            },
-            Fail::Row { table, key, detail } => {
-                Self::Damaged { path, detail: format!("{table} {key}: {detail}") }
-            }
-            Fail::Told(error) => Self::Failed { path, source: std::sync::Arc::new(error) },
-            Fail::Bug(detail) => Self::Damaged { path, detail },
-        }
-    }
-}
+pub use error::OpenError;
 
 /// An open database: the connection that writes, and what there is.
 pub(super) struct Opened {
@@ -163,8 +41,8 @@ pub(super) fn open(path: &Path, busy: Duration) -> Result<Opened, OpenError> {
     }
     let mut conn = connect(path, busy).map_err(|error| OpenError::fail(path, error.into()))?;
     check_owner(&conn, path)?;
-    prepare(&mut conn).map_err(|fail| OpenError::fail(path, fail))?;
     check_pages(&conn, path)?;
+    prepare(&mut conn).map_err(|fail| OpenError::fail(path, fail))?;
     let epoch = feed::meta(&conn, "epoch").map_err(|fail| OpenError::fail(path, fail))?;
     let newest = feed::newest(&conn).map_err(|fail| OpenError::fail(path, fail))?;
     Ok(Opened { conn, epoch: epoch.unsigned_abs(), newest })
@@ -177,22 +55,44 @@ pub(super) fn reader(path: &Path, busy: Duration) -> Result<Connection, rusqlite
     Ok(conn)
 }
 
-/// Looks at the file's first bytes without SQLite, which would take an empty file for a new database.
+/// Looks at the file without SQLite, which takes an empty file for a new database and reads bytes that are missing
+/// from the last page as zeros.
 fn inspect(path: &Path) -> Result<(), OpenError> {
     let unreadable = |error| OpenError::io(path, error);
     let mut head = Vec::new();
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(unreadable)?;
-    file.take(MAGIC.len() as u64).read_to_end(&mut head).map_err(unreadable)?;
+    let length = file.metadata().map_err(unreadable)?.len();
+    file.take(HEADER_BYTES).read_to_end(&mut head).map_err(unreadable)?;
     if head.is_empty() {
         return Err(OpenError::damaged(path, "it is empty, so it was truncated"));
     }
-    if !MAGIC.starts_with(&head) {
+    if !head.starts_with(MAGIC) && !MAGIC.starts_with(&head) {
         return Err(OpenError::Foreign { path: path.to_owned(), what: "not a SQLite file".to_owned() });
     }
-    if head.len() < MAGIC.len() {
-        return Err(OpenError::damaged(path, "it is shorter than a header, so it was truncated"));
+    let Some(wanted) = stated_length(&head) else {
+        return Err(OpenError::damaged(path, "it is shorter than its header, so it was truncated"));
+    };
+    // A crash in the middle of writing the log back leaves a short file, and the log mends it.
+    let mended = ["-wal", "-journal"]
+        .iter()
+        .any(|suffix| fs::metadata(with_suffix(path, suffix)).is_ok_and(|log| log.len() > 0));
+    if length < wanted && !mended {
+        let detail = format!("it has {length} of {wanted} bytes, so it was truncated");
+        return Err(OpenError::damaged(path, detail));
     }
     Ok(())
+}
+
+/// How long the file is by its own header ("Database File Format" §1.3), 0 if the header does not say; `None` if
+/// the header is cut off.
+fn stated_length(head: &[u8]) -> Option<u64> {
+    let number = |at: usize| head.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes);
+    let page_size = match u16::from_be_bytes(head.get(16..18)?.try_into().ok()?) {
+        1 => 65_536,
+        size => u64::from(size),
+    };
+    let (change_counter, pages, valid_for) = (number(24)?, number(28)?, number(92)?);
+    Some(if change_counter == valid_for { page_size * u64::from(pages) } else { 0 })
 }
 
 /// Builds a new database beside its place and moves it there.
@@ -229,6 +129,7 @@ fn connect(path: &Path, busy: Duration) -> Result<Connection, rusqlite::Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(busy)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
     conn.pragma_update(None, "foreign_keys", true)?;
     conn.pragma_update(None, "trusted_schema", false)?;
     conn.pragma_update(None, "cell_size_check", true)?;
@@ -287,10 +188,14 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 /// How every SQLite file begins.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// Length of what precedes the first page's content.
+const HEADER_BYTES: u64 = 100;
 /// Join tokens are in it.
 const FILE_MODE: u32 = 0o600;
 /// Page cache of each connection.
 const CACHE_KIB: i64 = 1024;
+/// Prepared statements that each connection keeps; there are fewer kinds of them.
+const STATEMENTS: usize = 64;
 /// Write-ahead log that is kept for reuse after a checkpoint.
 const LOG_BYTES_KEPT: i64 = 8 << 20;
 /// Largest file whose pages are all checked at open; about 30 ms.

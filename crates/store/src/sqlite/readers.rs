@@ -80,6 +80,15 @@ impl Readers {
         }
     }
 
+    /// Waits for the reads that are under way, lets no more begin, and closes the connections.
+    pub(super) async fn close(&self) {
+        if let Ok(all) = self.permits.acquire_many(READERS as u32).await {
+            all.forget();
+        }
+        self.permits.close();
+        self.pool.lock().clear();
+    }
+
     /// How long to wait for the next part of a streamed reading.
     pub(super) fn deadlines(&self) -> Deadlines {
         self.deadlines

@@ -88,3 +88,8 @@ pub(super) fn selectors(set: &SelectorSet) -> Result<String, Fail> {
 pub(super) fn list<'a>(texts: impl Iterator<Item = &'a str>) -> Result<String, Fail> {
     serde_json::to_string(&texts.collect::<Vec<_>>()).map_err(|error| Fail::Bug(error.to_string()))
 }
+
+/// A row count for `LIMIT`.
+pub(super) fn count(rows: usize) -> i64 {
+    i64::try_from(rows).unwrap_or(i64::MAX)
+}

@@ -50,6 +50,8 @@ struct Queue {
     waiting: VecDeque<Box<dyn Job>>,
     /// The connection, while no thread drains the queue.
     idle: Option<Connection>,
+    /// Takes the connection instead, once the writer closes.
+    closing: Option<oneshot::Sender<Connection>>,
 }
 
 impl Writer {
@@ -60,13 +62,41 @@ impl Writer {
         deadline: Duration,
         newest: Position,
     ) -> Self {
-        let queue = Mutex::new(Queue { waiting: VecDeque::new(), idle: Some(conn) });
+        let queue = Mutex::new(Queue { waiting: VecDeque::new(), idle: Some(conn), closing: None });
         let newest = watch::Sender::new(newest);
         Self { shared: Arc::new(Shared { queue, newest, path: path.to_owned(), clock }), deadline }
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<Position> {
         self.shared.newest.subscribe()
+    }
+
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> usize {
+        self.shared.lock().waiting.len()
+    }
+
+    /// Waits for the writes that are queued and closes the connection.
+    pub(super) async fn close(self) {
+        let last = {
+            let mut queue = self.shared.lock();
+            match queue.idle.take() {
+                Some(conn) => Ok(conn),
+                None => {
+                    let (sender, last) = oneshot::channel();
+                    queue.closing = Some(sender);
+                    Err(last)
+                }
+            }
+        };
+        let conn = match last {
+            Ok(conn) => Ok(conn),
+            Err(last) => last.await,
+        };
+        // Closing writes the log back into the file, which takes a while.
+        if let Err(error) = tokio::task::spawn_blocking(move || drop(conn)).await {
+            tracing::warn!(%error, "Database did not close cleanly");
+        }
     }
 
     /// Runs `work` in a transaction and waits until it is committed. `work` may run twice.
@@ -134,7 +164,11 @@ impl Shared {
             let batch: Vec<_> = {
                 let mut queue = self.lock();
                 if queue.waiting.is_empty() {
-                    queue.idle = Some(conn);
+                    match queue.closing.take() {
+                        // If nobody waits for it any more, it is closed here.
+                        Some(closing) => drop(closing.send(conn)),
+                        None => queue.idle = Some(conn),
+                    }
                     return;
                 }
                 let size = queue.waiting.len().min(MAX_BATCH);
@@ -166,15 +200,15 @@ impl Shared {
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let tx = Tx { conn: &transaction, now: self.clock.unix_now() };
         for job in jobs {
-            transaction.execute_batch("SAVEPOINT job")?;
+            step(&transaction, "SAVEPOINT job")?;
             if let Err(fail) = job.run(&tx) {
                 if transaction.is_autocommit() {
                     // SQLite gave up the whole transaction, not only this job's part.
                     return Err(fail);
                 }
-                transaction.execute_batch("ROLLBACK TO job")?;
+                step(&transaction, "ROLLBACK TO job")?;
             }
-            transaction.execute_batch("RELEASE job")?;
+            step(&transaction, "RELEASE job")?;
         }
         let newest = tx.newest()?;
         transaction.commit()?;
@@ -248,6 +282,11 @@ impl<T: Send, W: Fn(&Tx<'_>) -> Result<T, Fail> + Send> Job for Write<T, W> {
             tracing::debug!(operation = self.operation, "Database write ended after its caller left");
         }
     }
+}
+
+fn step(conn: &Connection, sql: &'static str) -> Result<(), Fail> {
+    conn.prepare_cached(sql)?.execute([])?;
+    Ok(())
 }
 
 fn unavailable(operation: &'static str, outcome: Outcome) -> Error {

@@ -25,7 +25,8 @@ pub fn to_spiffe_json(bundle: &Bundle) -> Result<String, FormatError> {
         keys.push(x509_jwk(authority).map_err(|cause| cause.at(index))?);
     }
     for (index, authority) in bundle.jwt_authorities.iter().enumerate() {
-        let key = PublicKey::from_spki(&authority.public_key_der).map_err(|source| FormatError::Key { index, source })?;
+        let key = PublicKey::from_spki(&authority.public_key_der)
+            .map_err(|source| FormatError::Key { index, source })?;
         // JWT-SVID §6.1: "The `use` parameter of each JWK entry MUST be set to `jwt-svid`. Additionally, the `kid`
         // parameter of each JWK entry MUST be set."
         let (usage, kid) = (Text::from(JWT_SVID), Text::from(authority.key_id.as_str()));
@@ -70,7 +71,8 @@ pub fn from_spiffe_json(trust_domain: &TrustDomain, json: &[u8]) -> Result<Bundl
 pub fn jwt_jwks(bundle: &Bundle) -> Result<Vec<u8>, FormatError> {
     let mut keys = Vec::new();
     for (index, authority) in bundle.jwt_authorities.iter().enumerate() {
-        let key = PublicKey::from_spki(&authority.public_key_der).map_err(|source| FormatError::Key { index, source })?;
+        let key = PublicKey::from_spki(&authority.public_key_der)
+            .map_err(|source| FormatError::Key { index, source })?;
         keys.push(Jwk { kid: Text::from(authority.key_id.as_str()), ..Jwk::of(&key) });
     }
     // Workload-API §6.2.2: "The server MUST NOT include keys with other uses in the returned JWT bundles."
@@ -164,7 +166,8 @@ fn add_jwt(bundle: &mut Bundle, jwk: &Jwk, index: usize) -> Result<(), FormatErr
         Ok(key) => key,
     };
     let kid = jwk.kid.as_deref().unwrap_or_default();
-    let authority = JwtAuthority::parse(kid, key.to_spki(), 0).map_err(|source| FormatError::Jwt { index, source })?;
+    let authority =
+        JwtAuthority::parse(kid, key.to_spki(), 0).map_err(|source| FormatError::Jwt { index, source })?;
     match bundle.jwt_authority(kid) {
         Some(held) if held.public_key_der == authority.public_key_der => {}
         Some(_) => return Err(FormatError::DuplicateKeyId { index }),

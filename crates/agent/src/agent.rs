@@ -1,0 +1,310 @@
+//! Building an agent from its settings and starting its tasks.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tower::ServiceBuilder;
+use tracing::info;
+use vouchsafe_identity::own::SvidCell;
+use vouchsafe_identity::roots::{RootsCell, TrustRoots};
+use vouchsafe_lastgood::Persister;
+use vouchsafe_runtime::supervisor::Supervisor;
+use vouchsafe_transport::grpc;
+use vouchsafe_transport::rpc_metrics::RpcMetrics;
+use vouchsafe_transport::unix::{self, UnixListener};
+
+use crate::attest::unix::UnixAttestor;
+use crate::attest::{Attestors, WorkloadAttestor};
+use crate::bundles::Bundles;
+use crate::callers::CallerListener;
+use crate::config::{Config, Deps};
+use crate::data_dir::{DataDir, DataDirError};
+use crate::identities::Identities;
+use crate::identity_set::IdentitySets;
+use crate::issue::IssueLoop;
+use crate::jwt_cache::JwtCache;
+use crate::jwt_issue::JwtIssuer;
+use crate::metrics::Metrics;
+use crate::node::{Denials, Node, NodeError};
+use crate::server_client::ServerClient;
+use crate::state::{self, StateLoop};
+use crate::status::{AgentStatus, Phase, Serving, StatusBoard};
+use crate::sync_loop::SyncLoop;
+use crate::trust::Trust;
+use crate::workload_api::WorkloadApi;
+use crate::workload_api::request::{Api, Connections};
+
+/// A node agent.
+#[derive(Debug)]
+pub struct Agent;
+
+/// A started agent.
+#[derive(Debug)]
+pub struct Running {
+    /// Where workloads connect.
+    pub socket_path: PathBuf,
+    /// What the agent says about itself.
+    pub status: watch::Receiver<AgentStatus>,
+}
+
+/// Why an agent does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(DataDirError),
+    /// The agent's own SVID.
+    #[error(transparent)]
+    Node(NodeError),
+    /// The Workload API's socket.
+    #[error(transparent)]
+    Socket(unix::Error),
+}
+
+impl Agent {
+    /// Starts an agent in `supervisor`. Returns when its socket listens; the rest happens in the background:
+    /// attestation if there is no SVID yet, synchronization, issuing. Until the entries are known, workloads are told
+    /// that the agent is unavailable.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]: what an operator must put right. A server that is away is not an error.
+    pub async fn start(config: Config, deps: Deps, supervisor: &mut Supervisor) -> Result<Running, StartError> {
+        info!(data_dir = %config.data_dir.display(), version = config.version, "Starting agent");
+        let parts = Parts::build(&config, &deps)?;
+        let listener = UnixListener::bind(&config.socket_path, SOCKET_MODE, SOCKET_DIR_MODE).map_err(StartError::Socket)?;
+        let restored = parts.node.restore().await.map_err(StartError::Node)?;
+        let state = state::file(&config.data_dir, config.key_manager.as_ref());
+        let mut position = 0;
+        if let (Some(_), Some(file)) = (&restored, &state)
+            && let Some((saved, confirmed_at)) = state::restore(file, &parts.identities, parts.jwt.cache())
+        {
+            position = saved;
+            parts.serve_restored(confirmed_at);
+        }
+        parts.adopt_held_bundle(&config);
+        let socket_path = config.socket_path.clone();
+        let node = Arc::clone(&parts.node);
+        supervisor.start("agent-node", |cancel| node.run(restored, cancel));
+        if let Some(file) = state {
+            let (persister, saver) = Persister::new(file);
+            let (identities, jwt, status) = (Arc::clone(&parts.identities), parts.jwt.clone(), parts.status.clone());
+            let state = StateLoop { identities, jwt, saver, position, status };
+            supervisor.start("agent-state", |cancel| state.run(cancel));
+            supervisor.start("agent-state-writer", |cancel| async move {
+                persister.run(cancel).await;
+                Ok::<_, std::convert::Infallible>(())
+            });
+        }
+        let status = parts.status.watch();
+        let token = deps.readiness.token("agent");
+        let sync = parts.sync_loop(&config, &deps, token);
+        supervisor.start("agent-sync", |cancel| sync.run(cancel));
+        let issue = parts.issue_loop(&config, &deps);
+        supervisor.start("agent-issue", |cancel| issue.run(cancel));
+        let jwt = parts.jwt.clone();
+        supervisor.start("agent-jwt", |cancel| jwt.run(cancel));
+        let identities = Arc::clone(&parts.identities);
+        let (api, health) = parts.api(&config, &deps);
+        supervisor.start("agent-workload-api", |cancel| serve(listener, api, health, identities, deps, cancel));
+        Ok(Running { socket_path, status })
+    }
+}
+
+/// The agent's parts, bottom up.
+struct Parts {
+    node: Arc<Node>,
+    client: Arc<ServerClient>,
+    trust: Arc<Trust>,
+    cell: SvidCell,
+    roots: RootsCell,
+    identities: Arc<Identities>,
+    data_dir: Arc<DataDir>,
+    jwt: JwtIssuer,
+    denials: Denials,
+    status: StatusBoard,
+    metrics: Metrics,
+}
+
+impl Parts {
+    fn build(config: &Config, deps: &Deps) -> Result<Self, StartError> {
+        let data_dir = Arc::new(DataDir::open(&config.data_dir).map_err(StartError::DataDir)?);
+        let metrics = Metrics::new(deps.registry.clone());
+        metrics.started(&config.version, config.trust_domain.as_str());
+        let (cell, roots) = (SvidCell::empty(), RootsCell::new(TrustRoots::new()));
+        let identities = Arc::new(Identities::default());
+        let client = Arc::new(ServerClient::new(
+            (config.server_address.clone(), config.trust_domain.clone()),
+            (cell.clone(), roots.clone()),
+            deps.clock.clone(),
+            deps.entropy.fork("agent"),
+        ));
+        let trust = Arc::new(Trust {
+            bootstrap: config.bootstrap.clone(),
+            roots: roots.clone(),
+            identities: Arc::clone(&identities),
+            data_dir: Arc::clone(&data_dir),
+            client: Arc::clone(&client),
+            clock: deps.clock.clone(),
+        });
+        let (denials, status) = (Denials::default(), StatusBoard::default());
+        let node = Arc::new(Node {
+            key_manager: Arc::clone(&config.key_manager),
+            data_dir: Arc::clone(&data_dir),
+            cell: cell.clone(),
+            client: Arc::clone(&client),
+            trust: Arc::clone(&trust),
+            identities: Arc::clone(&identities),
+            join_token: config.join_token.clone(),
+            version: config.version.clone(),
+            clock: deps.clock.clone(),
+            metrics: metrics.clone(),
+            status: status.clone(),
+            denials: denials.clone(),
+        });
+        let cache = JwtCache::new(config.jwt_svid_cache_max_size);
+        let jwt = JwtIssuer::new(cache, Arc::clone(&client), Arc::clone(&identities), deps.clock.clone());
+        Ok(Self { node, client, trust, cell, roots, identities, data_dir, jwt, denials, status, metrics })
+    }
+
+    fn serve_restored(&self, confirmed_at: std::time::SystemTime) {
+        let snapshot = self.identities.load();
+        if !snapshot.synchronized {
+            return;
+        }
+        self.status.set(|status| {
+            status.phase = Phase::Serving;
+            status.last_sync = Some(confirmed_at);
+            (status.entries, status.x509_svids) = (snapshot.index.len(), snapshot.svids.len());
+            status.jwt_svids = self.jwt.cache().len();
+        });
+    }
+
+    /// Verifies servers by the bundle of the last run, if there was one.
+    fn adopt_held_bundle(&self, config: &Config) {
+        if self.identities.load().bundles.is_none()
+            && let Ok(Some(bundle)) = self.data_dir.bundle(&config.trust_domain)
+        {
+            self.identities.edit(|snapshot| {
+                snapshot.bundles = Some(Arc::new(Bundles::of(bundle)));
+                true
+            });
+        }
+        if let Some(held) = &self.identities.load().bundles {
+            self.roots.set(TrustRoots::of([&held.own.bundle]));
+        }
+    }
+
+    fn sync_loop(&self, config: &Config, deps: &Deps, ready: vouchsafe_runtime::readiness::Token) -> SyncLoop {
+        if self.status.watch().borrow().phase == Phase::Serving {
+            ready.degrade("serving from the state of the last run; the server has not answered yet");
+        }
+        SyncLoop {
+            client: Arc::clone(&self.client),
+            identities: Arc::clone(&self.identities),
+            trust: Arc::clone(&self.trust),
+            cell: self.cell.clone(),
+            denials: self.denials.clone(),
+            interval: config.sync_interval,
+            clock: deps.clock.clone(),
+            metrics: self.metrics.clone(),
+            status: self.status.clone(),
+            ready,
+        }
+    }
+
+    fn issue_loop(&self, config: &Config, deps: &Deps) -> IssueLoop {
+        IssueLoop {
+            client: Arc::clone(&self.client),
+            identities: Arc::clone(&self.identities),
+            denials: self.denials.clone(),
+            key_type: config.workload_key_type,
+            limit: config.x509_svid_cache_max_size,
+            place: config.data_dir.display().to_string(),
+            clock: deps.clock.clone(),
+            metrics: self.metrics.clone(),
+            status: self.status.clone(),
+        }
+    }
+
+    fn api(self, config: &Config, deps: &Deps) -> (Api, Serving) {
+        let attestors: Vec<Arc<dyn WorkloadAttestor>> = config
+            .unix
+            .clone()
+            .map(|unix| Arc::new(UnixAttestor::new(unix)) as Arc<dyn WorkloadAttestor>)
+            .into_iter()
+            .collect();
+        let serving = self.status.serving();
+        let api = Api {
+            identities: self.identities,
+            sets: IdentitySets::default(),
+            attestors: Attestors::new(attestors, &self.metrics),
+            jwt: self.jwt,
+            clock: deps.clock.clone(),
+            serving: serving.clone(),
+            trust_domain: config.trust_domain.clone(),
+            allow_unauthenticated_verifiers: config.allow_unauthenticated_verifiers,
+            allowed_foreign_jwt_claims: config.allowed_foreign_jwt_claims.clone(),
+            log_selectors: config.log_selectors.clone(),
+            connections: Connections::new(&self.metrics),
+        };
+        (api, serving)
+    }
+}
+
+/// Serves the Workload API and health until `cancel`.
+async fn serve(
+    listener: UnixListener,
+    api: Api,
+    mut serving: Serving,
+    identities: Arc<Identities>,
+    deps: Deps,
+    cancel: CancellationToken,
+) -> Result<(), std::convert::Infallible> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    let routes = Routes::new(health_service).add_service(WorkloadApi::new(Arc::new(api))).prepare();
+    let counted = RpcMetrics::new(deps.registry.clone());
+    counted.announce(METHODS);
+    let service = ServiceBuilder::new().layer(counted).service(routes);
+    let address = listener.path().display().to_string();
+    let ready = async {
+        serving.ready().await;
+        health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        info!(network = "unix", address, api_names = "Workload API", "Starting agent APIs");
+        std::future::pending::<()>().await;
+    };
+    // Streams end as soon as the agent stops; what is left is drained by the server.
+    let close = async {
+        cancel.cancelled().await;
+        identities.close();
+        std::future::pending::<()>().await;
+    };
+    let entropy = deps.entropy.fork("workload-api");
+    let served = grpc::serve(CallerListener(listener), service, cancel.clone(), grpc::Options::unix(), entropy);
+    tokio::select! {
+        drained = served => info!(open = drained.open, cut = drained.cut, "Stopping agent APIs"),
+        () = ready => {}
+        () = close => {}
+    }
+    Ok(())
+}
+
+/// Every process on the machine may connect: what it gets depends on what it is.
+const SOCKET_MODE: u32 = 0o777;
+
+const SOCKET_DIR_MODE: u32 = 0o755;
+
+/// Counted from their first call.
+const METHODS: [&str; 6] = [
+    "/SpiffeWorkloadAPI/FetchX509SVID",
+    "/SpiffeWorkloadAPI/FetchX509Bundles",
+    "/SpiffeWorkloadAPI/FetchJWTSVID",
+    "/SpiffeWorkloadAPI/FetchJWTBundles",
+    "/SpiffeWorkloadAPI/ValidateJWTSVID",
+    "/grpc.health.v1.Health/Check",
+];

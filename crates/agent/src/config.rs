@@ -1,0 +1,125 @@
+//! What an agent is told, and what it is built from.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use vouchsafe_ca::key::KeyType;
+use vouchsafe_ca::key_manager::KeyManager;
+use vouchsafe_runtime::clock::Clock;
+use vouchsafe_runtime::entropy::Entropy;
+use vouchsafe_runtime::metrics::Registry;
+use vouchsafe_runtime::readiness::Readiness;
+use vouchsafe_types::bundle::Bundle;
+use vouchsafe_types::secret::SecretText;
+use vouchsafe_types::trust_domain::TrustDomain;
+
+use crate::attest::unix::UnixAttestorConfig;
+
+/// An agent's settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The trust domain that the agent and its workloads belong to.
+    pub trust_domain: TrustDomain,
+    /// `host:port` of the server; the host is resolved for each connection.
+    pub server_address: String,
+    /// Where the agent keeps its state. Created with mode 0700 if it is missing.
+    pub data_dir: PathBuf,
+    /// The Workload API's Unix socket.
+    pub socket_path: PathBuf,
+    /// The token to attest with, once.
+    pub join_token: Option<SecretText>,
+    /// How to know the server the first time.
+    pub bootstrap: Bootstrap,
+    /// Holds the agent's own keys.
+    pub key_manager: Arc<dyn KeyManager>,
+    /// Time between synchronizations while all is well.
+    pub sync_interval: Duration,
+    /// Settings of the `unix` workload attestor; `None` leaves it out.
+    pub unix: Option<UnixAttestorConfig>,
+    /// Soft limit of X.509-SVIDs held.
+    pub x509_svid_cache_max_size: usize,
+    /// Limit of JWT-SVIDs held.
+    pub jwt_svid_cache_max_size: usize,
+    /// Workloads without identity get the trust domain's own bundle.
+    pub allow_unauthenticated_verifiers: bool,
+    /// Claims of other trust domains' tokens that `ValidateJWTSVID` returns, besides `sub`, `aud` and `exp`.
+    pub allowed_foreign_jwt_claims: HashSet<String>,
+    /// Prefixes of the selectors that may be logged for a workload without identity.
+    pub log_selectors: Vec<String>,
+    /// Keys of workloads.
+    pub workload_key_type: KeyType,
+    /// What the agent tells the server it is.
+    pub version: String,
+}
+
+impl Config {
+    /// The defaults of SPIRE for everything but where and who.
+    #[must_use]
+    pub fn new(
+        trust_domain: TrustDomain,
+        server_address: String,
+        data_dir: PathBuf,
+        key_manager: Arc<dyn KeyManager>,
+    ) -> Self {
+        Self {
+            trust_domain,
+            server_address,
+            socket_path: data_dir.join("public/api.sock"),
+            data_dir,
+            join_token: None,
+            bootstrap: Bootstrap::Insecure,
+            key_manager,
+            sync_interval: Duration::from_secs(5),
+            unix: Some(UnixAttestorConfig::default()),
+            x509_svid_cache_max_size: 1000,
+            jwt_svid_cache_max_size: 1000,
+            allow_unauthenticated_verifiers: false,
+            allowed_foreign_jwt_claims: HashSet::new(),
+            log_selectors: Vec::new(),
+            workload_key_type: KeyType::EcP256,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+/// How the agent knows the server before it has a bundle of its own, or when every authority that it knows has ended
+/// (a clock that jumped, a machine that slept for days).
+#[derive(Clone)]
+pub enum Bootstrap {
+    /// By this bundle.
+    Bundle(Bundle),
+    /// By the bundle that the function gives when it is needed: a file that an operator replaces, a server in the same
+    /// process.
+    Source(BundleSource),
+    /// Not at all: whoever answers is believed, once.
+    Insecure,
+}
+
+/// See [`Bootstrap::Source`]. The error says in one sentence why there is no bundle.
+pub type BundleSource = Arc<dyn Fn() -> Result<Bundle, String> + Send + Sync>;
+
+impl fmt::Debug for Bootstrap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bundle(_) => "Bundle",
+            Self::Source(_) => "Source",
+            Self::Insecure => "Insecure",
+        })
+    }
+}
+
+/// What the process gives to the agent.
+#[derive(Clone, Debug)]
+pub struct Deps {
+    /// Time.
+    pub clock: Clock,
+    /// Jitter.
+    pub entropy: Entropy,
+    /// Metrics, with the agent's prefix.
+    pub registry: Registry,
+    /// Where the agent says that it can do its job.
+    pub readiness: Readiness,
+}

@@ -1,0 +1,270 @@
+//! The agent's directory, in SPIRE's format: an agent of either kind can take over the other's.
+//!
+//! `agent-data.json` holds the agent's own SVID and the trust bundle (certificates only); `keys.json` is the key
+//! manager's. Both are replaced atomically and readable by the agent's user alone.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use vouchsafe_types::bundle::{Bundle, X509Authority};
+use vouchsafe_types::pem;
+use vouchsafe_types::trust_domain::TrustDomain;
+use vouchsafe_types::x509_svid::X509Svid;
+
+/// The open directory.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    data: Mutex<Data>,
+}
+
+/// Why the directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataDirError {
+    /// It cannot be created.
+    #[error("cannot create the data directory {path}; create it, or name another one with data_dir")]
+    Create {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file in it cannot be read.
+    #[error("cannot read {path}; it must belong to the user that runs the agent")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file in it is not what it should be.
+    #[error("{path} is not an agent's data file ({reason}); move it away to attest anew")]
+    Malformed {
+        /// Which.
+        path: PathBuf,
+        /// In what way.
+        reason: String,
+    },
+    /// The file cannot be written.
+    #[error("cannot write {path}")]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl DataDir {
+    /// Opens `path`; creates it with mode 0700 if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`DataDirError`] names the file.
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(|source| DataDirError::Create { path: path.into(), source })?;
+        let file = path.join(FILE);
+        let data = match fs::read(&file) {
+            Ok(text) if text.len() > MAX_FILE_BYTES => {
+                let reason = format!("it is larger than {MAX_FILE_BYTES} bytes");
+                return Err(DataDirError::Malformed { path: file, reason });
+            }
+            Ok(text) => serde_json::from_slice(&text)
+                .map_err(|error| DataDirError::Malformed { path: file, reason: error.to_string() })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Data::default(),
+            Err(source) => return Err(DataDirError::Read { path: file, source }),
+        };
+        Ok(Self { path: path.into(), data: Mutex::new(data) })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The agent's own SVID, and whether it was attested by a method that works again.
+    ///
+    /// # Errors
+    ///
+    /// [`DataDirError::Malformed`].
+    pub fn svid(&self) -> Result<Option<(X509Svid, bool)>, DataDirError> {
+        let data = self.data.lock().unwrap_or_else(PoisonError::into_inner);
+        if data.svid.is_empty() {
+            return Ok(None);
+        }
+        let chain = self.certificates(&data.svid)?;
+        let svid = X509Svid::parse(chain).map_err(|error| self.malformed(format!("own SVID: {error}")))?;
+        Ok(Some((svid, data.reattestable)))
+    }
+
+    /// The X.509 authorities of the trust domain, as they were last seen.
+    ///
+    /// # Errors
+    ///
+    /// [`DataDirError::Malformed`].
+    pub fn bundle(&self, trust_domain: &TrustDomain) -> Result<Option<Bundle>, DataDirError> {
+        let data = self.data.lock().unwrap_or_else(PoisonError::into_inner);
+        if data.bundle.is_empty() {
+            return Ok(None);
+        }
+        let mut bundle = Bundle::new(trust_domain.clone());
+        for der in self.certificates(&data.bundle)? {
+            let authority = X509Authority::parse(der).map_err(|error| self.malformed(format!("bundle: {error}")))?;
+            bundle.x509_authorities.push(authority);
+        }
+        Ok(Some(bundle))
+    }
+
+    /// Stores the agent's own SVID. Blocks on the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`DataDirError::Write`]; what was stored before is still there.
+    pub fn store_svid(&self, svid: &X509Svid, reattestable: bool) -> Result<(), DataDirError> {
+        let chain = svid.chain.iter().map(|der| encode(der)).collect();
+        self.store(|data| (data.svid, data.reattestable) = (chain, reattestable))
+    }
+
+    /// Forgets the agent's own SVID. Blocks on the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`DataDirError::Write`].
+    pub fn delete_svid(&self) -> Result<(), DataDirError> {
+        self.store(|data| (data.svid, data.reattestable) = (Vec::new(), false))
+    }
+
+    /// Stores the authorities of the trust domain, unless they are stored already. Blocks on the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`DataDirError::Write`].
+    pub fn store_bundle(&self, bundle: &Bundle) -> Result<(), DataDirError> {
+        let authorities: Vec<_> = bundle.x509_authorities.iter().map(|authority| encode(&authority.der)).collect();
+        if self.data.lock().unwrap_or_else(PoisonError::into_inner).bundle == authorities {
+            return Ok(());
+        }
+        self.store(|data| data.bundle = authorities)
+    }
+
+    fn store(&self, change: impl FnOnce(&mut Data)) -> Result<(), DataDirError> {
+        let mut held = self.data.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut data = held.clone();
+        change(&mut data);
+        let path = self.path.join(FILE);
+        let write = |source| DataDirError::Write { path: path.clone(), source };
+        let text = serde_json::to_vec(&data).map_err(|error| write(error.into()))?;
+        vouchsafe_lastgood::sealed::replace(&path, &text).map_err(write)?;
+        *held = data;
+        Ok(())
+    }
+
+    fn certificates(&self, encoded: &[String]) -> Result<Vec<Arc<[u8]>>, DataDirError> {
+        let mut certificates = Vec::with_capacity(encoded.len());
+        for text in encoded {
+            let text = STANDARD.decode(text).map_err(|error| self.malformed(error.to_string()))?;
+            let blocks = pem::parse(&text).map_err(|error| self.malformed(error.to_string()))?;
+            certificates.extend(blocks.into_iter().map(|block| Arc::from(block.der.as_slice())));
+        }
+        Ok(certificates)
+    }
+
+    fn malformed(&self, reason: String) -> DataDirError {
+        DataDirError::Malformed { path: self.path.join(FILE), reason }
+    }
+}
+
+/// Base64 of PEM: Go encodes a list of byte strings so.
+fn encode(der: &[u8]) -> String {
+    STANDARD.encode(pem::encode("CERTIFICATE", der))
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default)]
+struct Data {
+    #[serde(deserialize_with = "list_or_null")]
+    svid: Vec<String>,
+    #[serde(deserialize_with = "list_or_null")]
+    bundle: Vec<String>,
+    reattestable: bool,
+    bootstrap_use: i64,
+    bootstrap_start_time: String,
+    connection_attempts: i64,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self {
+            svid: Vec::new(),
+            bundle: Vec::new(),
+            reattestable: false,
+            bootstrap_use: 0,
+            bootstrap_start_time: NO_TIME.to_owned(),
+            connection_attempts: 0,
+        }
+    }
+}
+
+/// Go writes an empty list as `null`.
+fn list_or_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Option::<Vec<String>>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+const FILE: &str = "agent-data.json";
+
+/// Go's zero time.
+const NO_TIME: &str = "0001-01-01T00:00:00Z";
+
+/// A larger file is not ours.
+const MAX_FILE_BYTES: usize = 16 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_directory_without_a_file_holds_nothing_and_is_private() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(&root.path().join("a/b")).unwrap();
+        assert!(dir.svid().unwrap().is_none());
+        assert!(dir.bundle(&TrustDomain::parse("example.org").unwrap()).unwrap().is_none());
+        assert_eq!(fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_file_as_spire_writes_it_is_understood_and_its_other_fields_survive() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join(FILE);
+        let text = r#"{"svid":null,"bundle":[],"reattestable":false,"bootstrap_use":3,"bootstrap_start_time":"2026-01-02T03:04:05Z","connection_attempts":7}"#;
+        fs::write(&file, text).unwrap();
+        let dir = DataDir::open(root.path()).unwrap();
+        assert!(dir.svid().unwrap().is_none());
+        dir.delete_svid().unwrap();
+        let written: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        assert_eq!(written["bootstrap_use"], 3);
+        assert_eq!(written["bootstrap_start_time"], "2026-01-02T03:04:05Z");
+        assert_eq!(written["connection_attempts"], 7);
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_file_that_is_something_else_is_refused_by_name() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join(FILE), "{").unwrap();
+        let error = DataDir::open(root.path()).unwrap_err().to_string();
+        assert!(error.contains("agent-data.json") && error.contains("move it away"), "{error}");
+    }
+}

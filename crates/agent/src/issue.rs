@@ -1,0 +1,370 @@
+//! Gets X.509-SVIDs from the server: for workloads that wait, ahead of need, and in time for renewal.
+//!
+//! [`plan`] says what is needed; this loop asks in batches and puts the answers into the snapshot. Each kind of need
+//! has its own [`Lane`] with one batch under way, so a workload that waits never stands behind a thousand renewals.
+//! A failed batch is tried again after a growing, random time and with half the size; an entry that the server does
+//! not issue for is asked for again after the same kind of wait, alone.
+
+use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+use tracing::{debug, error, info, warn};
+use vouchsafe_ca::key::{KeyType, PrivateKey};
+use vouchsafe_ca::x509::csr::{CsrTemplate, create_csr_local};
+use vouchsafe_ca::x509::subject::Subject;
+use vouchsafe_proto::spire::api::types;
+use vouchsafe_runtime::clock::Clock;
+use vouchsafe_types::certificate::Certificate;
+use vouchsafe_types::entry::EntryId;
+use vouchsafe_types::x509_svid::X509Svid;
+use zeroize::Zeroizing;
+
+use crate::entries::EntrySlot;
+use crate::identities::{HeldSvid, Identities, Snapshot, secret_bytes};
+use crate::metrics::{Metrics, status_name};
+use crate::node::Denials;
+use crate::rotation::{Lifetime, Standing};
+use crate::server_client::{ServerClient, retry_backoff};
+use crate::status::{Phase, StatusBoard};
+use plan::{Ask, BatchSize, Plan, Reason, View, plan};
+
+pub mod plan;
+
+/// What issuing works with.
+#[derive(Debug)]
+pub struct IssueLoop {
+    /// Speaks with the server.
+    pub client: Arc<ServerClient>,
+    /// What is served.
+    pub identities: Arc<Identities>,
+    /// Where denials go.
+    pub denials: Denials,
+    /// Keys of workloads.
+    pub key_type: KeyType,
+    /// Soft limit of SVIDs held.
+    pub limit: usize,
+    /// Distinguishes this agent from others with the same entries, so that they renew at different times.
+    pub place: String,
+    /// Time.
+    pub clock: Clock,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Status.
+    pub status: StatusBoard,
+}
+
+/// Batches of one lane go one after the other; lanes go side by side.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+enum Lane {
+    Waiting,
+    Ahead,
+    Renewal,
+}
+
+impl Lane {
+    fn of(reason: Reason) -> Self {
+        match reason {
+            Reason::Wanted => Self::Waiting,
+            Reason::Missing => Self::Ahead,
+            Reason::Outdated | Reason::Expiring => Self::Renewal,
+        }
+    }
+}
+
+/// What the loop remembers between rounds.
+#[derive(Debug)]
+struct Progress {
+    size: BatchSize,
+    lanes: HashMap<Lane, u32>,
+    under_way: HashMap<Lane, Vec<EntryId>>,
+    /// Entries that are not asked for before their time, with the failures in a row.
+    paused: HashMap<EntryId, (Instant, u32)>,
+    batches: JoinSet<Batch>,
+}
+
+/// A batch that ended.
+#[derive(Debug)]
+struct Batch {
+    lane: Lane,
+    outcome: Result<Vec<(Arc<EntrySlot>, Result<HeldSvid, String>)>, Status>,
+}
+
+impl IssueLoop {
+    /// Issues until `cancel`.
+    ///
+    /// # Errors
+    ///
+    /// Never; the signature is that of a supervised task.
+    pub async fn run(self, cancel: CancellationToken) -> Result<(), Infallible> {
+        let this = Arc::new(self);
+        cancel.run_until_cancelled(this.live()).await;
+        Ok(())
+    }
+
+    async fn live(self: &Arc<Self>) {
+        let mut serving = self.status.watch();
+        if serving.wait_for(|status| status.phase == Phase::Serving).await.is_err() {
+            return;
+        }
+        let mut changes = self.identities.watch();
+        let mut progress = Progress {
+            size: BatchSize::new(MAX_BATCH),
+            lanes: HashMap::new(),
+            under_way: HashMap::new(),
+            paused: HashMap::new(),
+            batches: JoinSet::new(),
+        };
+        loop {
+            changes.mark_unchanged();
+            let now = self.clock.unix_now();
+            let plan = self.plan(now, &mut progress);
+            self.evict(&plan.evict);
+            self.start_batches(&plan, &mut progress);
+            let pause = pause(now, &plan, &progress);
+            tokio::select! {
+                Some(ended) = progress.batches.join_next() => self.ended(ended, &mut progress),
+                () = self.identities.asked() => {}
+                Ok(()) = changes.changed() => {}
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    fn plan(&self, now: i64, progress: &mut Progress) -> Plan {
+        let instant = Instant::now();
+        let snapshot = self.identities.load();
+        // A pause outlives its end for a while, so that failures in a row are counted.
+        progress.paused.retain(|id, (until, _)| {
+            *until + FORGET_FAILURES_AFTER > instant && snapshot.index.get(id.as_str()).is_some()
+        });
+        let paused = progress.paused.iter().filter(|(_, (until, _))| *until > instant).map(|(id, _)| id);
+        let busy: HashSet<_> = progress.under_way.values().flatten().chain(paused).cloned().collect();
+        let tainted = snapshot.bundles.as_ref().map(|bundles| crate::taint::x509_authorities(&bundles.own.bundle));
+        plan(now, View {
+            index: &snapshot.index,
+            svids: &snapshot.svids,
+            busy: &busy,
+            tainted: &tainted.unwrap_or_default(),
+            limit: self.limit,
+        })
+    }
+
+    fn evict(&self, ids: &[EntryId]) {
+        if ids.is_empty() {
+            return;
+        }
+        self.identities.edit(|snapshot| {
+            let svids = Arc::make_mut(&mut snapshot.svids);
+            let before = svids.len();
+            for id in ids {
+                svids.remove(id);
+            }
+            svids.len() != before
+        });
+        debug!(count = ids.len(), "Removing SVID record");
+    }
+
+    fn start_batches(self: &Arc<Self>, plan: &Plan, progress: &mut Progress) {
+        let count = |reason| plan.asks.iter().filter(|ask| ask.reason == reason).count();
+        self.metrics.renewals(count(Reason::Expiring), count(Reason::Outdated));
+        for lane in [Lane::Waiting, Lane::Ahead, Lane::Renewal] {
+            if progress.under_way.contains_key(&lane) {
+                continue;
+            }
+            let asks: Vec<Ask> =
+                plan.asks.iter().filter(|ask| Lane::of(ask.reason) == lane).take(progress.size.get()).cloned().collect();
+            if asks.is_empty() {
+                continue;
+            }
+            progress.under_way.insert(lane, asks.iter().map(|ask| ask.slot.entry.id.clone()).collect());
+            let this = Arc::clone(self);
+            progress.batches.spawn(async move { Batch { lane, outcome: this.request(asks).await } });
+        }
+    }
+
+    async fn request(&self, asks: Vec<Ask>) -> Result<Vec<(Arc<EntrySlot>, Result<HeldSvid, String>)>, Status> {
+        let start = Instant::now();
+        for ask in &asks {
+            let (entry_id, spiffe_id) = (&ask.slot.entry.id, &ask.slot.entry.spiffe_id);
+            match ask.expires_at {
+                None => info!(%entry_id, %spiffe_id, "Creating X509-SVID"),
+                Some(expires_at) => info!(%entry_id, %spiffe_id, expires_at, "Renewing X509-SVID"),
+            }
+        }
+        let outcome = self.request_timed(asks).await;
+        let status = outcome.as_ref().map_or_else(|status| status_name(status.code()), |_| "OK");
+        self.metrics.fetch_svids().observe(&[], status, start.elapsed());
+        outcome
+    }
+
+    async fn request_timed(&self, asks: Vec<Ask>) -> Result<Vec<(Arc<EntrySlot>, Result<HeldSvid, String>)>, Status> {
+        let key_type = self.key_type;
+        // Keys and signatures take the processor: hundreds of them do not belong between two network events.
+        let prepared = tokio::task::spawn_blocking(move || prepare(asks, key_type))
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?
+            .map_err(Status::internal)?;
+        let requests = prepared.iter().map(|ready| (ready.slot.entry.id.to_string(), ready.csr.clone())).collect();
+        let results = self.client.new_x509_svids(requests).await?;
+        let now = self.clock.unix_now();
+        Ok(prepared
+            .into_iter()
+            .zip(results)
+            .map(|(ready, result)| {
+                let slot = Arc::clone(&ready.slot);
+                let held = match result {
+                    Ok(svid) => accept(ready, &svid, now, &self.place),
+                    Err(status) => Err(format!("{:?}: {}", status.code(), status.message())),
+                };
+                (slot, held)
+            })
+            .collect())
+    }
+
+    fn ended(&self, ended: Result<Batch, JoinError>, progress: &mut Progress) {
+        let Batch { lane, outcome } = match ended {
+            Ok(batch) => batch,
+            Err(error) => {
+                error!(%error, "a batch of SVIDs ended badly");
+                // Which one is not known any more: let all lanes go on.
+                progress.under_way.clear();
+                return;
+            }
+        };
+        let ids = progress.under_way.remove(&lane).unwrap_or_default();
+        match outcome {
+            Ok(results) => {
+                progress.size.grow();
+                progress.lanes.remove(&lane);
+                self.take(results, progress);
+            }
+            Err(status) => {
+                progress.size.shrink();
+                error!(error = %status, count = ids.len(), "SVID sync failed");
+                self.denials.hear(&status);
+                let failures = progress.lanes.entry(lane).or_default();
+                let until = Instant::now() + retry_backoff().delay(*failures, self.client.jitter());
+                *failures += 1;
+                let max = if status.code() == Code::ResourceExhausted { 0 } else { *failures };
+                progress.paused.extend(ids.into_iter().map(|id| (id, (until, max))));
+            }
+        }
+    }
+
+    fn take(&self, results: Vec<(Arc<EntrySlot>, Result<HeldSvid, String>)>, progress: &mut Progress) {
+        let now = self.clock.unix_now();
+        let mut accepted = Vec::new();
+        for (slot, result) in results {
+            let id = &slot.entry.id;
+            let failures = progress.paused.get(id).map_or(0, |(_, failures)| *failures);
+            match result {
+                Ok(svid) => {
+                    match svid.lifetime.standing(now) {
+                        Standing::Good => progress.paused.remove(id),
+                        // Issued, and due already: the two clocks differ. Asking at once would be asking for ever.
+                        _ => progress.paused.insert(id.clone(), (Instant::now() + REISSUE_GAP, failures)),
+                    };
+                    debug!(entry_id = %id, spiffe_id = %slot.entry.spiffe_id, "SVID updated");
+                    accepted.push((id.clone(), Arc::new(svid)));
+                }
+                Err(error) => {
+                    warn!(entry_id = %id, spiffe_id = %slot.entry.spiffe_id, error, "the server did not issue an X.509-SVID");
+                    let until = Instant::now() + retry_backoff().delay(failures, self.client.jitter());
+                    progress.paused.insert(id.clone(), (until, failures.saturating_add(1)));
+                }
+            }
+        }
+        self.identities.edit(|snapshot| put(snapshot, accepted));
+        let count = self.identities.load().svids.len();
+        self.metrics.svids_held(count);
+        self.status.set(|status| status.x509_svids = count);
+    }
+}
+
+/// Puts SVIDs in whose entry still means the same identity.
+fn put(snapshot: &mut Snapshot, accepted: Vec<(EntryId, Arc<HeldSvid>)>) -> bool {
+    let index = Arc::clone(&snapshot.index);
+    let mut changed = false;
+    for (id, svid) in accepted {
+        if index.get(id.as_str()).is_some_and(|slot| slot.entry.spiffe_id == svid.spiffe_id) {
+            Arc::make_mut(&mut snapshot.svids).insert(id, svid);
+            changed = true;
+        }
+    }
+    changed
+}
+
+fn pause(now: i64, plan: &Plan, progress: &Progress) -> Duration {
+    let due = plan.next_due.map_or(TICK, |due| Duration::from_secs(u64::try_from(due - now).unwrap_or(0)));
+    let instant = Instant::now();
+    let resumed = progress.paused.values().map(|(until, _)| until.saturating_duration_since(instant));
+    let resumed = resumed.filter(|left| !left.is_zero()).min().unwrap_or(TICK);
+    due.min(resumed).clamp(MIN_PAUSE, TICK)
+}
+
+/// A key and the request for its certificate.
+struct Ready {
+    slot: Arc<EntrySlot>,
+    key: Zeroizing<Vec<u8>>,
+    public_key: Vec<u8>,
+    csr: Vec<u8>,
+}
+
+fn prepare(asks: Vec<Ask>, key_type: KeyType) -> Result<Vec<Ready>, String> {
+    let subject = Subject::svid_default();
+    let ready = |ask: Ask| {
+        let key = PrivateKey::generate(key_type).map_err(|error| error.to_string())?;
+        let uri = Some(&ask.slot.entry.spiffe_id);
+        let template = CsrTemplate { subject: &subject, uri, dns_names: &[] };
+        let csr = create_csr_local(&key, &template).map_err(|error| error.to_string())?;
+        let public_key = vouchsafe_ca::signer::Signer::public_key_der(&key).to_vec();
+        let key = key.pkcs8().map_err(|error| error.to_string())?;
+        Ok(Ready { slot: ask.slot, key, public_key, csr })
+    };
+    asks.into_iter().map(ready).collect()
+}
+
+/// Checks that what the server issued is what was asked for.
+fn accept(ready: Ready, svid: &types::X509svid, now: i64, place: &str) -> Result<HeldSvid, String> {
+    let chain = svid.cert_chain.iter().map(|der| Arc::from(der.as_ref())).collect();
+    let svid = X509Svid::parse(chain).map_err(|error| error.to_string())?;
+    let leaf = Certificate::parse(&svid.chain[0]).map_err(|error| error.to_string())?;
+    let entry = &ready.slot.entry;
+    if svid.id != entry.spiffe_id {
+        return Err(format!("the certificate is for {} and not for {}", svid.id, entry.spiffe_id));
+    }
+    if leaf.public_key_der != ready.public_key {
+        return Err("the certificate is for another key".to_owned());
+    }
+    let key = format!("{place}\n{}", entry.id);
+    Ok(HeldSvid {
+        issued_for: (entry.revision_number, entry.created_at),
+        chain: Bytes::from(svid.concatenated()),
+        key: secret_bytes(ready.key),
+        lifetime: Lifetime::new(svid.not_before, svid.not_after, now, key.as_bytes()),
+        authority_key_id: (!leaf.authority_key_id.is_empty()).then(|| leaf.authority_key_id.into()),
+        spiffe_id: svid.id,
+    })
+}
+
+/// SVIDs asked for in one call: what a server signs for one agent in a second.
+const MAX_BATCH: usize = 500;
+
+/// Needs are looked at at least this often: the wall clock may jump.
+const TICK: Duration = Duration::from_secs(5);
+
+/// Needs that fall due one by one are asked for together.
+const MIN_PAUSE: Duration = Duration::from_millis(250);
+
+/// Shortest time between two SVIDs for one entry.
+const REISSUE_GAP: Duration = Duration::from_secs(5);
+
+/// An entry that was not asked for for so long has no failures in a row.
+const FORGET_FAILURES_AFTER: Duration = Duration::from_secs(60);

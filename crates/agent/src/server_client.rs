@@ -1,0 +1,388 @@
+//! Calls to the server.
+//!
+//! One connection carries everything. Its handshake presents the agent's SVID as it is at that moment, so a renewed
+//! SVID asks for a new connection ([`ServerClient::reconnect`]); calls that run on the old one end there. A call that
+//! gets no answer in [`RPC_DEADLINE`] fails, and the next one connects anew: the host may have moved.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use vouchsafe_identity::config::{Expect, ServerTrust, client_config};
+use vouchsafe_identity::own::SvidCell;
+use vouchsafe_identity::roots::RootsCell;
+use vouchsafe_proto::convert::bundle_from_proto;
+use vouchsafe_proto::spire::api::server::agent::v1 as agent_api;
+use vouchsafe_proto::spire::api::server::bundle::v1 as bundle_api;
+use vouchsafe_proto::spire::api::server::entry::v1 as entry_api;
+use vouchsafe_proto::spire::api::server::svid::v1 as svid_api;
+use vouchsafe_proto::spire::api::types;
+use vouchsafe_runtime::backoff::Backoff;
+use vouchsafe_runtime::clock::Clock;
+use vouchsafe_runtime::entropy::Entropy;
+use vouchsafe_transport::connect::tls_channel;
+use vouchsafe_types::bundle::Bundle;
+use vouchsafe_types::spiffe_id::SpiffeId;
+use vouchsafe_types::trust_domain::TrustDomain;
+
+use crate::entries::{EntryIndex, output_mask};
+use crate::sync::{Outcome, ProtocolError, Sync};
+
+/// Speaks with the server.
+pub struct ServerClient {
+    address: String,
+    trust_domain: TrustDomain,
+    clock: Clock,
+    own: SvidCell,
+    roots: RootsCell,
+    channel: Mutex<Option<Channel>>,
+    entropy: Mutex<Entropy>,
+}
+
+impl fmt::Debug for ServerClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerClient").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// Whom a connection is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Anonymous {
+    /// The server must prove that it is the trust domain's.
+    Verified,
+    /// Whoever answers is believed.
+    Insecure,
+}
+
+impl ServerClient {
+    /// For the server of `trust_domain` at `address` (`host:port`). Connects at the first call.
+    #[must_use]
+    pub fn new(
+        (address, trust_domain): (String, TrustDomain),
+        (own, roots): (SvidCell, RootsCell),
+        clock: Clock,
+        entropy: Entropy,
+    ) -> Self {
+        let (channel, entropy) = (Mutex::new(None), Mutex::new(entropy));
+        Self { address, trust_domain, clock, own, roots, channel, entropy }
+    }
+
+    /// A random place in a retry's step, on `[0, 1)`.
+    #[must_use]
+    pub fn jitter(&self) -> f64 {
+        self.entropy.lock().unwrap_or_else(PoisonError::into_inner).fraction()
+    }
+
+    /// The next call connects anew.
+    pub fn reconnect(&self) {
+        *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// A connection of its own, without the agent's SVID.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` when the address is not `host:port`.
+    pub fn anonymous(&self, who: Anonymous) -> Result<Channel, Status> {
+        let trust = match who {
+            Anonymous::Verified => self.verified(),
+            Anonymous::Insecure => ServerTrust::InsecureBootstrap(SpiffeId::server(&self.trust_domain)),
+        };
+        self.connect(trust, None)
+    }
+
+    fn verified(&self) -> ServerTrust {
+        ServerTrust::Verified(self.roots.clone(), Expect::Id(SpiffeId::server(&self.trust_domain)))
+    }
+
+    fn connect(&self, trust: ServerTrust, own: Option<&SvidCell>) -> Result<Channel, Status> {
+        let config = client_config(trust, own, self.clock.clone()).map_err(|error| Status::internal(error.to_string()))?;
+        tls_channel(&self.address, Arc::new(config)).map_err(|error| Status::invalid_argument(error.to_string()))
+    }
+
+    fn channel(&self) -> Result<Channel, Status> {
+        let mut held = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = held.as_ref() {
+            return Ok(channel.clone());
+        }
+        let channel = self.connect(self.verified(), Some(&self.own))?;
+        *held = Some(channel.clone());
+        Ok(channel)
+    }
+
+    async fn call<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        let outcome = timeout(RPC_DEADLINE, call).await.unwrap_or_else(|_| {
+            Err(Status::deadline_exceeded(format!("no answer from the server within {} s", RPC_DEADLINE.as_secs())))
+        });
+        if let Err(status) = &outcome
+            && matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Unknown)
+        {
+            self.reconnect();
+        }
+        outcome.map_err(with_causes)
+    }
+
+    /// Attests this node: sends `data` and the request for a certificate, and returns what the server issued.
+    ///
+    /// # Errors
+    ///
+    /// The server's status.
+    pub async fn attest(
+        &self,
+        channel: Channel,
+        data: types::AttestationData,
+        csr: Vec<u8>,
+    ) -> Result<agent_api::attest_agent_response::Result, Status> {
+        use agent_api::attest_agent_request::{Params, Step};
+        let params = agent_api::AgentX509svidParams { csr: csr.into() };
+        let step = Step::Params(Params { data: Some(data), params: Some(params) });
+        let request = stream::iter([agent_api::AttestAgentRequest { step: Some(step) }]).chain(stream::pending());
+        let call = async {
+            let mut client = agent_api::agent_client::AgentClient::new(channel);
+            let mut answers = client.attest_agent(request).await?.into_inner();
+            let answer = answers.message().await?.and_then(|answer| answer.step);
+            match answer {
+                Some(agent_api::attest_agent_response::Step::Result(result)) => Ok(result),
+                Some(agent_api::attest_agent_response::Step::Challenge(_)) => {
+                    Err(Status::internal("the server sent a challenge that a join token cannot answer"))
+                }
+                None => Err(Status::internal("attest response is missing SVID")),
+            }
+        };
+        self.call(call).await
+    }
+
+    /// The trust domain's bundle, over `channel`.
+    ///
+    /// # Errors
+    ///
+    /// The server's status; `Internal` for a bundle that cannot be used.
+    pub async fn bundle_over(&self, channel: Channel) -> Result<Bundle, Status> {
+        let call = async {
+            let mut client = bundle_client(channel);
+            client.get_bundle(bundle_api::GetBundleRequest { output_mask: None }).await
+        };
+        let bundle = read_bundle(self.call(call).await?.get_ref())?;
+        if bundle.trust_domain != self.trust_domain {
+            return Err(Status::internal(format!("the server sent the bundle of {}", bundle.trust_domain)));
+        }
+        if bundle.x509_authorities.is_empty() {
+            return Err(Status::internal("the server sent a bundle without X.509 authorities"));
+        }
+        Ok(bundle)
+    }
+
+    /// The trust domain's bundle.
+    ///
+    /// # Errors
+    ///
+    /// As [`ServerClient::bundle_over`].
+    pub async fn bundle(&self) -> Result<Bundle, Status> {
+        self.bundle_over(self.channel()?).await
+    }
+
+    /// The bundles of other trust domains: what the server has of them, each with its own outcome.
+    pub async fn federated_bundles(&self, names: Vec<TrustDomain>) -> Vec<(TrustDomain, Result<Bundle, Status>)> {
+        let fetch = |name: TrustDomain| async move {
+            let call = async {
+                let mut client = bundle_client(self.channel()?);
+                let request = bundle_api::GetFederatedBundleRequest {
+                    trust_domain: name.as_str().to_owned(),
+                    output_mask: None,
+                };
+                client.get_federated_bundle(request).await
+            };
+            let bundle = self.call(call).await.and_then(|response| read_bundle(response.get_ref()));
+            (name, bundle)
+        };
+        stream::iter(names).map(fetch).buffer_unordered(MAX_PARALLEL_BUNDLES).collect().await
+    }
+
+    /// A new SVID for the agent itself.
+    ///
+    /// # Errors
+    ///
+    /// The server's status.
+    pub async fn renew_agent(&self, csr: Vec<u8>) -> Result<types::X509svid, Status> {
+        let call = async {
+            let mut client = agent_api::agent_client::AgentClient::new(self.channel()?);
+            let params = Some(agent_api::AgentX509svidParams { csr: csr.into() });
+            client.renew_agent(agent_api::RenewAgentRequest { params }).await
+        };
+        let response = self.call(call).await?.into_inner();
+        response.svid.ok_or_else(|| Status::internal("renew response is missing SVID"))
+    }
+
+    /// Tells the server which version runs here.
+    ///
+    /// # Errors
+    ///
+    /// The server's status.
+    pub async fn post_status(&self, version: &str) -> Result<(), Status> {
+        let call = async {
+            let mut client = agent_api::agent_client::AgentClient::new(self.channel()?);
+            let request =
+                agent_api::PostStatusRequest { current_bundle_serial: 0, agent_version: version.to_owned() };
+            client.post_status(request).await
+        };
+        self.call(call).await.map(drop)
+    }
+
+    /// The entries of this agent, as a difference to `held`.
+    ///
+    /// # Errors
+    ///
+    /// The server's status; `Internal` when it does not keep to the protocol.
+    pub async fn sync_entries(&self, held: &EntryIndex) -> Result<Outcome, Status> {
+        self.call(async { stream_entries(self.channel()?, held).await }).await
+    }
+
+    /// X.509-SVIDs for (entry, request), in order.
+    ///
+    /// # Errors
+    ///
+    /// The server's status for the whole call.
+    pub async fn new_x509_svids(&self, asks: Vec<(String, Vec<u8>)>) -> Result<Vec<Result<types::X509svid, Status>>, Status> {
+        let count = asks.len();
+        let call = async {
+            let params = asks
+                .into_iter()
+                .map(|(entry_id, csr)| svid_api::NewX509svidParams { entry_id, csr: Bytes::from(csr) })
+                .collect();
+            let mut client = svid_api::svid_client::SvidClient::new(self.channel()?).max_decoding_message_size(MAX_MESSAGE);
+            client.batch_new_x509svid(svid_api::BatchNewX509svidRequest { params }).await
+        };
+        let results = self.call(call).await?.into_inner().results;
+        if results.len() != count {
+            return Err(Status::internal(format!("the server answered {} of {count} requests", results.len())));
+        }
+        Ok(results.into_iter().map(read_result).collect())
+    }
+
+    /// A JWT-SVID.
+    ///
+    /// # Errors
+    ///
+    /// The server's status.
+    pub async fn new_jwt_svid(&self, entry_id: &str, audience: &[String]) -> Result<types::Jwtsvid, Status> {
+        let call = async {
+            let mut client = svid_api::svid_client::SvidClient::new(self.channel()?);
+            let request =
+                svid_api::NewJwtsvidRequest { entry_id: entry_id.to_owned(), audience: audience.to_vec() };
+            client.new_jwtsvid(request).await
+        };
+        let response = self.call(call).await?.into_inner();
+        response.svid.ok_or_else(|| Status::internal("JWTSVID response missing SVID"))
+    }
+}
+
+fn bundle_client(channel: Channel) -> bundle_api::bundle_client::BundleClient<Channel> {
+    bundle_api::bundle_client::BundleClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
+}
+
+fn read_bundle(message: &types::Bundle) -> Result<Bundle, Status> {
+    bundle_from_proto(message).map_err(|error| Status::internal(format!("malformed bundle from the server: {error}")))
+}
+
+fn read_result(result: svid_api::batch_new_x509svid_response::Result) -> Result<types::X509svid, Status> {
+    let status = result.status.unwrap_or_default();
+    match Code::from(status.code) {
+        Code::Ok => result.svid.ok_or_else(|| Status::internal("missing SVID")),
+        code => Err(Status::new(code, status.message)),
+    }
+}
+
+/// tonic keeps the reason of a failed connection in the error's causes, and its text says only "transport error".
+fn with_causes(status: Status) -> Status {
+    let mut text = status.message().to_owned();
+    let mut cause = std::error::Error::source(&status);
+    if cause.is_none() {
+        return status;
+    }
+    while let Some(error) = cause {
+        let reason = error.to_string();
+        if !text.contains(&reason) {
+            text = format!("{text}: {reason}");
+        }
+        cause = error.source();
+    }
+    Status::new(status.code(), text)
+}
+
+async fn stream_entries(channel: Channel, held: &EntryIndex) -> Result<Outcome, Status> {
+    let mut client = entry_api::entry_client::EntryClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+    let (send, requests) = mpsc::channel(1);
+    let gone = |_| Status::unavailable("the server ended the synchronization");
+    let first = entry_api::SyncAuthorizedEntriesRequest { output_mask: Some(output_mask()), ids: Vec::new() };
+    send.send(first).await.map_err(gone)?;
+    let mut answers = client.sync_authorized_entries(ReceiverStream::new(requests)).await?.into_inner();
+    let mut next = async || answers.message().await?.ok_or_else(|| Status::unavailable("the server ended the synchronization"));
+    let mut sync = Sync::new(held);
+    let mut page = next().await?;
+    // Without revisions the first message is the complete list.
+    if page.entry_revisions.is_empty() {
+        loop {
+            sync.entries(&page.entries);
+            if !page.more {
+                return Ok(sync.finish());
+            }
+            page = next().await?;
+        }
+    }
+    let page_size = page.entry_revisions.len();
+    loop {
+        if !page.entries.is_empty() {
+            return Err(Status::internal(ProtocolError::UnexpectedEntries.to_string()));
+        }
+        sync.revisions(&page.entry_revisions);
+        if !page.more {
+            break;
+        }
+        page = next().await?;
+    }
+    for ids in sync.requests(page_size) {
+        let request = entry_api::SyncAuthorizedEntriesRequest { output_mask: None, ids };
+        send.send(request).await.map_err(gone)?;
+        loop {
+            let page = next().await?;
+            if !page.entry_revisions.is_empty() {
+                return Err(Status::internal(ProtocolError::UnexpectedRevisions.to_string()));
+            }
+            sync.entries(&page.entries);
+            if !page.more {
+                break;
+            }
+        }
+    }
+    Ok(sync.finish())
+}
+
+/// How long the agent waits between attempts: short at first, never long, never in step with other agents.
+#[must_use]
+pub fn retry_backoff() -> Backoff {
+    #[expect(clippy::expect_used, reason = "the two constants are a range")]
+    Backoff::new(RETRY_MIN, RETRY_MAX).expect("a range")
+}
+
+/// How long one call may take.
+pub const RPC_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Step of the first retry.
+pub const RETRY_MIN: Duration = Duration::from_secs(1);
+
+/// Longest time between attempts.
+pub const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Largest message that is accepted from the server; a page of entries is the largest there is.
+const MAX_MESSAGE: usize = 64 * 1024 * 1024;
+
+/// Federated bundles that are fetched at one time.
+const MAX_PARALLEL_BUNDLES: usize = 10;

@@ -1,0 +1,17 @@
+//! Counters, gauges and summaries, rendered as Prometheus text.
+//!
+//! Names and labels follow what SPIRE's dashboards read, which client libraries do not allow: counters without
+//! `_total`, `# HELP` that repeats the name, and summaries over a short window.
+//!
+//! * [`Registry`] holds everything under one prefix; clones share
+//! * [`Counter`], [`Gauge`], [`Summary`] are cheap handles; [`Call`] counts and times calls by outcome
+//! * [`sanitize`] makes a label value from text that a caller controls
+
+mod process;
+mod registry;
+mod render;
+mod summary;
+
+pub use registry::{Call, Counter, Gauge, MAX_SERIES_PER_NAME, Registry};
+pub use render::sanitize;
+pub use summary::Summary;

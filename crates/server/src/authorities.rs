@@ -1,0 +1,236 @@
+//! The life of the signing keys: made, published, activated, retired, in step with the bundle and the store.
+//!
+//! Every [`TICK`] the slot machine of `vouchsafe-ca` says what is due; here is what it does to the world. A store that
+//! is away delays a new authority and nothing else: what is active goes on signing from memory.
+//!
+//! When an authority has to sign at once although nobody can know it yet (the first one after the clock jumped past the
+//! life of all others), the one before it certifies it: who still has the old bundle reaches the new authority
+//! through that certificate, and through it the new bundle.
+
+mod effects;
+mod own_svid;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use vouchsafe_ca::authority::rotation::{self, RotateError};
+use vouchsafe_ca::authority::{Recipe, Slots};
+use vouchsafe_ca::journal::{self, Journal};
+use vouchsafe_ca::jwt::JwtKey;
+use vouchsafe_ca::key_manager::{KeyManager, KeyManagerError};
+use vouchsafe_ca::x509::{Subject, X509Ca};
+use vouchsafe_identity::own::SvidCell;
+use vouchsafe_identity::roots::{RootsCell, TrustRoots};
+use vouchsafe_runtime::clock::Clock;
+use vouchsafe_runtime::metrics::Registry;
+use vouchsafe_runtime::readiness::Token;
+use vouchsafe_store::{Error as StoreError, Rejected, Store};
+use vouchsafe_types::bundle::Bundle;
+use vouchsafe_types::trust_domain::TrustDomain;
+
+use crate::issuer::Issuer;
+use crate::model::ReadModel;
+use effects::{JwtEffects, X509Effects};
+use own_svid::OwnSvidRotation;
+
+/// How often the slot machine is asked what is due.
+pub(crate) const TICK: Duration = Duration::from_secs(10);
+/// How often expired authorities are looked for in the bundle.
+pub(crate) const PRUNE_EVERY: Duration = Duration::from_secs(6 * 3600);
+/// How long an authority stays in the bundle after it expired. SPIRE keeps it for a day; four days also cover a clock
+/// that jumps by three, so that who was vouched for before can still be recognized after (see
+/// [`crate::authorize::RENEWAL_GRACE`]).
+pub(crate) const KEEP_EXPIRED: Duration = Duration::from_secs(96 * 3600);
+
+/// How authorities are made.
+pub(crate) struct Plan {
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) x509: Recipe,
+    pub(crate) jwt: Recipe,
+    pub(crate) subject: Subject,
+}
+
+/// Everything that the authorities act on.
+pub(crate) struct Shared {
+    pub(crate) plan: Plan,
+    pub(crate) clock: Clock,
+    pub(crate) keys: Arc<dyn KeyManager>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) model: Arc<ReadModel>,
+    pub(crate) issuer: Arc<Issuer>,
+    pub(crate) metrics: Registry,
+}
+
+/// The slots of both kinds, and the server's own SVID, which they sign.
+pub(crate) struct Authorities {
+    shared: Arc<Shared>,
+    journal: Arc<OwnJournal>,
+    x509: Slots<X509Ca>,
+    jwt: Slots<JwtKey>,
+    own: OwnSvidRotation,
+    roots: RootsCell,
+}
+
+/// This server's journal among those of all servers.
+struct OwnJournal {
+    key: String,
+    journal: Mutex<Journal>,
+}
+
+/// The authorities cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthorityError {
+    /// The key manager cannot be asked which keys it has.
+    #[error("cannot list the keys of the key manager")]
+    Keys(#[source] KeyManagerError),
+    /// The journals cannot be read.
+    #[error("cannot read the journals of the authorities")]
+    Journals(#[source] StoreError),
+    /// There is nothing to sign with, and none could be made.
+    #[error("cannot make the first signing authority")]
+    First(#[source] RotateError),
+    /// The server has no certificate of its own.
+    #[error("cannot issue the server's own SVID: {0}")]
+    OwnSvid(String),
+}
+
+impl Authorities {
+    /// Takes up the authorities of an earlier run, makes what is missing, and issues the server's own SVID into `cell`.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthorityError`]: without an authority a server cannot start.
+    pub(crate) async fn load(
+        shared: Shared,
+        cell: SvidCell,
+        roots: RootsCell,
+    ) -> Result<Self, AuthorityError> {
+        let shared = Arc::new(shared);
+        let journal = OwnJournal::find(&*shared.store, &*shared.keys).await?;
+        let (x509, jwt) = {
+            let Shared { plan, keys, clock, model, .. } = &*shared;
+            let (journal, now) = (journal.journal.lock().await, clock.now());
+            let bundle = model.load().bundles.get(&plan.trust_domain).cloned();
+            let (keys, bundle) = (&**keys, bundle.as_deref());
+            (
+                journal::load_x509(&journal, keys, &plan.trust_domain, bundle, now).await,
+                journal::load_jwt(&journal, keys, &plan.trust_domain, bundle, now).await,
+            )
+        };
+        let mut it = Self {
+            x509: x509.map_err(AuthorityError::Keys)?,
+            jwt: jwt.map_err(AuthorityError::Keys)?,
+            own: OwnSvidRotation::new(shared.clone(), cell),
+            journal: Arc::new(journal),
+            shared,
+            roots,
+        };
+        rotation::resume(&it.x509, &it.x509_effects());
+        rotation::resume(&it.jwt, &it.jwt_effects());
+        it.rotate().await.map_err(AuthorityError::First)?;
+        it.refresh_roots();
+        it.own.rotate_if_due().await.map_err(|cause| AuthorityError::OwnSvid(cause.to_string()))?;
+        Ok(it)
+    }
+
+    /// Keeps the authorities, the server's own SVID and the trusted roots current until `cancel`.
+    pub(crate) async fn run(mut self, readiness: Token, cancel: CancellationToken) {
+        let mut changed = self.shared.model.watch();
+        let mut prune_at = tokio::time::Instant::now() + PRUNE_EVERY;
+        readiness.mark();
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep(TICK) => {}
+                moved = changed.changed() => {
+                    if moved.is_err() {
+                        return;
+                    }
+                    self.refresh_roots();
+                    continue;
+                }
+            }
+            match self.rotate().await {
+                Ok(()) => readiness.mark(),
+                Err(cause) => {
+                    error!(error = chain(&cause), "Cannot rotate signing authorities; trying again");
+                    readiness.degrade(&format!("cannot rotate signing authorities: {}", chain(&cause)));
+                }
+            }
+            if let Err(cause) = self.own.rotate_if_due().await {
+                warn!(error = %cause, "Cannot renew the server's own SVID; trying again");
+            }
+            if tokio::time::Instant::now() >= prune_at {
+                prune_at = tokio::time::Instant::now() + PRUNE_EVERY;
+                self.prune_bundle().await;
+            }
+        }
+    }
+
+    async fn rotate(&mut self) -> Result<(), RotateError> {
+        let now = self.shared.clock.now();
+        let effects = self.x509_effects();
+        rotation::rotate(&mut self.x509, now, &effects).await?;
+        if let Some(bridge) = effects.bridge().await {
+            self.own.cross(bridge);
+        }
+        let effects = self.jwt_effects();
+        rotation::rotate(&mut self.jwt, now, &effects).await?;
+        Ok(())
+    }
+
+    /// Clients are verified with whatever the bundles in the model say.
+    fn refresh_roots(&self) {
+        let snapshot = self.shared.model.load();
+        self.roots.set(TrustRoots::of(snapshot.bundles.iter().map(|(_, bundle)| &**bundle)));
+    }
+
+    async fn prune_bundle(&self) {
+        let call = self.shared.metrics.call("ca_manager_bundle_prune");
+        let began = tokio::time::Instant::now();
+        let keep = i64::try_from(KEEP_EXPIRED.as_secs()).unwrap_or(i64::MAX);
+        let threshold = self.shared.clock.unix_now().saturating_sub(keep);
+        let change = move |bundle: &mut Bundle| {
+            bundle.prune(threshold).map(drop).map_err(|cause| Rejected::new(cause.to_string()))
+        };
+        let pruned = self.shared.store.update_bundle(&self.shared.plan.trust_domain, Box::new(change)).await;
+        call.observe(&[], if pruned.is_ok() { "OK" } else { "Unknown" }, began.elapsed());
+        match pruned {
+            Ok(update) if update.changed => {
+                self.shared.metrics.counter("ca_manager_bundle_pruned", &[]).inc();
+                info!("Removed expired authorities from the bundle");
+            }
+            Ok(_) => {}
+            Err(cause) => warn!(error = %cause, "Cannot remove expired authorities from the bundle"),
+        }
+    }
+
+    fn x509_effects(&self) -> X509Effects {
+        X509Effects::new(self.shared.clone(), self.journal.clone(), self.x509.active().cloned())
+    }
+
+    fn jwt_effects(&self) -> JwtEffects {
+        JwtEffects::new(self.shared.clone(), self.journal.clone())
+    }
+}
+
+impl OwnJournal {
+    async fn find(store: &dyn Store, keys: &dyn KeyManager) -> Result<Self, AuthorityError> {
+        let own = journal::own_authority_ids(keys).await.map_err(AuthorityError::Keys)?;
+        let stored = store.load_journals().await.map_err(AuthorityError::Journals)?;
+        let read = stored.iter().filter_map(|record| {
+            journal::find([record.data.as_slice()], &own).map(|journal| (record.key.clone(), journal))
+        });
+        let found = read.max_by_key(|(_, journal)| journal.newest());
+        let (key, journal) = found.unwrap_or_else(|| (uuid::Uuid::new_v4().to_string(), Journal::new()));
+        Ok(Self { key, journal: Mutex::new(journal) })
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    crate::status::Chain(error).to_string()
+}

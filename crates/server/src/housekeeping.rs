@@ -1,0 +1,55 @@
+//! What falls due by itself: entries and join tokens that expired, old events of the change feed.
+//!
+//! Entries that expired authorize nothing from that moment on; removing them is tidying up and may fail.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use vouchsafe_runtime::clock::Clock;
+use vouchsafe_runtime::metrics::Registry;
+use vouchsafe_store::{Error as StoreError, Store};
+
+/// How often it looks, as in SPIRE.
+pub(crate) const EVERY: Duration = Duration::from_secs(300);
+/// How long events of the change feed are kept, as in SPIRE.
+pub(crate) const KEEP_CHANGES: Duration = Duration::from_secs(12 * 3600);
+
+/// Removes what expired, until cancelled.
+pub(crate) struct Housekeeping {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Registry,
+}
+
+impl Housekeeping {
+    pub(crate) async fn run(self, cancel: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep(EVERY) => {}
+            }
+            let began = Instant::now();
+            let outcome = self.tidy_up().await;
+            let status = if outcome.is_ok() { "OK" } else { "Unknown" };
+            self.metrics.call("registration_entry_manager_prune").observe(&[], status, began.elapsed());
+            if let Err(cause) = outcome {
+                warn!(error = %cause, "Cannot remove what expired; trying again later");
+            }
+        }
+    }
+
+    async fn tidy_up(&self) -> Result<(), StoreError> {
+        let now = self.clock.unix_now();
+        let entries = self.store.prune_entries(now).await?;
+        if !entries.is_empty() {
+            info!(count = entries.len(), "Removed expired entries");
+        }
+        self.store.prune_join_tokens(now).await?;
+        let keep = i64::try_from(KEEP_CHANGES.as_secs()).unwrap_or(i64::MAX);
+        self.store.prune_changes(now.saturating_sub(keep)).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,298 @@
+//! Starts the server: reads the model, takes up the authorities, binds, serves.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tower::ServiceBuilder;
+use tower_layer::Layer;
+use tracing::info;
+use vouchsafe_ca::authority::Recipe;
+use vouchsafe_ca::key_manager::KeyManager;
+use vouchsafe_identity::config::{ClientAuth, ConfigError, Expect, server_config};
+use vouchsafe_identity::own::SvidCell;
+use vouchsafe_identity::roots::RootsCell;
+use vouchsafe_lastgood::{SealKey, SealedFile};
+use vouchsafe_proto::spire::api::server::agent::v1::agent_server::AgentServer;
+use vouchsafe_proto::spire::api::server::bundle::v1::bundle_server::BundleServer;
+use vouchsafe_proto::spire::api::server::entry::v1::entry_server::EntryServer;
+use vouchsafe_proto::spire::api::server::svid::v1::svid_server::SvidServer;
+use vouchsafe_runtime::clock::Clock;
+use vouchsafe_runtime::entropy::Entropy;
+use vouchsafe_runtime::metrics::{Registry as Metrics, sanitize};
+use vouchsafe_runtime::readiness::Readiness;
+use vouchsafe_runtime::supervisor::Supervisor;
+use vouchsafe_store::{Error as StoreError, Store};
+use vouchsafe_transport::grpc::{self, Options};
+use vouchsafe_transport::rpc_metrics::RpcMetrics;
+use vouchsafe_transport::tls::{self, TlsListener};
+use vouchsafe_transport::unix::{self, UnixListener};
+use vouchsafe_types::bundle::Bundle;
+use vouchsafe_types::trust_domain::TrustDomain;
+
+use crate::agents::Agents;
+use crate::authorities::{Authorities, AuthorityError, Plan, Shared};
+use crate::authorize::{RENEWAL_GRACE, methods};
+use crate::config::Config;
+use crate::feed::Feed;
+use crate::guard::Guard;
+use crate::health;
+use crate::housekeeping::Housekeeping;
+use crate::issuer::Issuer;
+use crate::journal::JournalError;
+use crate::model::ReadModel;
+use crate::services::agent::AgentService;
+use crate::services::attest::JoinTokens;
+use crate::services::bundle::BundleService;
+use crate::services::entry::EntryService;
+use crate::services::svid::SvidService;
+
+/// What the server is built on.
+pub struct Deps {
+    /// Time.
+    pub clock: Clock,
+    /// Randomness for delays.
+    pub entropy: Entropy,
+    /// Where it counts, under the prefix `spire_server`.
+    pub metrics: Metrics,
+    /// Where it says whether it can do its job.
+    pub readiness: Readiness,
+    /// Where everything is kept.
+    pub store: Arc<dyn Store>,
+    /// Where signing keys are kept.
+    pub keys: Arc<dyn KeyManager>,
+}
+
+/// Starts servers.
+#[derive(Debug)]
+pub struct Server;
+
+/// A started server.
+pub struct Running {
+    /// Where agents connect.
+    pub tcp_address: SocketAddr,
+    /// Where administrators connect.
+    pub admin_socket: PathBuf,
+    trust_domain: TrustDomain,
+    model: Arc<ReadModel>,
+}
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The store cannot be read.
+    #[error("cannot read the datastore")]
+    Store(#[source] StoreError),
+    /// There are no signing authorities.
+    #[error("cannot set up the signing authorities")]
+    Authorities(#[source] AuthorityError),
+    /// The journal of renewals is not this server's.
+    #[error("cannot take up agent renewals of an earlier run")]
+    Journal(#[source] JournalError),
+    /// The admin socket cannot be bound.
+    #[error("cannot listen on the admin socket")]
+    AdminSocket(#[source] unix::Error),
+    /// The TCP address cannot be bound.
+    #[error("cannot listen for agents")]
+    Tcp(#[source] tls::BindError),
+    /// The TCP address is gone as soon as it was bound.
+    #[error("cannot tell the address that agents connect to")]
+    Address(#[source] std::io::Error),
+    /// A mistake in this program.
+    #[error("cannot configure TLS")]
+    Tls(#[source] ConfigError),
+}
+
+impl Server {
+    /// Starts the server; its tasks belong to `tasks`.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] says which step failed. Nothing is left running.
+    pub async fn start(config: Config, deps: Deps, tasks: &mut Supervisor) -> Result<Running, StartError> {
+        let model = Arc::new(ReadModel::read(&*deps.store).await.map_err(StartError::Store)?);
+        let agents = Arc::new(open_agents(&config, &deps, &model)?);
+        let issuer = Arc::new(Issuer::new(config.policy.clone(), deps.clock.clone(), &deps.metrics));
+        start_feed(&deps, &model, tasks);
+        let (own, roots) = (SvidCell::empty(), RootsCell::default());
+        let shared = authority_shared(&config, &deps, &model, &issuer);
+        let authorities = Authorities::load(shared, own.clone(), roots.clone()).await;
+        let authorities = authorities.map_err(StartError::Authorities)?;
+
+        let auth = ClientAuth::Lenient(roots, Expect::MemberOf(config.trust_domain.clone()), RENEWAL_GRACE);
+        let tls = server_config(&own, auth, deps.clock.clone()).map_err(StartError::Tls)?;
+        let tcp = TlsListener::bind(config.tcp_address, Arc::new(tls), tls::Limits::default()).await;
+        let tcp = tcp.map_err(StartError::Tcp)?;
+        let tcp_address = tcp.local_addr().map_err(StartError::Address)?;
+        let admin = UnixListener::bind(&config.admin_socket, ADMIN_MODE, ADMIN_DIR_MODE);
+        let admin = admin.map_err(StartError::AdminSocket)?;
+
+        let (health, health_routes) = health::service(&deps.readiness);
+        let routes = routes(&config, &deps, &model, &agents, &issuer, health_routes);
+        let readiness = deps.readiness.token("server.ca");
+        tasks.start("authorities", |cancel| infallible(authorities.run(readiness, cancel)));
+        tasks.start("health", |cancel| infallible(health.run(cancel)));
+        let (store, entropy) = (deps.store.clone(), deps.entropy.fork("agent write-back"));
+        tasks.start("agent write-back", |cancel| {
+            infallible(async move { agents.write_back(store, entropy, cancel).await })
+        });
+        let housekeeping = Housekeeping {
+            store: deps.store.clone(),
+            clock: deps.clock.clone(),
+            metrics: deps.metrics.clone(),
+        };
+        tasks.start("housekeeping", |cancel| infallible(housekeeping.run(cancel)));
+        let age = Options { max_connection_age: Some(MAX_CONNECTION_AGE), ..Options::default() };
+        let entropy = deps.entropy.fork("tcp");
+        let tcp_routes = routes.clone();
+        info!(address = %tcp_address, network = "tcp", "Starting Server APIs");
+        tasks.start("agent API", |cancel| serve(tcp, tcp_routes, cancel, age, entropy));
+        let entropy = deps.entropy.fork("admin");
+        info!(address = %config.admin_socket.display(), network = "unix", "Starting Server APIs");
+        tasks.start("admin API", |cancel| serve(admin, routes, cancel, Options::unix(), entropy));
+        started(&config, &deps.metrics);
+        let (trust_domain, admin_socket) = (config.trust_domain, config.admin_socket);
+        Ok(Running { tcp_address, admin_socket, trust_domain, model })
+    }
+}
+
+impl Running {
+    /// The trust bundle as it is now.
+    #[must_use]
+    pub fn bundle(&self) -> Bundle {
+        let held = self.model.load().bundles.get(&self.trust_domain).cloned();
+        held.map_or_else(|| Bundle::new(self.trust_domain.clone()), |bundle| Bundle::clone(&bundle))
+    }
+
+    /// How many entries and agents there are.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        let snapshot = self.model.load();
+        (snapshot.entries.len(), snapshot.agents.len())
+    }
+}
+
+fn open_agents(config: &Config, deps: &Deps, model: &Arc<ReadModel>) -> Result<Agents, StartError> {
+    let key = deps.keys.seal_key(JOURNAL);
+    let file = key.map(|key| {
+        let path = config.data_dir.join("agent-renewals.sealed");
+        SealedFile::open(path, SealKey::new(*key), MAX_JOURNAL, JOURNAL)
+    });
+    Agents::new(model.clone(), deps.clock.clone(), file).map_err(StartError::Journal)
+}
+
+fn authority_shared(config: &Config, deps: &Deps, model: &Arc<ReadModel>, issuer: &Arc<Issuer>) -> Shared {
+    let recipe =
+        |key_type| Recipe { trust_domain: config.trust_domain.clone(), key_type, ttl: config.ca_ttl };
+    Shared {
+        plan: Plan {
+            trust_domain: config.trust_domain.clone(),
+            x509: recipe(config.ca_key_type),
+            jwt: recipe(config.jwt_key_type),
+            subject: config.ca_subject.clone(),
+        },
+        clock: deps.clock.clone(),
+        keys: deps.keys.clone(),
+        store: deps.store.clone(),
+        model: model.clone(),
+        issuer: issuer.clone(),
+        metrics: deps.metrics.clone(),
+    }
+}
+
+fn start_feed(deps: &Deps, model: &Arc<ReadModel>, tasks: &mut Supervisor) {
+    let feed = Feed {
+        store: deps.store.clone(),
+        model: model.clone(),
+        readiness: deps.readiness.token("catalog.datastore"),
+        entropy: deps.entropy.fork("feed"),
+    };
+    tasks.start("change feed", |cancel| infallible(feed.run(cancel)));
+}
+
+type Api = crate::guard::Guarded<Routes>;
+
+fn routes(
+    config: &Config,
+    deps: &Deps,
+    model: &Arc<ReadModel>,
+    agents: &Arc<Agents>,
+    issuer: &Arc<Issuer>,
+    health: Routes,
+) -> vouchsafe_transport::rpc_metrics::Counting<Api> {
+    let (trust_domain, clock) = (&config.trust_domain, &deps.clock);
+    let join_tokens = JoinTokens {
+        trust_domain: trust_domain.clone(),
+        clock: clock.clone(),
+        model: model.clone(),
+        store: deps.store.clone(),
+    };
+    let agent = AgentService {
+        join_tokens,
+        agents: agents.clone(),
+        issuer: issuer.clone(),
+        store: deps.store.clone(),
+    };
+    let entry = EntryService {
+        trust_domain: trust_domain.clone(),
+        clock: clock.clone(),
+        model: model.clone(),
+        agents: agents.clone(),
+        store: deps.store.clone(),
+    };
+    let svid = SvidService {
+        trust_domain: trust_domain.clone(),
+        clock: clock.clone(),
+        model: model.clone(),
+        agents: agents.clone(),
+        issuer: issuer.clone(),
+    };
+    let bundle =
+        BundleService { trust_domain: trust_domain.clone(), model: model.clone(), store: deps.store.clone() };
+    let routes = health
+        .add_service(AgentServer::new(agent))
+        .add_service(EntryServer::new(entry).max_encoding_message_size(usize::MAX))
+        .add_service(SvidServer::new(svid))
+        .add_service(BundleServer::new(bundle))
+        .prepare();
+    let guarded = Guard { agents: agents.clone(), clock: clock.clone() }.layer(routes);
+    let counted = RpcMetrics::new(deps.metrics.clone());
+    counted.announce(methods());
+    ServiceBuilder::new().layer(counted).service(guarded)
+}
+
+async fn serve<L: vouchsafe_transport::listener::Listener>(
+    listener: L,
+    routes: vouchsafe_transport::rpc_metrics::Counting<Api>,
+    cancel: CancellationToken,
+    options: Options,
+    entropy: Entropy,
+) -> Result<(), std::convert::Infallible> {
+    let drained = grpc::serve(listener, routes, cancel, options, entropy).await;
+    info!(open = drained.open, cut = drained.cut, "Server APIs have stopped");
+    Ok(())
+}
+
+async fn infallible(task: impl Future<Output = ()>) -> Result<(), std::convert::Infallible> {
+    task.await;
+    Ok(())
+}
+
+fn started(config: &Config, metrics: &Metrics) {
+    let trust_domain = sanitize(config.trust_domain.as_str());
+    let version = sanitize(config.version);
+    metrics.gauge("started", &[("version", &version), ("trust_domain_id", &trust_domain)]).set(1.0);
+}
+
+/// Connections live this long, so that agents spread over servers that are added.
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(180);
+/// The group may administer.
+const ADMIN_MODE: u32 = 0o770;
+const ADMIN_DIR_MODE: u32 = 0o750;
+const JOURNAL: &str = "agent-renewals";
+/// About a hundred thousand renewals.
+const MAX_JOURNAL: u64 = 32 << 20;

@@ -1,0 +1,338 @@
+//! `spire.api.server.agent.v1.Agent`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt};
+use tonic::{Code, Request, Response, Status, Streaming};
+use tracing::{error, info};
+use uuid::Uuid;
+use vouchsafe_ca::x509::csr::{VerifyProofOfPossession, parse_csr};
+use vouchsafe_ca::x509::svid::Issued;
+use vouchsafe_proto::convert::{agent_to_proto, spiffe_id_from_proto};
+use vouchsafe_proto::denial::{Reason, denied};
+use vouchsafe_proto::spire::api::server::agent::v1::agent_server::Agent as AgentApi;
+use vouchsafe_proto::spire::api::server::agent::v1::{
+    AttestAgentRequest, AttestAgentResponse, BanAgentRequest, CountAgentsRequest, CountAgentsResponse,
+    CreateJoinTokenRequest, DeleteAgentRequest, GetAgentRequest, ListAgentsRequest, ListAgentsResponse,
+    PostStatusRequest, PostStatusResponse, RenewAgentRequest, RenewAgentResponse, attest_agent_request,
+    attest_agent_response, count_agents_request, list_agents_request,
+};
+use vouchsafe_proto::spire::api::types;
+use vouchsafe_store::{Error as StoreError, Store};
+use vouchsafe_types::agent::Agent;
+use vouchsafe_types::entry::{Entry, EntryId, check_workload};
+use vouchsafe_types::join_token::JoinToken;
+use vouchsafe_types::selector::{Selector, SelectorSet};
+use vouchsafe_types::spiffe_id::SpiffeId;
+
+use super::attest::{self, Attested, JoinTokens};
+use super::svid::{sign_failed, x509_to_proto};
+use super::{calling_agent, calling_agent_id};
+use crate::agents::Agents;
+use crate::authorize::Registry;
+use crate::filter::{AgentFilter, selector_set};
+use crate::ids::check_agent;
+use crate::issuer::Issuer;
+use crate::page::Page;
+use crate::status::{failed, invalid, store_failed};
+use crate::when;
+
+/// Longest version that an agent may report, in bytes.
+pub(crate) const MAX_VERSION: usize = 255;
+
+/// Agents: attestation, renewal, and what an operator does with them.
+pub(crate) struct AgentService {
+    pub(crate) join_tokens: JoinTokens,
+    pub(crate) agents: Arc<Agents>,
+    pub(crate) issuer: Arc<Issuer>,
+    pub(crate) store: Arc<dyn Store>,
+}
+
+impl AgentService {
+    async fn attest(&self, request: &AttestAgentRequest) -> Result<attest_agent_response::Result, Status> {
+        let params = match &request.step {
+            Some(attest_agent_request::Step::Params(params)) => Some(params),
+            _ => None,
+        };
+        let evidence = attest::evidence(params)?;
+        // Before the token is used up: a request that cannot succeed must not cost it.
+        let csr = parse_csr(evidence.csr, VerifyProofOfPossession::No)
+            .map_err(|e| invalid("failed to parse CSR", e))?;
+        let attested = match evidence.kind {
+            "join_token" => self.join_tokens.attest(evidence.payload).await?,
+            kind => {
+                let why = format!("could not find node attestor type {kind:?}");
+                return Err(failed(Code::FailedPrecondition, "error getting node attestor", why));
+            }
+        };
+        if self.agents.agent(&attested.id).is_some_and(|agent| agent.is_banned()) {
+            return Err(banned());
+        }
+        let issued = self.issuer.agent_x509(&attested.id, &csr.public_key_der).await;
+        let issued = issued.map_err(|e| sign_failed("failed to sign X509 SVID", &e))?;
+        self.admit(evidence.kind, &attested, &issued).await?;
+        info!(agent_id = %attested.id, node_attestor_type = evidence.kind, "Agent attestation request completed");
+        Ok(attest_agent_response::Result {
+            svid: Some(x509_to_proto(&attested.id, issued)),
+            reattestable: attested.can_reattest,
+        })
+    }
+
+    /// Writes down an attested agent, before it is answered.
+    async fn admit(&self, kind: &str, attested: &Attested, issued: &Issued) -> Result<(), Status> {
+        let agent = Agent {
+            id: attested.id.clone(),
+            attestation_type: kind.to_owned(),
+            serial_number: issued.serial.clone(),
+            expires_at: issued.not_after,
+            new_serial_number: String::new(),
+            new_expires_at: 0,
+            can_reattest: attested.can_reattest,
+            selectors: attested.selectors.clone(),
+            agent_version: String::new(),
+        };
+        let position = match self.store.put_agent(agent).await {
+            Ok(position) => position,
+            Err(StoreError::Rejected(_)) => return Err(banned()),
+            Err(cause) => return Err(store_failed("failed to create attested agent", &cause)),
+        };
+        self.agents.forget(&attested.id);
+        self.join_tokens.model.settled(position).await;
+        Ok(())
+    }
+
+    fn agent_id(&self, id: Option<&types::Spiffeid>) -> Result<SpiffeId, Status> {
+        let id = spiffe_id_from_proto(id).map_err(|e| invalid("invalid agent ID", e))?;
+        check_agent(&id, &self.join_tokens.trust_domain).map_err(|e| invalid("invalid agent ID", e))?;
+        Ok(id)
+    }
+
+    /// The agents after `after` that `filter` lets through, with what is not in the database yet.
+    fn matching<'a>(
+        &'a self,
+        ids: impl Iterator<Item = SpiffeId> + 'a,
+        filter: &'a AgentFilter,
+    ) -> impl Iterator<Item = Agent> + 'a {
+        ids.filter_map(|id| self.agents.agent(&id)).filter(|agent| filter.matches(agent))
+    }
+}
+
+fn banned() -> Status {
+    denied(Reason::AgentBanned, "failed to attest: agent is banned")
+}
+
+#[tonic::async_trait]
+impl AgentApi for AgentService {
+    async fn count_agents(
+        &self,
+        request: Request<CountAgentsRequest>,
+    ) -> Result<Response<CountAgentsResponse>, Status> {
+        let filter = agent_filter(request.into_inner().filter.map(same_filter))?;
+        let snapshot = self.join_tokens.model.load();
+        let count = self.matching(snapshot.agents.keys().cloned(), &filter).count();
+        Ok(Response::new(CountAgentsResponse { count: i32::try_from(count).unwrap_or(i32::MAX) }))
+    }
+
+    async fn list_agents(
+        &self,
+        request: Request<ListAgentsRequest>,
+    ) -> Result<Response<ListAgentsResponse>, Status> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let request = request.into_inner();
+        let filter = agent_filter(request.filter)?;
+        let page = Page::new(request.page_size, &request.page_token);
+        let after =
+            page.after.map(SpiffeId::parse).transpose().map_err(|e| invalid("malformed page token", e))?;
+        let snapshot = self.join_tokens.model.load();
+        let range = snapshot.agents.range((after.map_or(Unbounded, Excluded), Unbounded));
+        let found = self.matching(range.map(|(id, _)| id.clone()), &filter);
+        let (agents, next_page_token) = page.cut(found, |agent| agent.id.to_string());
+        let agents = agents.map(|agent| agent_to_proto(&agent, request.output_mask.as_ref())).collect();
+        Ok(Response::new(ListAgentsResponse { agents, next_page_token }))
+    }
+
+    async fn get_agent(&self, request: Request<GetAgentRequest>) -> Result<Response<types::Agent>, Status> {
+        let request = request.into_inner();
+        let id = self.agent_id(request.id.as_ref())?;
+        let agent = self.agents.agent(&id).ok_or_else(|| Status::not_found("agent not found"))?;
+        Ok(Response::new(agent_to_proto(&agent, request.output_mask.as_ref())))
+    }
+
+    async fn delete_agent(&self, request: Request<DeleteAgentRequest>) -> Result<Response<()>, Status> {
+        let id = self.agent_id(request.into_inner().id.as_ref())?;
+        match self.store.delete_agent(&id).await {
+            Ok((_, position)) => {
+                self.agents.forget(&id);
+                self.join_tokens.model.settled(position).await;
+                info!(spiffe_id = %id, "Agent deleted");
+                Ok(Response::new(()))
+            }
+            Err(StoreError::NotFound { .. }) => Err(Status::not_found("agent not found")),
+            Err(cause) => Err(store_failed("failed to remove agent", &cause)),
+        }
+    }
+
+    async fn ban_agent(&self, request: Request<BanAgentRequest>) -> Result<Response<()>, Status> {
+        let id = self.agent_id(request.into_inner().id.as_ref())?;
+        // A banned agent is one without serial numbers.
+        let ban = |agent: &mut Agent| {
+            agent.serial_number.clear();
+            agent.new_serial_number.clear();
+            Ok(())
+        };
+        match self.store.update_agent(&id, Box::new(ban)).await {
+            Ok((_, position)) => {
+                self.agents.forget(&id);
+                self.join_tokens.model.settled(position).await;
+                info!(spiffe_id = %id, "Agent banned");
+                Ok(Response::new(()))
+            }
+            Err(StoreError::NotFound { .. }) => Err(Status::not_found("agent not found")),
+            Err(cause) => Err(store_failed("failed to ban agent", &cause)),
+        }
+    }
+
+    type AttestAgentStream = Pin<Box<dyn Stream<Item = Result<AttestAgentResponse, Status>> + Send>>;
+
+    async fn attest_agent(
+        &self,
+        request: Request<Streaming<AttestAgentRequest>>,
+    ) -> Result<Response<Self::AttestAgentStream>, Status> {
+        let mut steps = request.into_inner();
+        let first = tokio::time::timeout(FIRST_STEP, steps.next())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no attestation request within 30 s"))?
+            .ok_or_else(|| {
+                failed(Code::InvalidArgument, "failed to receive request from stream", "stream ended")
+            })??;
+        let result = self.attest(&first).await?;
+        let answer = AttestAgentResponse { step: Some(attest_agent_response::Step::Result(result)) };
+        Ok(Response::new(Box::pin(futures_util::stream::once(async { Ok(answer) }))))
+    }
+
+    async fn renew_agent(
+        &self,
+        request: Request<RenewAgentRequest>,
+    ) -> Result<Response<RenewAgentResponse>, Status> {
+        let agent = calling_agent(&*self.agents, &request)?;
+        if agent.can_reattest {
+            return Err(denied(Reason::AgentMustReattest, "agent must reattest instead of renew"));
+        }
+        let params = request.into_inner().params;
+        let params = params.ok_or_else(|| Status::invalid_argument("params cannot be nil"))?;
+        if params.csr.is_empty() {
+            return Err(Status::invalid_argument("missing CSR"));
+        }
+        info!(spiffe_id = %agent.id, "Renewing agent SVID");
+        let csr = parse_csr(&params.csr, VerifyProofOfPossession::No)
+            .map_err(|e| invalid("failed to parse CSR", e))?;
+        let issued = self.issuer.agent_x509(&agent.id, &csr.public_key_der).await;
+        let issued = issued.map_err(|e| sign_failed("failed to sign X509 SVID", &e))?;
+        self.agents.renewed(&agent.id, issued.serial.clone(), issued.not_after).await.map_err(|cause| {
+            error!(error = %cause, agent_id = %agent.id, "Cannot note the renewal of an agent");
+            failed(Code::Unavailable, "failed to update agent", cause)
+        })?;
+        Ok(Response::new(RenewAgentResponse { svid: Some(x509_to_proto(&agent.id, issued)) }))
+    }
+
+    async fn create_join_token(
+        &self,
+        request: Request<CreateJoinTokenRequest>,
+    ) -> Result<Response<types::JoinToken>, Status> {
+        let request = request.into_inner();
+        if request.ttl < 1 {
+            return Err(Status::invalid_argument("ttl is required, you must provide one"));
+        }
+        let trust_domain = &self.join_tokens.trust_domain;
+        let alias = match &request.agent_id {
+            None => None,
+            Some(id) => {
+                let id = spiffe_id_from_proto(Some(id)).map_err(|e| invalid("invalid agent ID", e))?;
+                check_workload(&id, trust_domain).map_err(|e| invalid("invalid agent ID", e))?;
+                Some(id)
+            }
+        };
+        let value = if request.token.is_empty() { Uuid::new_v4().to_string() } else { request.token };
+        let agent = attest::agent_id(trust_domain, &value)
+            .map_err(|e| failed(Code::InvalidArgument, "token cannot be part of a SPIFFE ID", e))?;
+        let expires_at = self.join_tokens.clock.unix_now() + i64::from(request.ttl);
+        let token = JoinToken { value: value.clone().into(), expires_at };
+        let alias = alias.map(|id| alias_entry(&agent, id)).transpose()?;
+        let position = self.store.create_join_token(token, alias).await;
+        let position = position.map_err(|cause| store_failed("failed to create token", &cause))?;
+        self.join_tokens.model.settled(position).await;
+        Ok(Response::new(types::JoinToken { value, expires_at }))
+    }
+
+    async fn post_status(
+        &self,
+        request: Request<PostStatusRequest>,
+    ) -> Result<Response<PostStatusResponse>, Status> {
+        let id = calling_agent_id(&request)?;
+        let version = request.into_inner().agent_version;
+        if version.len() > MAX_VERSION {
+            return Err(Status::invalid_argument("agent version is too long (max 255 characters)"));
+        }
+        if !version.is_empty() {
+            self.agents.reported(&id, version);
+        }
+        Ok(Response::new(PostStatusResponse {}))
+    }
+}
+
+/// Longest wait for the first message of an attestation.
+const FIRST_STEP: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// The entry that lets the agent of a join token act as `alias` too. The store removes it with the agent.
+fn alias_entry(agent: &SpiffeId, alias: SpiffeId) -> Result<Entry, Status> {
+    let selector = Selector::new("spiffe_id", agent.as_str())
+        .map_err(|e| failed(Code::InvalidArgument, "failed to create join token registration entry", e))?;
+    let id = EntryId::parse(&Uuid::new_v4().to_string());
+    Ok(Entry {
+        id: id.map_err(|e| failed(Code::Internal, "failed to create join token registration entry", e))?,
+        spiffe_id: alias,
+        parent_id: agent.clone(),
+        selectors: SelectorSet::from_iter([selector]),
+        x509_svid_ttl: 0,
+        jwt_svid_ttl: 0,
+        federates_with: Vec::new(),
+        admin: false,
+        downstream: false,
+        store_svid: false,
+        expires_at: 0,
+        dns_names: Vec::new(),
+        hint: String::new(),
+        disable_x509_svid_prefetch: false,
+        jwt_svid_include_jti: false,
+        revision_number: 0,
+        created_at: 0,
+    })
+}
+
+fn agent_filter(filter: Option<list_agents_request::Filter>) -> Result<AgentFilter, Status> {
+    let Some(filter) = filter else { return Ok(AgentFilter::default()) };
+    let selectors = filter.by_selector_match.as_ref().map(selector_set).transpose();
+    let expires_before = match filter.by_expires_before.as_str() {
+        "" => None,
+        text => Some(when::parse(text).map_err(|e| invalid("failed to parse expiry filter", e))?),
+    };
+    Ok(AgentFilter {
+        attestation_type: filter.by_attestation_type,
+        selectors: selectors.map_err(|e| invalid("failed to parse selectors", e))?,
+        banned: filter.by_banned,
+        can_reattest: filter.by_can_reattest,
+        expires_before,
+    })
+}
+
+/// The filters of the count and of the list have the same fields under two names.
+fn same_filter(filter: count_agents_request::Filter) -> list_agents_request::Filter {
+    list_agents_request::Filter {
+        by_attestation_type: filter.by_attestation_type,
+        by_selector_match: filter.by_selector_match,
+        by_banned: filter.by_banned,
+        by_can_reattest: filter.by_can_reattest,
+        by_expires_before: filter.by_expires_before,
+    }
+}

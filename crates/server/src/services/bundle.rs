@@ -1,0 +1,145 @@
+//! `spire.api.server.bundle.v1.Bundle`, as far as one trust domain goes.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+use tracing::info;
+use vouchsafe_proto::convert::{bundle_to_proto, jwt_authority_from_proto, x509_authority_from_proto};
+use vouchsafe_proto::spire::api::server::bundle::v1::bundle_server::Bundle as BundleApi;
+use vouchsafe_proto::spire::api::server::bundle::v1::{
+    AppendBundleRequest, BatchCreateFederatedBundleRequest, BatchCreateFederatedBundleResponse,
+    BatchDeleteFederatedBundleRequest, BatchDeleteFederatedBundleResponse, BatchSetFederatedBundleRequest,
+    BatchSetFederatedBundleResponse, BatchUpdateFederatedBundleRequest, BatchUpdateFederatedBundleResponse,
+    CountBundlesRequest, CountBundlesResponse, GetBundleRequest, GetFederatedBundleRequest,
+    ListFederatedBundlesRequest, ListFederatedBundlesResponse, PublishJwtAuthorityRequest,
+    PublishJwtAuthorityResponse, PublishWitAuthorityRequest, PublishWitAuthorityResponse,
+};
+use vouchsafe_proto::spire::api::types;
+use vouchsafe_store::Store;
+use vouchsafe_types::trust_domain::TrustDomain;
+
+use crate::model::ReadModel;
+use crate::status::{invalid, store_failed};
+
+/// Bundles: reads from the model; an append goes to the store.
+pub(crate) struct BundleService {
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) model: Arc<ReadModel>,
+    pub(crate) store: Arc<dyn Store>,
+}
+
+#[tonic::async_trait]
+impl BundleApi for BundleService {
+    async fn count_bundles(
+        &self,
+        _: Request<CountBundlesRequest>,
+    ) -> Result<Response<CountBundlesResponse>, Status> {
+        let count = self.model.load().bundles.len();
+        Ok(Response::new(CountBundlesResponse { count: i32::try_from(count).unwrap_or(i32::MAX) }))
+    }
+
+    async fn get_bundle(
+        &self,
+        request: Request<GetBundleRequest>,
+    ) -> Result<Response<types::Bundle>, Status> {
+        let snapshot = self.model.load();
+        let bundle = snapshot.bundles.get(&self.trust_domain);
+        let bundle = bundle.ok_or_else(|| Status::not_found("bundle not found"))?;
+        Ok(Response::new(bundle_to_proto(bundle, request.get_ref().output_mask.as_ref())))
+    }
+
+    async fn append_bundle(
+        &self,
+        request: Request<AppendBundleRequest>,
+    ) -> Result<Response<types::Bundle>, Status> {
+        let request = request.into_inner();
+        if request.x509_authorities.is_empty() && request.jwt_authorities.is_empty() {
+            return Err(Status::invalid_argument("no authorities to append"));
+        }
+        let jwt: Result<Vec<_>, _> = request.jwt_authorities.iter().map(jwt_authority_from_proto).collect();
+        let jwt = jwt.map_err(|e| invalid("failed to convert JWT authority", e))?;
+        let x509: Result<Vec<_>, _> =
+            request.x509_authorities.iter().map(x509_authority_from_proto).collect();
+        let x509 = x509.map_err(|e| invalid("failed to convert X.509 authority", e))?;
+        let change = move |bundle: &mut vouchsafe_types::bundle::Bundle| {
+            bundle.append(x509.clone(), jwt.clone());
+            Ok(())
+        };
+        let updated = self.store.update_bundle(&self.trust_domain, Box::new(change)).await;
+        let updated = updated.map_err(|cause| store_failed("failed to append bundle", &cause))?;
+        self.model.settled(updated.position).await;
+        info!(trust_domain = %self.trust_domain, sequence = updated.bundle.sequence_number, "Bundle appended");
+        Ok(Response::new(bundle_to_proto(&updated.bundle, request.output_mask.as_ref())))
+    }
+
+    async fn get_federated_bundle(
+        &self,
+        request: Request<GetFederatedBundleRequest>,
+    ) -> Result<Response<types::Bundle>, Status> {
+        let request = request.into_inner();
+        let wanted = TrustDomain::parse(&request.trust_domain)
+            .map_err(|e| invalid("trust domain argument is not valid", e))?;
+        if wanted == self.trust_domain {
+            return Err(Status::invalid_argument(
+                "getting a federated bundle for the server's own trust domain is not allowed",
+            ));
+        }
+        let snapshot = self.model.load();
+        let bundle = snapshot.bundles.get(&wanted).ok_or_else(|| Status::not_found("bundle not found"))?;
+        Ok(Response::new(bundle_to_proto(bundle, request.output_mask.as_ref())))
+    }
+
+    async fn publish_jwt_authority(
+        &self,
+        _: Request<PublishJwtAuthorityRequest>,
+    ) -> Result<Response<PublishJwtAuthorityResponse>, Status> {
+        Err(not_served())
+    }
+
+    async fn publish_wit_authority(
+        &self,
+        _: Request<PublishWitAuthorityRequest>,
+    ) -> Result<Response<PublishWitAuthorityResponse>, Status> {
+        Err(not_served())
+    }
+
+    async fn list_federated_bundles(
+        &self,
+        _: Request<ListFederatedBundlesRequest>,
+    ) -> Result<Response<ListFederatedBundlesResponse>, Status> {
+        Err(not_served())
+    }
+
+    async fn batch_create_federated_bundle(
+        &self,
+        _: Request<BatchCreateFederatedBundleRequest>,
+    ) -> Result<Response<BatchCreateFederatedBundleResponse>, Status> {
+        Err(not_served())
+    }
+
+    async fn batch_update_federated_bundle(
+        &self,
+        _: Request<BatchUpdateFederatedBundleRequest>,
+    ) -> Result<Response<BatchUpdateFederatedBundleResponse>, Status> {
+        Err(not_served())
+    }
+
+    async fn batch_set_federated_bundle(
+        &self,
+        _: Request<BatchSetFederatedBundleRequest>,
+    ) -> Result<Response<BatchSetFederatedBundleResponse>, Status> {
+        Err(not_served())
+    }
+
+    async fn batch_delete_federated_bundle(
+        &self,
+        _: Request<BatchDeleteFederatedBundleRequest>,
+    ) -> Result<Response<BatchDeleteFederatedBundleResponse>, Status> {
+        Err(not_served())
+    }
+}
+
+/// The authorization table has none of these methods, so no call reaches them.
+fn not_served() -> Status {
+    Status::unimplemented("this server does not federate yet")
+}

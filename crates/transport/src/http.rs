@@ -1,0 +1,272 @@
+//! `/live`, `/ready` and `/metrics` over plain HTTP/1.1.
+//!
+//! Each connection serves one request and ends within [`CONNECTION_TIMEOUT`]; at most [`MAX_CONNECTIONS`] are open at a
+//! time, and at that bound new ones wait in the kernel's backlog. So whoever can reach the port can delay a probe by that
+//! long at most, and never for good.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Map, Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use vouchsafe_runtime::metrics::Registry;
+use vouchsafe_runtime::readiness::{Readiness, Report};
+
+/// Connections at a time.
+pub const MAX_CONNECTIONS: usize = 64;
+/// How long a connection may take, from accept to the last byte of its answer.
+pub const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is served where. Anything else is 404.
+#[derive(Clone, Debug, Default)]
+pub struct Pages {
+    health: Option<Health>,
+    metrics: Option<Registry>,
+    /// Metrics at every path that is not a health path, as SPIRE's Prometheus port does.
+    metrics_everywhere: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Health {
+    readiness: Readiness,
+    live_path: String,
+    ready_path: String,
+}
+
+impl Pages {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the health pages, usually at `/live` and `/ready`: 200 or 500, and a report of all parts as JSON.
+    #[must_use]
+    pub fn with_health(mut self, readiness: Readiness, live_path: &str, ready_path: &str) -> Self {
+        let (live_path, ready_path) = (live_path.to_owned(), ready_path.to_owned());
+        self.health = Some(Health { readiness, live_path, ready_path });
+        self
+    }
+
+    /// Adds `/metrics`.
+    #[must_use]
+    pub fn with_metrics(mut self, registry: Registry) -> Self {
+        self.metrics = Some(registry);
+        self
+    }
+
+    /// Serves metrics at any path that has no page of its own.
+    #[must_use]
+    pub fn with_metrics_everywhere(mut self, registry: Registry) -> Self {
+        self.metrics = Some(registry);
+        self.metrics_everywhere = true;
+        self
+    }
+
+    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            let mut response = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "method not allowed\n");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        let path = request.uri().path();
+        if let Some(health) = &self.health {
+            let report = || health.readiness.report();
+            if path == health.live_path {
+                let report = report();
+                return health_page(report.live, &report);
+            }
+            if path == health.ready_path {
+                let report = report();
+                return health_page(report.ready, &report);
+            }
+        }
+        match &self.metrics {
+            Some(registry) if self.metrics_everywhere || path == "/metrics" => {
+                page(StatusCode::OK, PROMETHEUS, registry.render())
+            }
+            _ => page(StatusCode::NOT_FOUND, TEXT, "not found\n"),
+        }
+    }
+}
+
+/// A bound port.
+#[derive(Debug)]
+pub struct HealthServer {
+    tcp: TcpListener,
+    pages: Arc<Pages>,
+}
+
+impl HealthServer {
+    /// Binds `address`; port 0 takes any free one.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::tls::BindError`] with the address.
+    pub async fn bind(address: SocketAddr, pages: Pages) -> Result<Self, crate::tls::BindError> {
+        let tcp = TcpListener::bind(address).await;
+        let tcp = tcp.map_err(|source| crate::tls::BindError { address, source })?;
+        Ok(Self { tcp, pages: Arc::new(pages) })
+    }
+
+    /// Where clients connect.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the operating system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    /// Serves until `cancel`, then drops what is open: every answer is small and at once.
+    pub async fn serve(self, cancel: CancellationToken) {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                Some(ended) = connections.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "health connection panicked");
+                    }
+                }
+                accepted = self.tcp.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                    Ok((tcp, _)) => {
+                        connections.spawn(serve_connection(tcp, self.pages.clone()));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept connections, trying again");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+    }
+}
+
+/// How long to wait after accepting failed, which is mostly for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+async fn serve_connection(tcp: TcpStream, pages: Arc<Pages>) {
+    let respond = service_fn(move |request| {
+        let response = pages.answer(&request);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let mut builder = http1::Builder::new();
+    builder.keep_alive(false).timer(TokioTimer::new()).header_read_timeout(CONNECTION_TIMEOUT);
+    let served = builder.serve_connection(TokioIo::new(tcp), respond);
+    if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_TIMEOUT, served).await {
+        tracing::debug!(%error, "health connection ended");
+    }
+}
+
+fn page(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+fn health_page(good: bool, report: &Report) -> Response<Full<Bytes>> {
+    let status = if good { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
+    page(status, JSON, report_json(report).to_string())
+}
+
+/// `{"ready":true,"live":true,"draining":false,"parts":{"server":{"state":"ready","since":1700000000,"reason":""}}}`
+fn report_json(report: &Report) -> Value {
+    let parts: Map<String, Value> = report
+        .parts
+        .iter()
+        .map(|part| {
+            let since = part.since.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            let known = json!({ "state": part.state.as_str(), "since": since, "reason": part.reason });
+            (part.name.to_owned(), known)
+        })
+        .collect();
+    json!({ "ready": report.ready, "live": report.live, "draining": report.draining, "parts": parts })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use vouchsafe_runtime::clock::Clock;
+
+    fn readiness() -> Readiness {
+        Readiness::new(Clock::derived(SystemTime::UNIX_EPOCH + Duration::from_secs(1000)))
+    }
+
+    fn get(pages: &Pages, path: &str) -> StatusCode {
+        pages.answer(&Request::get(path).body(()).unwrap()).status()
+    }
+
+    #[tokio::test]
+    async fn health_follows_the_marks_of_the_parts() {
+        let readiness = readiness();
+        let pages = Pages::new().with_health(readiness.clone(), "/live", "/ready");
+        let token = readiness.token("server");
+        assert_eq!((get(&pages, "/live"), get(&pages, "/ready")), (StatusCode::OK, StatusCode::INTERNAL_SERVER_ERROR));
+        token.mark();
+        assert_eq!((get(&pages, "/live"), get(&pages, "/ready")), (StatusCode::OK, StatusCode::OK));
+        token.degrade("database is away");
+        assert_eq!((get(&pages, "/live"), get(&pages, "/ready")), (StatusCode::OK, StatusCode::OK));
+        let json = report_json(&readiness.report());
+        assert_eq!(json["parts"]["server"], json!({ "state": "degraded", "since": 1000, "reason": "database is away" }));
+        token.fail("gone");
+        assert_eq!(
+            (get(&pages, "/live"), get(&pages, "/ready")),
+            (StatusCode::INTERNAL_SERVER_ERROR, StatusCode::INTERNAL_SERVER_ERROR)
+        );
+    }
+
+    #[tokio::test]
+    async fn only_known_pages_and_methods_are_served() {
+        let registry = Registry::new("spire_server", &[]);
+        let pages = Pages::new().with_metrics(registry.clone());
+        assert_eq!(get(&pages, "/metrics"), StatusCode::OK);
+        assert_eq!(get(&pages, "/live"), StatusCode::NOT_FOUND);
+        assert_eq!(get(&pages, "/"), StatusCode::NOT_FOUND);
+        let post = Request::post("/metrics").body(()).unwrap();
+        assert_eq!(pages.answer(&post).status(), StatusCode::METHOD_NOT_ALLOWED);
+        let everywhere = Pages::new().with_metrics_everywhere(registry);
+        assert_eq!(get(&everywhere, "/anything"), StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn metrics_come_over_the_wire_and_idle_clients_do_not_keep_others_out() {
+        let registry = Registry::new("spire_server", &[]);
+        registry.counter("rpc_test", &[("status", "OK")]).inc();
+        let pages = Pages::new().with_metrics(registry);
+        let server = HealthServer::bind(([127, 0, 0, 1], 0).into(), pages).await.unwrap();
+        let address = server.local_addr().unwrap();
+        let cancel = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(server.serve(cancel.clone()));
+        let mut idle = Vec::new();
+        for _ in 0..MAX_CONNECTIONS / 2 {
+            idle.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(answer.contains("spire_server_rpc_test{status=\"OK\"} 1\n"), "{answer}");
+        cancel.cancel();
+        tasks.join_next().await.unwrap().unwrap();
+    }
+}

@@ -1,0 +1,103 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+
+use super::*;
+
+fn configs() -> (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>) {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = made.cert.der().clone();
+    let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let server = rustls::ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)
+        .unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (Arc::new(server), Arc::new(client))
+}
+
+async fn listen(limits: Limits) -> (TlsListener, SocketAddr, TlsConnector) {
+    let (server, client) = configs();
+    let listener = TlsListener::bind(([127, 0, 0, 1], 0).into(), server, limits).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address, client.into())
+}
+
+async fn dial(connector: TlsConnector, address: SocketAddr) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect(address).await?;
+    connector.connect(ServerName::try_from("localhost").unwrap(), tcp).await
+}
+
+#[tokio::test]
+async fn a_connection_comes_with_its_peer_and_without_delay() {
+    let (mut listener, address, connector) = listen(Limits::default()).await;
+    let (client, server) = tokio::join!(dial(connector, address), listener.accept());
+    let (mut client, mut server) = (client.unwrap(), server.unwrap());
+    assert_eq!(server.connect_info().address, client.get_ref().0.local_addr().unwrap());
+    assert!(server.connect_info().svid.is_none(), "an anonymous client");
+    assert!(server.stream.get_ref().0.nodelay().unwrap());
+    client.write_all(b"ping").await.unwrap();
+    let mut read = [0; 4];
+    server.read_exact(&mut read).await.unwrap();
+    assert_eq!(&read, b"ping");
+}
+
+#[tokio::test]
+async fn silent_clients_and_garbage_do_not_keep_others_waiting() {
+    let (mut listener, address, connector) = listen(Limits::default()).await;
+    let mut silent = Vec::new();
+    for _ in 0..10 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let mut garbage = TcpStream::connect(address).await.unwrap();
+    garbage.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let both = async { tokio::join!(dial(connector, address), listener.accept()) };
+    let (client, server) = tokio::time::timeout(Duration::from_secs(5), both).await.unwrap();
+    assert!(client.is_ok() && server.is_ok());
+}
+
+#[tokio::test]
+async fn a_handshake_that_takes_too_long_is_given_up_and_frees_its_place() {
+    let limits = Limits { handshakes: 1, handshake_timeout: Duration::from_millis(100) };
+    let (mut listener, address, connector) = listen(limits).await;
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { silent.read(&mut [0; 1]).await.unwrap() });
+    let both = async { tokio::join!(dial(connector, address), listener.accept()) };
+    let (client, server) = tokio::time::timeout(Duration::from_secs(5), both).await.unwrap();
+    assert!(client.is_ok() && server.is_ok());
+    assert_eq!(tasks.join_next().await.unwrap().unwrap(), 0, "the silent one was closed");
+    assert!(listener.unfinished.is_empty());
+}
+
+#[tokio::test]
+async fn one_address_may_have_half_of_the_unfinished_handshakes() {
+    let limits = Limits { handshakes: 4, ..Limits::default() };
+    let (mut listener, address, _) = listen(limits).await;
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let third_is_closed = async {
+        let third = &mut silent[2];
+        third.read(&mut [0; 1]).await
+    };
+    tokio::select! {
+        read = third_is_closed => assert!(matches!(read, Ok(0) | Err(_))),
+        _ = listener.accept() => panic!("nobody shook hands"),
+    }
+    assert_eq!(listener.unfinished[&address.ip()], 2);
+}

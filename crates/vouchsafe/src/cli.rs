@@ -1,0 +1,163 @@
+//! The commands.
+//!
+//! `vouchsafe server …` and `vouchsafe agent …` are SPIRE's commands: same flags, texts and exit codes. Called through a
+//! link named `spire-server` or `spire-agent` the program is that part. Exit codes: 0 done; 1 failed, or wrong flags;
+//! 127 no such command.
+
+mod agent;
+mod disk;
+mod grammar;
+mod health;
+mod output;
+mod proto_json;
+mod server;
+mod socket;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+
+use anyhow::Context;
+use clap::error::ErrorKind;
+use clap::{ArgMatches, FromArgMatches};
+use vouchsafe_runtime::clock::Clock;
+
+pub use self::grammar::Part;
+use self::grammar::{Command, grammar};
+use crate::argv;
+use crate::config;
+use crate::console::{Colour, Console, process_environment};
+
+/// Done.
+pub const DONE: u8 = 0;
+/// Failed, or wrong flags.
+pub const FAILED: u8 = 1;
+/// No such command.
+pub const NO_SUCH_COMMAND: u8 = 127;
+
+/// Runs the program with the process's streams and environment, and returns its exit code.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
+    let environment = process_environment();
+    let plain = environment("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colour =
+        Colour { stdout: !plain && io::stdout().is_terminal(), stderr: !plain && io::stderr().is_terminal() };
+    let (mut stdin, mut stdout, mut stderr) = (io::stdin(), io::stdout(), io::stderr());
+    let mut console = Console {
+        stdin: &mut stdin,
+        stdout: &mut stdout,
+        stderr: &mut stderr,
+        environment,
+        colour,
+        clock: Clock::system(),
+    };
+    run(arguments.collect(), &mut console)
+}
+
+/// Runs the program with these arguments, the first of which is its name, and returns its exit code.
+pub fn run(arguments: Vec<OsString>, console: &mut Console<'_>) -> u8 {
+    let mut arguments = arguments.into_iter();
+    let part = Part::from_program_name(arguments.next().as_deref());
+    let command = grammar(part);
+    let normalized = argv::normalize(&command, arguments.collect());
+    let depth = command_depth(&command, &normalized, part);
+    let program = OsString::from(command.get_name());
+    let parsed = command.try_get_matches_from(std::iter::once(program).chain(normalized));
+    let finished = match parsed.and_then(|matches| parse_command(part, &matches)) {
+        Ok(command) => dispatch(command, console),
+        Err(error) => print_usage(&error, depth, console),
+    };
+    let flushed = console.stdout.flush();
+    match finished.and_then(|code| flushed.map(|()| code)) {
+        Ok(code) => code,
+        // Whoever read the output has gone; there is nobody to tell.
+        Err(_) => FAILED,
+    }
+}
+
+fn parse_command(part: Part, matches: &ArgMatches) -> Result<Command, clap::Error> {
+    match part {
+        Part::All => Command::from_arg_matches(matches),
+        Part::Server => server::ServerCommand::from_arg_matches(matches).map(Command::Server),
+        Part::Agent => agent::AgentCommand::from_arg_matches(matches).map(Command::Agent),
+    }
+}
+
+/// How many words of a part's command were understood: 0 means that the command itself was not.
+fn command_depth(command: &clap::Command, arguments: &[OsString], part: Part) -> usize {
+    let mut current = command;
+    let mut words = 0;
+    for argument in arguments {
+        let Some(next) = argument.to_str().and_then(|word| current.find_subcommand(word)) else { break };
+        current = next;
+        words += 1;
+    }
+    if part == Part::All { words.saturating_sub(1) } else { words }
+}
+
+/// Prints help, the version or what is wrong with the arguments.
+fn print_usage(error: &clap::Error, depth: usize, console: &mut Console<'_>) -> io::Result<u8> {
+    let rendered = error.render();
+    let coloured = if error.use_stderr() { console.colour.stderr } else { console.colour.stdout };
+    let text = if coloured { rendered.ansi().to_string() } else { rendered.to_string() };
+    let code = match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => DONE,
+        ErrorKind::InvalidSubcommand
+        | ErrorKind::MissingSubcommand
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+            if depth == 0 =>
+        {
+            NO_SUCH_COMMAND
+        }
+        _ => FAILED,
+    };
+    if error.use_stderr() {
+        console.stderr.write_all(text.as_bytes())?;
+    } else {
+        console.stdout.write_all(text.as_bytes())?;
+    }
+    Ok(code)
+}
+
+fn dispatch(command: Command, console: &mut Console<'_>) -> io::Result<u8> {
+    match command {
+        Command::Server(command) => server::execute(command, console),
+        Command::Agent(command) => agent::execute(command, console),
+        Command::Up(arguments) => {
+            let resolved = config::up::resolve(arguments.into(), &*console.environment);
+            let config = match resolved {
+                Ok(config) => config,
+                Err(problems) => {
+                    for problem in problems {
+                        writeln!(console.stderr, "Error: {}", problem.message)?;
+                    }
+                    return Ok(FAILED);
+                }
+            };
+            report(crate::run::up(config), "Error: ", console)
+        }
+        Command::Completion { shell } => {
+            let mut command = grammar(Part::All);
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "vouchsafe", &mut script);
+            console.stdout.write_all(&script)?;
+            Ok(DONE)
+        }
+    }
+}
+
+/// The exit code of a result; a failure is printed after `prefix`.
+fn report(result: anyhow::Result<()>, prefix: &str, console: &mut Console<'_>) -> io::Result<u8> {
+    match result {
+        Ok(()) => Ok(DONE),
+        Err(error) => {
+            console.stdout.flush()?;
+            writeln!(console.stderr, "{prefix}{error:#}")?;
+            Ok(FAILED)
+        }
+    }
+}
+
+/// Runs a client command to its end.
+fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the asynchronous runtime")?.block_on(future)
+}

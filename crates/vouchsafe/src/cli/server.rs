@@ -1,0 +1,138 @@
+//! The commands of the server.
+
+mod agents;
+mod bundle;
+mod entry;
+mod mint_jwt;
+mod mint_x509;
+mod run;
+mod token;
+
+use std::io;
+
+use anyhow::{anyhow, bail};
+use clap::{Args, Subcommand};
+use vouchsafe_proto::spire::api::types;
+use vouchsafe_types::SpiffeId;
+
+use super::health::{self, HealthFlags};
+use super::socket::ServerSocketArgs;
+use super::{DONE, FAILED, block_on, report};
+use crate::console::Console;
+use crate::go;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ServerCommand {
+    /// Runs the server
+    #[command(after_help = "Example:\n  spire-server run -config /etc/spire/server.conf -logLevel debug")]
+    Run(run::RunArgs),
+    /// Validates a SPIRE server configuration file
+    #[command(after_help = "Example:\n  spire-server validate -config /etc/spire/server.conf")]
+    Validate(run::RunArgs),
+    /// Determines server health status
+    Healthcheck(HealthcheckArgs),
+    /// Join tokens
+    #[command(subcommand, arg_required_else_help = true)]
+    Token(token::TokenCommand),
+    /// Registration entries
+    #[command(subcommand, arg_required_else_help = true)]
+    Entry(entry::EntryCommand),
+    /// Attested agents
+    #[command(subcommand, arg_required_else_help = true)]
+    Agent(agents::AgentsCommand),
+    /// Trust bundles
+    #[command(subcommand, arg_required_else_help = true)]
+    Bundle(bundle::BundleCommand),
+    /// X509-SVIDs
+    #[command(subcommand, arg_required_else_help = true)]
+    X509(X509Command),
+    /// JWT-SVIDs
+    #[command(subcommand, arg_required_else_help = true)]
+    Jwt(JwtCommand),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct HealthcheckArgs {
+    #[command(flatten)]
+    flags: HealthFlags,
+    #[command(flatten)]
+    socket: ServerSocketArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum X509Command {
+    /// Mints an X509-SVID
+    #[command(after_help = "Example:\n  spire-server x509 mint -spiffeID spiffe://example.org/job -ttl 1h -write .")]
+    Mint(mint_x509::MintArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum JwtCommand {
+    /// Mints a JWT-SVID
+    #[command(after_help = "Example:\n  spire-server jwt mint -spiffeID spiffe://example.org/job -audience db")]
+    Mint(mint_jwt::MintArgs),
+}
+
+/// Runs a command and returns its exit code.
+pub(super) fn execute(command: ServerCommand, console: &mut Console<'_>) -> io::Result<u8> {
+    let result = match command {
+        ServerCommand::Run(arguments) => return run::run(arguments, console),
+        ServerCommand::Validate(arguments) => return run::validate(arguments, console),
+        ServerCommand::Healthcheck(arguments) => block_on(healthcheck(arguments, console)),
+        ServerCommand::Token(command) => block_on(token::execute(command, console)),
+        ServerCommand::Entry(command) => block_on(entry::execute(command, console)),
+        ServerCommand::Agent(command) => block_on(agents::execute(command, console)),
+        ServerCommand::Bundle(command) => block_on(bundle::execute(command, console)),
+        ServerCommand::X509(X509Command::Mint(arguments)) => block_on(mint_x509::mint(arguments, console)),
+        ServerCommand::Jwt(JwtCommand::Mint(arguments)) => block_on(mint_jwt::mint(arguments, console)),
+    };
+    report(result, "Error: ", console).map(|code| if code == DONE { DONE } else { FAILED })
+}
+
+async fn healthcheck(arguments: HealthcheckArgs, console: &mut Console<'_>) -> anyhow::Result<()> {
+    let target = arguments.socket.target(console)?;
+    let checked = health::check("server", &target, &arguments.flags, console).await;
+    checked.map_err(|error| anyhow!("server is unhealthy: {error:#}"))?;
+    Ok(writeln!(console.stdout, "Server is healthy.")?)
+}
+
+/// A failed call, with the words of SPIRE.
+fn failed(status: tonic::Status) -> anyhow::Error {
+    anyhow!(go::rpc_error(&status))
+}
+
+/// A SPIFFE ID typed by a person.
+fn parse_id(text: &str) -> anyhow::Result<types::Spiffeid> {
+    let id = SpiffeId::parse(text)?;
+    Ok(types::Spiffeid { trust_domain: id.trust_domain_name().to_owned(), path: id.path().to_owned() })
+}
+
+/// `type:value`; the value may contain colons.
+fn parse_selector(text: &str) -> anyhow::Result<types::Selector> {
+    match text.split_once(':') {
+        Some((kind, value)) => Ok(types::Selector { r#type: kind.to_owned(), value: value.to_owned() }),
+        None => bail!("selector \"{text}\" must be formatted as type:value"),
+    }
+}
+
+/// How a list that is asked for relates to the one that is found.
+fn parse_match(text: &str) -> Option<types::selector_match::MatchBehavior> {
+    use types::selector_match::MatchBehavior;
+    match text {
+        "exact" => Some(MatchBehavior::MatchExact),
+        "any" => Some(MatchBehavior::MatchAny),
+        "superset" => Some(MatchBehavior::MatchSuperset),
+        "subset" => Some(MatchBehavior::MatchSubset),
+        _ => None,
+    }
+}
+
+/// Whole seconds of a lifetime, rounded up, as SPIRE does.
+fn ttl_seconds(ttl: std::time::Duration) -> anyhow::Result<i32> {
+    let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+    i32::try_from(seconds).map_err(|_| anyhow!("invalid value for TTL: {} is too long", go::format_duration(ttl)))
+}
+
+fn id_text(id: Option<&types::Spiffeid>) -> String {
+    id.map(|id| format!("spiffe://{}{}", id.trust_domain, id.path)).unwrap_or_default()
+}

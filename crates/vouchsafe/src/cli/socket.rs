@@ -1,0 +1,159 @@
+//! Which socket a command talks to, and the connection to it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{anyhow, bail};
+use clap::Args;
+use tonic::transport::Channel;
+
+use crate::config::{agent, server, up};
+use crate::console::Console;
+
+/// The largest answer that is read: an entry list of a big installation.
+pub(super) const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
+
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct ServerSocketArgs {
+    /// Path to the SPIRE Server API socket [default: /tmp/spire-server/private/api.sock]
+    #[arg(long = "socketPath", value_name = "path")]
+    socket_path: Option<String>,
+    /// Instance name to substitute into socket templates (env SPIRE_SERVER_PRIVATE_SOCKET_TEMPLATE)
+    #[arg(long = "instance", value_name = "name")]
+    instance: Option<String>,
+}
+
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct AgentSocketArgs {
+    /// Path to the SPIRE Agent API Unix domain socket [default: /tmp/spire-agent/public/api.sock]
+    #[arg(long = "socketPath", value_name = "path")]
+    socket_path: Option<String>,
+    /// Instance name to substitute into socket templates (env SPIRE_AGENT_PUBLIC_SOCKET_TEMPLATE)
+    #[arg(long = "instance", value_name = "name")]
+    instance: Option<String>,
+}
+
+/// A socket to talk to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    path: PathBuf,
+    /// How to start whoever should listen there.
+    start: &'static str,
+}
+
+struct Rules {
+    default: &'static str,
+    /// Names the path. With `_TEMPLATE` behind it: a path in which `%i` stands for the instance.
+    variable: &'static str,
+    /// Where `vouchsafe up` listens, below its data directory.
+    of_up: fn(&Path) -> PathBuf,
+    start: &'static str,
+}
+
+impl ServerSocketArgs {
+    pub(super) fn target(&self, console: &Console<'_>) -> anyhow::Result<Target> {
+        let rules = Rules {
+            default: server::DEFAULT_SOCKET_PATH,
+            variable: "SPIRE_SERVER_PRIVATE_SOCKET",
+            of_up: up::default_server_socket,
+            start: "vouchsafe server run",
+        };
+        resolve(self.socket_path.as_deref(), self.instance.as_deref(), &rules, console)
+    }
+}
+
+impl AgentSocketArgs {
+    pub(super) fn target(&self, console: &Console<'_>) -> anyhow::Result<Target> {
+        let rules = Rules {
+            default: agent::DEFAULT_SOCKET_PATH,
+            variable: "SPIRE_AGENT_PUBLIC_SOCKET",
+            of_up: up::default_agent_socket,
+            start: "vouchsafe agent run",
+        };
+        resolve(self.socket_path.as_deref(), self.instance.as_deref(), &rules, console)
+    }
+}
+
+/// A flag, then the template, then the variable, then the default. Where nothing is said and nothing exists at the
+/// default, the socket of `vouchsafe up` is taken if that exists.
+fn resolve(
+    flag: Option<&str>,
+    instance: Option<&str>,
+    rules: &Rules,
+    console: &Console<'_>,
+) -> anyhow::Result<Target> {
+    let template_name = format!("{}_TEMPLATE", rules.variable);
+    let instance = instance.filter(|name| !name.is_empty());
+    let template = console.variable(&template_name).unwrap_or_default();
+    if instance.is_some() {
+        if template.is_empty() {
+            bail!("you must define {template_name} to use the instance flag");
+        }
+        if !template.contains("%i") {
+            bail!("failed to find %i in {template_name}");
+        }
+    }
+    let flag = flag.filter(|path| !path.is_empty() && *path != rules.default);
+    let path = match (flag, instance, console.variable(rules.variable)) {
+        (Some(path), _, _) => PathBuf::from(path),
+        (None, Some(instance), _) => PathBuf::from(template.replace("%i", instance)),
+        (None, None, Some(path)) => PathBuf::from(path),
+        (None, None, None) => default_path(rules, console),
+    };
+    Ok(Target { path, start: rules.start })
+}
+
+fn default_path(rules: &Rules, console: &Console<'_>) -> PathBuf {
+    let default = PathBuf::from(rules.default);
+    if default.exists() {
+        return default;
+    }
+    let of_up = up::default_data_dir(&*console.environment).map(|directory| (rules.of_up)(&directory));
+    of_up.filter(|path| path.exists()).unwrap_or(default)
+}
+
+impl Target {
+    /// Connects, or says at once why that cannot be.
+    pub(super) async fn connect(&self) -> anyhow::Result<Channel> {
+        vouchsafe_transport::connect::uds_channel(&self.path).await.map_err(|error| self.explain(&error))
+    }
+
+    fn explain(&self, error: &(dyn std::error::Error + 'static)) -> anyhow::Error {
+        let path = self.path.display();
+        let start = self.start;
+        let (reason, next) = match system_error(error) {
+            Some(error) => match error.kind() {
+                io::ErrorKind::NotFound => (
+                    "no such file or directory".to_owned(),
+                    format!("Start it with `{start}` or `vouchsafe up`, or name its socket with -socketPath."),
+                ),
+                io::ErrorKind::ConnectionRefused => (
+                    "connection refused".to_owned(),
+                    format!("The socket is left over from a process that is gone; start it anew with `{start}`."),
+                ),
+                io::ErrorKind::PermissionDenied => (
+                    "permission denied".to_owned(),
+                    "Run this as a user who may open the socket: its owner, or a member of its group.".to_owned(),
+                ),
+                _ => (error.to_string(), "Check the path given with -socketPath.".to_owned()),
+            },
+            None => (error.to_string(), "Check the path given with -socketPath.".to_owned()),
+        };
+        anyhow!(
+            "rpc error: code = Unavailable desc = connection error: desc = \
+             \"transport: Error while dialing: dial unix {path}: connect: {reason}\"\n{next}"
+        )
+    }
+}
+
+/// The system's error at the bottom of a chain.
+fn system_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e io::Error> {
+    let mut current = Some(error);
+    while let Some(error) = current {
+        if let Some(found) = error.downcast_ref::<io::Error>().filter(|error| error.raw_os_error().is_some()) {
+            return Some(found);
+        }
+        current = error.source();
+    }
+    None
+}
