@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shared by all suites: checks, processes, the cache of what is installed. Sourced by interop/run.
 
 # A run's own directory, its checks and the processes it started. Nothing else is ever signalled or removed.
@@ -90,7 +91,7 @@ stop_all() {
       sleep 0.1
       tenths=$((tenths + 1))
     done
-    running "$pid" && kill -KILL "$pid" 2>/dev/null || true
+    if running "$pid"; then kill -KILL "$pid" 2>/dev/null || true; fi
     wait "$pid" 2>/dev/null || true
   done
   PIDS=()
@@ -119,6 +120,7 @@ free_port() {
 # The command prefix that runs a program as another user. The one capability lets that user read programs under a private
 # home directory; the Workload API sees only the uid.
 as_uid() {
+  # shellcheck disable=SC2034 # the result, as the caller reads it
   AS_UID=(setpriv "--reuid=$1" --clear-groups --inh-caps=+dac_read_search --ambient-caps=+dac_read_search)
 }
 

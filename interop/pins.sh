@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # pins.txt says what is used and why; this keeps it true to the lock files.
 
 check_pins() {

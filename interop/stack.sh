@@ -1,12 +1,12 @@
+# shellcheck shell=bash
 # A server and an agent as separate processes on SPIRE-style configuration, and the CLI calls to set them up.
 
 readonly TD=interop.test
 readonly NODE_ID=spiffe://$TD/node
 
 # Short lives: three SVID rotations and a rotation of both CA keys fit into about a minute.
-readonly CA_TTL=${INTEROP_CA_TTL:-60s}
-readonly X509_TTL=${INTEROP_X509_TTL:-12s}
-readonly JWT_TTL=${INTEROP_JWT_TTL:-15s}
+# shellcheck disable=SC2034 # `fill` reads them by name
+readonly CA_TTL=${INTEROP_CA_TTL:-60s} X509_TTL=${INTEROP_X509_TTL:-12s} JWT_TTL=${INTEROP_JWT_TTL:-15s}
 
 readonly READY_SECS=30
 
@@ -21,6 +21,7 @@ fill() {
 }
 
 start_server() {
+  # shellcheck disable=SC2034 # `fill` reads it by name
   SERVER_PORT=$(free_port)
   SERVER_SOCKET=$RUN/server/api.sock
   mkdir "$RUN/server"

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # OpenSSL's opinion of every chain that any client received, at the second it was received.
 
 readonly MIN_CHAINS=4

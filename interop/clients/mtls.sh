@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Two workloads over mutual TLS through a rotation of the CA, across languages in both directions.
 
 readonly MTLS_SERVER_UID=65533

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Suite `clients`: third-party Workload API clients against the real binary, all at once, over SVID and CA rotations.
 
 # shellcheck source=interop/stack.sh

@@ -1,7 +1,8 @@
 //! rustls configurations for servers and clients that know each other by SPIFFE ID.
 //!
-//! TLS 1.2 or newer, ALPN `h2`, X25519MLKEM768 offered first. No session is ever resumed, on either side: a resumed one would
-//! skip the verification of a peer whose SVID may have expired or whose authority may have been revoked meanwhile.
+//! TLS 1.2 or newer, ALPN `h2`, X25519MLKEM768 offered first. No session is ever resumed, on either side: a
+//! resumed one would skip the verification of a peer whose SVID may have expired or whose authority may have
+//! been revoked meanwhile.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -81,8 +82,8 @@ pub enum ClientAuth {
 pub enum ServerTrust {
     /// Its chain must verify, and it must be expected.
     Verified(RootsCell, Expect),
-    /// Whoever answers is believed; that it is not this ID is only logged. For fetching a first bundle when nothing is
-    /// known yet: everything received so must be used to verify the next connection.
+    /// Whoever answers is believed; that it is not this ID is only logged. For fetching a first bundle when
+    /// nothing is known yet: everything received so must be used to verify the next connection.
     InsecureBootstrap(SpiffeId),
 }
 
@@ -126,8 +127,9 @@ pub fn client_config(
         .map_err(|source| ConfigError { source })?
         .dangerous();
     let builder = match trust {
-        ServerTrust::Verified(roots, expect) => builder
-            .with_custom_certificate_verifier(Arc::new(PeerVerifier::new(SvidVerifier::new(roots), expect, true))),
+        ServerTrust::Verified(roots, expect) => builder.with_custom_certificate_verifier(Arc::new(
+            PeerVerifier::new(SvidVerifier::new(roots), expect, true),
+        )),
         ServerTrust::InsecureBootstrap(server) => {
             builder.with_custom_certificate_verifier(Arc::new(BootstrapVerifier::new(server)))
         }

@@ -2,10 +2,10 @@
 //!
 //! Invariants:
 //!
-//! * a peer is its SPIFFE ID: host names are never looked at, and a chain is only checked against the authorities of the
-//!   trust domain that its leaf names;
-//! * authorities and the own SVID are snapshots that are swapped: a rotation reaches the next handshake and never disturbs a
-//!   running connection;
+//! * a peer is its SPIFFE ID: host names are never looked at, and a chain is only checked against the
+//!   authorities of the trust domain that its leaf names;
+//! * authorities and the own SVID are snapshots that are swapped: a rotation reaches the next handshake and
+//!   never disturbs a running connection;
 //! * time comes from [`vouchsafe_runtime::clock::Clock`], also inside rustls;
 //! * one crypto provider, aws-lc-rs, always named explicitly.
 //!

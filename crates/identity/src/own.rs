@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use rustls::client::ResolvesClientCert;
-use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -46,7 +46,8 @@ impl fmt::Debug for OwnSvid {
 
 /// The current own SVID, if there is one yet. Cheap to clone; all clones see a change at once.
 ///
-/// A handshake takes what is held when it begins. Without an SVID a server refuses handshakes and a client is anonymous.
+/// A handshake takes what is held when it begins. Without an SVID a server refuses handshakes and a client is
+/// anonymous.
 #[derive(Clone)]
 pub struct SvidCell {
     shared: Arc<Shared>,

@@ -27,7 +27,10 @@ impl TrustRoots {
     pub fn of<'a>(bundles: impl IntoIterator<Item = &'a Bundle>) -> Self {
         let mut roots = Self::new();
         for bundle in bundles {
-            roots.insert(&bundle.trust_domain, bundle.x509_authorities.iter().map(|authority| &*authority.der));
+            roots.insert(
+                &bundle.trust_domain,
+                bundle.x509_authorities.iter().map(|authority| &*authority.der),
+            );
         }
         roots
     }
@@ -36,7 +39,11 @@ impl TrustRoots {
     ///
     /// A certificate that cannot be read as an authority (X.509 version 1, for example) is left out with a warning:
     /// the others still count.
-    pub fn insert<'a>(&mut self, trust_domain: &TrustDomain, authorities: impl IntoIterator<Item = &'a [u8]>) {
+    pub fn insert<'a>(
+        &mut self,
+        trust_domain: &TrustDomain,
+        authorities: impl IntoIterator<Item = &'a [u8]>,
+    ) {
         let mut anchors = Vec::new();
         for der in authorities {
             match webpki::anchor_from_trusted_cert(&CertificateDer::from(der)) {
@@ -59,7 +66,9 @@ impl TrustRoots {
 
 impl fmt::Debug for TrustRoots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.anchors.iter().map(|(name, anchors)| (name.as_str(), anchors.len()))).finish()
+        f.debug_map()
+            .entries(self.anchors.iter().map(|(name, anchors)| (name.as_str(), anchors.len())))
+            .finish()
     }
 }
 

@@ -152,8 +152,12 @@ impl ServerCertVerifier for BootstrapVerifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         match PeerSvid::parse(std::slice::from_ref(end_entity)) {
             Ok(peer) if peer.id == self.server => {}
-            Ok(peer) => tracing::warn!(peer = %peer.id, expected = %self.server, "insecure bootstrap: unexpected server"),
-            Err(error) => tracing::warn!(%error, expected = %self.server, "insecure bootstrap: server has no SVID"),
+            Ok(peer) => {
+                tracing::warn!(peer = %peer.id, expected = %self.server, "insecure bootstrap: unexpected server")
+            }
+            Err(error) => {
+                tracing::warn!(%error, expected = %self.server, "insecure bootstrap: server has no SVID")
+            }
         }
         Ok(ServerCertVerified::assertion())
     }

@@ -1,9 +1,10 @@
 //! From a certificate chain to the SPIFFE ID that it proves.
 //!
-//! In this order: the leaf follows the rules for an X.509-SVID; its trust domain is one that we have authorities of; a path of
-//! valid certificates leads from it to one of **these**. Extended key usage is not looked at (go-spiffe: "any").
-//! The length of a chain is bounded by [`vouchsafe_types::x509_svid::MAX_CHAIN_LENGTH`] and the search for a path by webpki.
-//! Certificates with URI name constraints are refused: webpki cannot judge them (rustls/webpki#514).
+//! In this order: the leaf follows the rules for an X.509-SVID; its trust domain is one that we have
+//! authorities of; a path of valid certificates leads from it to one of **these**. Extended key usage is not
+//! looked at (go-spiffe: "any"). The length of a chain is bounded by
+//! [`vouchsafe_types::x509_svid::MAX_CHAIN_LENGTH`] and the search for a path by webpki. Certificates with URI
+//! name constraints are refused: webpki cannot judge them (rustls/webpki#514).
 
 use std::error::Error;
 use std::io;
@@ -38,14 +39,14 @@ impl SvidVerifier {
     ///
     /// # Errors
     ///
-    /// See [`VerifyError`]. Only [`VerifyError::UnknownTrustDomain`] and [`VerifyError::UnknownAuthority`] may go away, when a
-    /// newer bundle arrives.
+    /// See [`VerifyError`]. Only [`VerifyError::UnknownTrustDomain`] and [`VerifyError::UnknownAuthority`] may
+    /// go away, when a newer bundle arrives.
     pub fn verify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<PeerSvid, VerifyError> {
         self.verify_within(chain, now, Duration::ZERO)
     }
 
-    /// As [`SvidVerifier::verify`], at the moment of the leaf's life that is nearest to `now` if that lies within `grace`.
-    /// What such a peer may still do is for the caller to decide, by the dates.
+    /// As [`SvidVerifier::verify`], at the moment of the leaf's life that is nearest to `now` if that lies
+    /// within `grace`. What such a peer may still do is for the caller to decide, by the dates.
     ///
     /// # Errors
     ///
@@ -73,8 +74,13 @@ impl SvidVerifier {
 /// The moment of the life of `svid` that is nearest to `now`, or `now` if that is more than `grace` away.
 fn nearest(now: UnixTime, svid: &PeerSvid, grace: Duration) -> UnixTime {
     let seconds = |unix: i64| u64::try_from(unix).unwrap_or(0);
-    let at = now.as_secs().clamp(seconds(svid.not_before), seconds(svid.not_after).max(seconds(svid.not_before)));
-    if at.abs_diff(now.as_secs()) <= grace.as_secs() { UnixTime::since_unix_epoch(Duration::from_secs(at)) } else { now }
+    let at =
+        now.as_secs().clamp(seconds(svid.not_before), seconds(svid.not_after).max(seconds(svid.not_before)));
+    if at.abs_diff(now.as_secs()) <= grace.as_secs() {
+        UnixTime::since_unix_epoch(Duration::from_secs(at))
+    } else {
+        now
+    }
 }
 
 /// Why a chain proves nothing.
@@ -109,7 +115,9 @@ pub enum VerifyError {
         now: u64,
     },
     /// It, or a certificate of its path, will be valid. Mostly one of the two clocks is wrong.
-    #[error("the certificate of {id} is valid from {not_before} (Unix time); it is {now} now. Check both clocks")]
+    #[error(
+        "the certificate of {id} is valid from {not_before} (Unix time); it is {now} now. Check both clocks"
+    )]
     NotYetValid {
         /// Whom it claims to be.
         id: SpiffeId,
@@ -145,8 +153,8 @@ pub enum VerifyError {
 impl VerifyError {
     /// The verification error that `error` comes from, if it comes from one.
     ///
-    /// A failed handshake surfaces as an error of the transport's, several layers up, and rustls shows the cause only in its
-    /// debug form. This finds what to tell a person.
+    /// A failed handshake surfaces as an error of the transport's, several layers up, and rustls shows the
+    /// cause only in its debug form. This finds what to tell a person.
     #[must_use]
     pub fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
         let mut next = Some(error);

@@ -144,7 +144,8 @@ fn authorize_agent(
 ) -> Result<Caller, Denial> {
     let denial = |reason, detail: String| Denial { status: denied(reason, text(method)), detail };
     let id = &svid.id;
-    if !is_valid(svid, now) && !(method == RENEW_AGENT && is_valid_within(svid, now, RENEWAL_GRACE)) {
+    let grace = if method == RENEW_AGENT { RENEWAL_GRACE } else { Duration::ZERO };
+    if !is_valid_within(svid, now, grace) {
         return Err(denial(Reason::AgentExpired, format!("agent {:?} SVID is expired", id.as_str())));
     }
     let Some(agent) = registry.agent(id) else {

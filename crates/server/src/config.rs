@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use vouchsafe_ca::key::KeyType;
 use vouchsafe_ca::x509::Subject;
+use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use crate::issuer::Policy;
@@ -21,6 +22,8 @@ pub struct Config {
     pub admin_socket: PathBuf,
     /// Where it keeps what the database does not have.
     pub data_dir: PathBuf,
+    /// Who may administer over TCP, besides workloads whose entry says so.
+    pub admin_ids: Vec<SpiffeId>,
     /// Kind of the X.509 authorities' keys.
     pub ca_key_type: KeyType,
     /// Kind of the JWT authorities' keys.

@@ -2,11 +2,11 @@
 //!
 //! # Why
 //!
-//! On a Unix socket such a client sends the percent-encoded socket path as authority, for example
-//! `:authority: tmp%2Fdir%2Fwl.sock`; grpc-java sends the raw path. Neither is an authority of a URI (RFC 9113 §8.3.1,
-//! RFC 3986 §3.2), so h2 resets the stream with PROTOCOL_ERROR before any handler of ours runs. The name means nothing
-//! on a Unix socket. [`LenientAuthority`] stands between the socket and h2 and puts `localhost` in its place.
-//! Nothing on TCP is lenient. Once h2 itself can be told to accept these, this module goes.
+//! On a Unix socket such a client sends the percent-encoded socket path as `:authority`, for example
+//! `tmp%2Fdir%2Fwl.sock`; grpc-java sends the raw path. Neither is an authority of a URI (RFC 9113 §8.3.1,
+//! RFC 3986 §3.2), so h2 resets the stream with PROTOCOL_ERROR before any handler of ours runs. The name means
+//! nothing on a Unix socket. [`LenientAuthority`] stands between the socket and h2 and puts `localhost` in its
+//! place. Nothing on TCP is lenient. Once h2 itself can be told to accept these, this module goes.
 //!
 //! # What it does
 //!
@@ -17,24 +17,24 @@
 //!   released **byte for byte**, and the connection is never looked at again. This costs one look at one header block
 //!   per connection. It is safe because h2 then sees exactly what the client sent, with the same HPACK state as
 //!   the client's from the first byte; the worst that a later malformed authority can get is what stock h2 answers.
-//! * It is malformed: from this block on, each header block is decoded with the client's HPACK state and written anew
-//!   as literals without indexing, with CONTINUATION merged and padding dropped. h2's own dynamic table stays empty, so it cannot
-//!   disagree with ours. All other frames pass untouched.
+//! * It is malformed: from this block on, each header block is decoded with the client's HPACK state and
+//!   written anew as literals without indexing, with CONTINUATION merged and padding dropped. h2's own dynamic
+//!   table stays empty, so it cannot disagree with ours. All other frames pass untouched.
 //!
 //! It never judges a request: malformed frames are handed to h2 such that h2 refuses them with the right error code.
 //!
 //! # Bounds
 //!
 //! [`MAX_BLOCK`] bytes of a header block and of what it decodes to, [`MAX_FIELDS`] fields, [`MAX_CONTINUATIONS`]
-//! frames for it. A block beyond any of them ends the connection: h2 is given one
-//! that no decoder accepts, and answers GOAWAY as it does to any such block.
+//! frames for it. A block beyond any of them ends the connection: h2 is given one that no
+//! decoder accepts, and answers GOAWAY as it does to any such block. (A first block beyond them is h2's to refuse.)
 //!
 //! # The HPACK crate
 //!
 //! `loona-hpack` 0.4. Read for this: every slice is behind a length check and integers end after five octets, so
 //! garbage is an error and not a panic; its dynamic table evicts by RFC 7541 §4 and never exceeds the limit that we
 //! set (4,096: we advertise no other `SETTINGS_HEADER_TABLE_SIZE`). It has no bound on the decoded size and builds a
-//! Huffman table for every string, so [`hpack`] hands it one field at a time and counts. Passed over: `httlib-hpack`
+//! Huffman table for every string, so our `hpack` module hands it one field at a time and counts. Passed over: `httlib-hpack`
 //! (panics on a truncated integer and on a missing string), `fluke-hpack` (its predecessor), `hpack` (unmaintained
 //! since 2016), h2's own (private).
 

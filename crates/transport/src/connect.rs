@@ -106,3 +106,6 @@ fn unix_connector(
         async move { UnixStream::connect(path).await.map(TokioIo::new) }
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,15 @@
 //! Serving gRPC over HTTP/2 until cancelled.
 //!
-//! tonic's own accept loop detaches its connections, so that nothing can end one whose client keeps a stream open, and it
-//! gives every connection the same greatest age. This one owns its connections:
+//! tonic's own accept loop detaches its connections, so that nothing can end one whose client keeps a stream
+//! open, and it gives every connection the same greatest age. This one owns its connections:
 //!
-//! * at most [`Options::max_connections`] at a time; at that bound no further connection is accepted, so that clients wait in the
-//!   kernel's backlog until one ends. Of these, one peer may hold [`Options::max_connections_per_peer`]; beyond that its
-//!   new connections are closed at once, so that it cannot keep others out;
+//! * at most [`Options::max_connections`] at a time; at that bound no further connection is accepted, so that
+//!   clients wait in the kernel's backlog until one ends. Of these, one peer may hold
+//!   [`Options::max_connections_per_peer`]; beyond that its new connections are closed at once, so that it
+//!   cannot keep others out;
 //! * a connection that says nothing for [`Options::first_byte_timeout`] is closed;
-//! * after its greatest age (± 10 %, drawn once per connection) a connection is asked to close: the client opens another and
-//!   finishes on this one what it has begun. So clients spread anew when servers are added;
+//! * after its greatest age (± 10 %, drawn once per connection) a connection is asked to close: the client
+//!   opens another and finishes on this one what it has begun. So clients spread anew when servers are added;
 //! * when cancelled, no more is accepted, every connection is asked to close, and after [`Options::drain`] the
 //!   remaining ones are cut.
 //!
@@ -100,8 +101,8 @@ pub struct Drained {
 
 /// Serves `service` on the connections of `listener` until `cancel`, then drains.
 ///
-/// `service` is what handles a request: usually `tonic::service::Routes`, with layers around it. Its clone per request
-/// must be cheap. Each request has the connection's `ConnectInfo` as an extension.
+/// `service` is what handles a request: usually `tonic::service::Routes`, with layers around it. Its clone per
+/// request must be cheap. Each request has the connection's `ConnectInfo` as an extension.
 pub async fn serve<L, S, B>(
     mut listener: L,
     service: S,
@@ -246,7 +247,9 @@ impl Connections {
 
     fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
-        if let Err(error) = ended && error.is_panic() {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
             tracing::error!(%error, "connection panicked");
         }
         let Some(peer) = self.peers.remove(&id) else { return };

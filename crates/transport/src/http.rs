@@ -1,8 +1,8 @@
 //! `/live`, `/ready` and `/metrics` over plain HTTP/1.1.
 //!
-//! Each connection serves one request and ends within [`CONNECTION_TIMEOUT`]; at most [`MAX_CONNECTIONS`] are open at a
-//! time, and at that bound new ones wait in the kernel's backlog. So whoever can reach the port can delay a probe by that
-//! long at most, and never for good.
+//! Each connection serves one request and ends within [`CONNECTION_TIMEOUT`]; at most [`MAX_CONNECTIONS`] are
+//! open at a time, and at that bound new ones wait in the kernel's backlog. So whoever can reach the port can
+//! delay a probe by that long at most, and never for good.
 
 use std::convert::Infallible;
 use std::io;
@@ -219,13 +219,19 @@ mod tests {
         let readiness = readiness();
         let pages = Pages::new().with_health(readiness.clone(), "/live", "/ready");
         let token = readiness.token("server");
-        assert_eq!((get(&pages, "/live"), get(&pages, "/ready")), (StatusCode::OK, StatusCode::INTERNAL_SERVER_ERROR));
+        assert_eq!(
+            (get(&pages, "/live"), get(&pages, "/ready")),
+            (StatusCode::OK, StatusCode::INTERNAL_SERVER_ERROR)
+        );
         token.mark();
         assert_eq!((get(&pages, "/live"), get(&pages, "/ready")), (StatusCode::OK, StatusCode::OK));
         token.degrade("database is away");
         assert_eq!((get(&pages, "/live"), get(&pages, "/ready")), (StatusCode::OK, StatusCode::OK));
         let json = report_json(&readiness.report());
-        assert_eq!(json["parts"]["server"], json!({ "state": "degraded", "since": 1000, "reason": "database is away" }));
+        assert_eq!(
+            json["parts"]["server"],
+            json!({ "state": "degraded", "since": 1000, "reason": "database is away" })
+        );
         token.fail("gone");
         assert_eq!(
             (get(&pages, "/live"), get(&pages, "/ready")),

@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //!
-//! * nothing here knows what an entry, an SVID or an RPC's meaning is;
+//! * nothing here knows what an entry is or what an RPC means; of SVIDs only how to read whom one names;
 //! * every listener has a bound on connections, on unfinished handshakes and on time to the first byte, and says
 //!   what happens at the bound;
 //! * only Unix sockets are lenient about `:authority` ([`authority`]); TCP is not;

@@ -3,10 +3,10 @@
 //! A process id alone names a process only until that process ends: the number is reused, and an attestor that reads
 //! `/proc/<pid>` a moment later may look at somebody else. Two things pin it:
 //!
-//! * a **pidfd** from `SO_PEERPIDFD` (Linux 6.5): the kernel's own handle to the process that connected. While it does
-//!   not poll readable, that process has not ended, so its number cannot have been reused;
-//! * the **start time** from `/proc/<pid>/stat`, which differs between two processes with one number. Used alone where
-//!   the kernel has no `SO_PEERPIDFD`.
+//! * a **pidfd** from `SO_PEERPIDFD` (Linux 6.5): the kernel's own handle to the process that connected. While
+//!   it does not poll readable, that process has not ended, so its number cannot have been reused;
+//! * the **start time** from `/proc/<pid>/stat`, which differs between two processes with one number. Used
+//!   alone where the kernel has no `SO_PEERPIDFD`.
 //!
 //! A caller attests, then asks [`PeerProcess::still_same`]: only then was what it read about this process.
 //! `exec` keeps the process, so the answer stays `true` across it; what the process runs is read at attestation.
@@ -138,7 +138,13 @@ mod tests {
 
     #[test]
     fn a_truncated_stat_has_no_start_time() {
-        for stat in [&b""[..], b"42", b"42 (x)", b"42 (x) R 1 2 3", b"42 (x) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 x"] {
+        for stat in [
+            &b""[..],
+            b"42",
+            b"42 (x)",
+            b"42 (x) R 1 2 3",
+            b"42 (x) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 x",
+        ] {
             assert_eq!(parse_start_time(stat), None, "{:?}", String::from_utf8_lossy(stat));
         }
     }
@@ -157,8 +163,10 @@ mod tests {
     fn connected_child(dir: &tempfile::TempDir) -> Option<(std::process::Child, UnixStream)> {
         let path = dir.path().join("s");
         let listener = UnixListener::bind(&path).unwrap();
-        let program = "import socket,sys,time\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\ntime.sleep(60)";
-        let child = Command::new("python3").args(["-c", program]).arg(&path).stdin(Stdio::null()).spawn().ok()?;
+        let program =
+            "import socket,sys,time\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\ntime.sleep(60)";
+        let child =
+            Command::new("python3").args(["-c", program]).arg(&path).stdin(Stdio::null()).spawn().ok()?;
         let (stream, _) = listener.accept().unwrap();
         Some((child, stream))
     }

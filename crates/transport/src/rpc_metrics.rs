@@ -1,11 +1,12 @@
 //! One call counter per RPC: how many ended with which status, and how long they took.
 //!
-//! An RPC is counted once, when its stream ends: on the status in its trailers (or its headers, when there is no body),
-//! or as `Canceled` when the client left before that. So a stream that a workload keeps open is counted when it leaves.
+//! An RPC is counted once, when its stream ends: on the status in its trailers (or its headers, when there is
+//! no body), or as `Canceled` when the client left before that. So a stream that a workload keeps open is
+//! counted when it leaves.
 //!
-//! Peers choose paths, so a path has series of its own only once it has shown to be a method: it was announced by
-//! [`RpcMetrics::announce`], or was answered with something else than `Unimplemented`. At most [`MAX_METHODS`] are counted;
-//! further ones are not.
+//! Peers choose paths, so a path has series of its own only once it has shown to be a method: it was announced
+//! by [`RpcMetrics::announce`], or was answered with something else than `Unimplemented`. At most
+//! [`MAX_METHODS`] are counted; further ones are not.
 //!
 //! A call costs one look-up of its path and two reads of the clock; the handles of each (path, status) are kept.
 
@@ -41,7 +42,8 @@ impl RpcMetrics {
         Self { shared: Arc::new(Shared { registry, methods: ArcSwap::default() }) }
     }
 
-    /// Names methods by path (`/package.Service/Method`), so that they count from their first call whatever its answer.
+    /// Names methods by path (`/package.Service/Method`), so that they count from their first call whatever its
+    /// answer.
     pub fn announce<'a>(&self, paths: impl IntoIterator<Item = &'a str>) {
         for path in paths {
             self.shared.learn(path);

@@ -111,7 +111,9 @@ impl Listener for TlsListener {
                         self.ended(from);
                         match outcome {
                             Ok(connection) => return Ok(connection),
-                            Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "handshake failed"),
+                            Err(error) => {
+                                tracing::debug!(error = &error as &dyn std::error::Error, "handshake failed");
+                            }
                         }
                     }
                     Err(error) => tracing::error!(%error, "handshake panicked"),
@@ -240,4 +242,4 @@ enum HandshakeError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

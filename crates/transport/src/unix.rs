@@ -101,7 +101,10 @@ impl Listener for UnixListener {
 impl Drop for UnixListener {
     fn drop(&mut self) {
         let found = fs::symlink_metadata(&self.path).ok().map(|found| (found.dev(), found.ino()));
-        if found.is_some() && found == self.inode && let Err(error) = fs::remove_file(&self.path) {
+        if found.is_some()
+            && found == self.inode
+            && let Err(error) = fs::remove_file(&self.path)
+        {
             tracing::debug!(%error, path = %self.path.display(), "socket not removed");
         }
     }

@@ -14,7 +14,7 @@ mod server;
 mod socket;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 
 use anyhow::Context;
 use clap::error::ErrorKind;
@@ -84,7 +84,7 @@ fn parse_command(part: Part, matches: &ArgMatches) -> Result<Command, clap::Erro
 /// How many words of a part's command were understood: 0 means that the command itself was not.
 fn command_depth(command: &clap::Command, arguments: &[OsString], part: Part) -> usize {
     let mut current = command;
-    let mut words = 0;
+    let mut words = 0usize;
     for argument in arguments {
         let Some(next) = argument.to_str().and_then(|word| current.find_subcommand(word)) else { break };
         current = next;

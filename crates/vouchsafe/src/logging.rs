@@ -33,9 +33,8 @@ use crate::config::{LogConfig, LogFormat, LogLevel};
 /// The file cannot be opened, or logging was started before.
 pub fn start(config: &LogConfig, stream: Stream, clock: Clock) -> Result<Arc<Output>, LogError> {
     let output = Arc::new(match &config.file {
-        Some(path) => {
-            Output::file(path).map_err(|source| LogError::File { path: path.display().to_string(), source })?
-        }
+        Some(path) => Output::file(path)
+            .map_err(|source| LogError::File { path: path.display().to_string(), source })?,
         None => Output::stream(stream),
     });
     let subscriber = subscriber(config, Arc::clone(&output), clock);
@@ -213,7 +212,8 @@ mod tests {
     async fn fields_of_spans_are_fields_of_their_events() {
         let config = LogConfig { format: LogFormat::Text, level: LogLevel::Debug, ..LogConfig::default() };
         let text = logged(&config, || {
-            let outer = tracing::info_span!("outer", subsystem_name = "ca", slot = "A", late = tracing::field::Empty);
+            let outer =
+                tracing::info_span!("outer", subsystem_name = "ca", slot = "A", late = tracing::field::Empty);
             outer.record("late", 7);
             outer.in_scope(|| tracing::debug!(slot = "B", "Prepared"));
         });

@@ -1,6 +1,26 @@
 //! Starts the parts.
+//!
+//! Each part is one narrative: logging, data directory, dependencies bottom-up, start, supervise, drain.
 
-use crate::config;
+mod agent;
+mod data_dir;
+mod http;
+mod server;
+mod up;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::lookup_host;
+use vouchsafe_runtime::clock::Clock;
+use vouchsafe_runtime::entropy::Entropy;
+use vouchsafe_runtime::readiness::Readiness;
+use vouchsafe_runtime::signals::{self, Shutdown};
+use vouchsafe_runtime::supervisor::Supervisor;
+
+use crate::config::{self, LogConfig};
+use crate::logging::{self, Output, Stream};
 
 /// Runs a server until it is told to stop.
 ///
@@ -8,7 +28,7 @@ use crate::config;
 ///
 /// It could not start, or one of its tasks failed.
 pub fn server(config: config::server::Config) -> anyhow::Result<()> {
-    anyhow::bail!("cannot run a server for {} yet", config.trust_domain)
+    block_on(server::run(config))
 }
 
 /// Runs an agent until it is told to stop.
@@ -17,7 +37,7 @@ pub fn server(config: config::server::Config) -> anyhow::Result<()> {
 ///
 /// It could not start, or one of its tasks failed.
 pub fn agent(config: config::agent::Config) -> anyhow::Result<()> {
-    anyhow::bail!("cannot run an agent for {} yet", config.trust_domain)
+    block_on(agent::run(config))
 }
 
 /// Runs server and agent in this process until told to stop.
@@ -26,5 +46,75 @@ pub fn agent(config: config::agent::Config) -> anyhow::Result<()> {
 ///
 /// A part could not start, or one of its tasks failed.
 pub fn up(config: config::up::Config) -> anyhow::Result<()> {
-    anyhow::bail!("cannot run a server and an agent for {} yet", config.trust_domain)
+    block_on(up::run(config))
+}
+
+/// How long tasks have to end after the first signal; as in SPIRE.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What every part is built on.
+struct Host {
+    clock: Clock,
+    entropy: Entropy,
+    readiness: Readiness,
+    tasks: Supervisor,
+    log: Arc<Output>,
+}
+
+impl Host {
+    fn new(log: &LogConfig, warnings: &[String]) -> anyhow::Result<Self> {
+        let clock = Clock::system();
+        let log = logging::start(log, Stream::Stdout, clock.clone())?;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        let entropy = Entropy::from_os().context("the operating system gives no randomness")?;
+        tracing::debug!(seed = entropy.seed(), "Seeded");
+        Ok(Self { readiness: Readiness::new(clock.clone()), clock, entropy, tasks: Supervisor::new(), log })
+    }
+
+    /// Runs until the first signal, then drains; a second signal skips to the end.
+    async fn run(mut self) -> anyhow::Result<()> {
+        let mut reopen = signals::user2()?;
+        let log = self.log.clone();
+        self.tasks.start("log file", |cancel| async move {
+            loop {
+                tokio::select! {
+                    () = cancel.cancelled() => return Ok::<_, std::convert::Infallible>(()),
+                    () = reopen.recv() => match log.reopen() {
+                        Ok(()) => tracing::info!("Reopened the log file"),
+                        Err(error) => tracing::error!(%error, "Cannot reopen the log file"),
+                    },
+                }
+            }
+        });
+        let Shutdown { first, second, .. } = signals::shutdown()?;
+        let readiness = self.readiness.clone();
+        let first = async move {
+            first.await;
+            readiness.drain();
+        };
+        Ok(self.tasks.run_hurried(first, second, GRACE).await?)
+    }
+}
+
+fn block_on(part: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("cannot start the asynchronous runtime")?.block_on(part)
+}
+
+/// The first address of `host`.
+async fn resolve(host: &str, port: u16) -> anyhow::Result<std::net::SocketAddr> {
+    let mut found = lookup_host((host, port)).await.with_context(|| format!("cannot resolve {host:?}"))?;
+    found.next().with_context(|| format!("{host:?} has no address"))
+}
+
+fn key_type(kind: config::KeyType) -> vouchsafe_ca::key::KeyType {
+    use vouchsafe_ca::key::KeyType;
+    match kind {
+        config::KeyType::Rsa2048 => KeyType::Rsa2048,
+        config::KeyType::Rsa4096 => KeyType::Rsa4096,
+        config::KeyType::EcP256 => KeyType::EcP256,
+        config::KeyType::EcP384 => KeyType::EcP384,
+    }
 }

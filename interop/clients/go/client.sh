@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # go-spiffe v2, built in interop/go. go decides what is up to date, so there is no stamp.
 
 go_install() {
@@ -7,5 +8,6 @@ go_install() {
 }
 
 go_command() {
+  # shellcheck disable=SC2034 # the result, as start_client reads it
   COMMAND=("$CACHE/interop-go")
 }

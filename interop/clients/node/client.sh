@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # @grpc/grpc-js from npm. node_modules lies in the cache with a copy of the sources beside it, where node looks for it.
 
 node_install() {
@@ -7,5 +8,6 @@ node_install() {
 }
 
 node_command() {
+  # shellcheck disable=SC2034 # the result, as start_client reads it
   COMMAND=(node "$CACHE/node/workload.js")
 }

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # PyPI `spiffe`: gRPC C-core, which sends an :authority that stock h2 refuses.
 
 python_install() {
@@ -6,5 +7,6 @@ python_install() {
 }
 
 python_command() {
+  # shellcheck disable=SC2034 # the result, as start_client reads it
   COMMAND=("$CACHE/venv/bin/python" -B "$INTEROP/clients/python/workload.py")
 }

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # crates `spiffe` and `spiffe-rustls`, built in interop/rust. cargo decides what is up to date, so there is no stamp.
 
 rust_install() {
@@ -9,5 +10,6 @@ rust_install() {
 }
 
 rust_command() {
+  # shellcheck disable=SC2034 # the result, as start_client reads it
   COMMAND=("$RUST_BINARY")
 }

@@ -1,7 +1,9 @@
 //! What the checks need to know of a certificate.
 
 use crate::Failure;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls::sign::CertifiedKey;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
@@ -62,4 +64,10 @@ pub fn verify(chain: &[&[u8]], roots: &[&[u8]], now: SystemTime) -> Result<(), F
         leaf.verify_for_usage(ALL_VERIFICATION_ALGS, &anchors, &intermediates, now, usage, None, None)?;
     }
     Ok(())
+}
+
+/// Fails unless the PKCS#8 key is the one whose public half is in the certificate.
+pub fn key_fits(leaf: &[u8], pkcs8: &[u8]) -> Result<(), Failure> {
+    let key = any_supported_type(&PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8)))?;
+    Ok(CertifiedKey::new(vec![CertificateDer::from(leaf.to_vec())], key).keys_match()?)
 }

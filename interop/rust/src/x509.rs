@@ -1,7 +1,7 @@
 //! Judges the X509-SVID stream: each update must verify, and replace the one before it in time.
 
 use crate::Failure;
-use crate::certificate::{Facts, verify};
+use crate::certificate::{Facts, key_fits, verify};
 use crate::chains::Chains;
 use crate::report::{Report, must_env};
 use spiffe::{WorkloadApiClient, X509Context, X509Svid};
@@ -49,6 +49,8 @@ impl X509Watch {
             let chain: Vec<&[u8]> = each.cert_chain().iter().map(spiffe::Certificate::as_bytes).collect();
             verify(&chain, &roots, now)
                 .map_err(|why| format!("{} does not verify: {why}", each.spiffe_id()))?;
+            key_fits(each.leaf().as_bytes(), each.private_key().as_bytes())
+                .map_err(|why| format!("the key of {}: {why}", each.spiffe_id()))?;
             self.chains.write(now, &chain, &roots)?;
         }
         if svid.spiffe_id().to_string() != self.id {

@@ -186,7 +186,7 @@ mod tests {
     fn effective_numbers_and_supplementary_groups_are_read() {
         let text = "Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nFDSize:\t64\nGroups:\t10 20 \n";
         assert_eq!(ProcStatus::parse(text), Some(ProcStatus { uid: 2, gid: 6, groups: vec![10, 20] }));
-        assert_eq!(ProcStatus::parse("Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\n").unwrap().groups, []);
+        assert_eq!(ProcStatus::parse("Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\n").unwrap().groups, Vec::<u32>::new());
         assert_eq!(ProcStatus::parse("Name:\tx\n"), None);
     }
 

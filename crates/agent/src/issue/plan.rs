@@ -261,8 +261,8 @@ mod tests {
         let mut held = HeldSvid { authority_key_id: Some([7].into()), ..Arc::into_inner(svid("a", 10_000)).unwrap() };
         held.lifetime.received_at = 5;
         let held = HashMap::from([(EntryId::parse("a").unwrap(), Arc::new(held))]);
-        let view = |tainted| View { index: &index, svids: &held, busy: const { &EMPTY }, tainted, limit: 10 };
-        static EMPTY: std::sync::LazyLock<HashSet<EntryId>> = std::sync::LazyLock::new(HashSet::new);
+        let busy = HashSet::new();
+        let view = |tainted| View { index: &index, svids: &held, busy: &busy, tainted, limit: 10 };
         assert!(plan(10, view(&[])).asks.is_empty());
         assert_eq!(asked(&plan(10, view(&[[7].into()]))), [("a", Reason::Expiring)]);
     }

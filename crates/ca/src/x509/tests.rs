@@ -322,6 +322,18 @@ async fn chains_below_an_upstream_ca_with_repeated_name_attributes_verify() {
     assert_eq!(leaf.issuer().iter_organizational_unit().count(), 2);
 }
 
+#[tokio::test]
+async fn who_trusts_the_old_or_the_new_authority_reaches_a_leaf_over_the_bridge() {
+    let (old, new) = (root(KeyType::EcP384).await, root(KeyType::EcP256).await);
+    let mut chain = Ask::new().issue(&new).await.unwrap().chain;
+    chain.push(cross_certify(&old, &new, NOW).await.unwrap().into());
+    for anchor in [&old, &new] {
+        verify(&chain, anchor.cert_der(), NOW).unwrap();
+    }
+    verify(&chain, root(KeyType::EcP256).await.cert_der(), NOW).unwrap_err();
+    X509Svid::parse(chain).unwrap();
+}
+
 #[test]
 fn certificates_that_cannot_be_our_authority_are_refused() {
     let upstream = upstream();

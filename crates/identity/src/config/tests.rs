@@ -8,10 +8,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use super::*;
-use crate::verify::VerifyError;
 use crate::own::OwnSvidError;
 use crate::peer::PeerSvid;
 use crate::test_pki::{Ca, NOW, roots, trust_domain};
+use crate::verify::VerifyError;
 
 const SERVER: &str = "spiffe://example.org/spire/server";
 const AGENT: &str = "spiffe://example.org/spire/agent/join_token/1";
@@ -100,7 +100,10 @@ async fn an_anonymous_client_is_served_and_the_server_is_verified() {
     let peer = PeerSvid::parse(client.get_ref().1.peer_certificates().unwrap()).unwrap();
     assert_eq!(peer.id.as_str(), SERVER);
     assert_eq!(client.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-    assert_eq!(client.get_ref().1.negotiated_key_exchange_group().unwrap().name(), NamedGroup::X25519MLKEM768);
+    assert_eq!(
+        client.get_ref().1.negotiated_key_exchange_group().unwrap().name(),
+        NamedGroup::X25519MLKEM768
+    );
 }
 
 #[tokio::test]
@@ -139,7 +142,10 @@ async fn a_foreign_client_is_served_only_if_it_is_expected() {
     fixture.roots.set(roots(&[("example.org", &[&fixture.ca]), ("foreign.test", &[&foreign_ca])]));
     let admin = holding(foreign_ca.issue("spiffe://foreign.test/admin").own(&[]));
     let error = reason(fixture.connect(Some(&admin)).await);
-    assert!(error.contains("the peer is spiffe://foreign.test/admin, expected a member of example.org"), "{error}");
+    assert!(
+        error.contains("the peer is spiffe://foreign.test/admin, expected a member of example.org"),
+        "{error}"
+    );
     let expect = Expect::Matching("an admin", Arc::new(|id| id.as_str() == "spiffe://foreign.test/admin"));
     let server =
         server_config(&fixture.own, ClientAuth::Optional(fixture.roots.clone(), expect), clock()).unwrap();
@@ -185,7 +191,8 @@ async fn insecure_bootstrap_believes_any_server_that_has_its_key() {
 async fn a_rotation_reaches_the_next_handshake_and_not_running_connections() {
     let fixture = Fixture::new();
     let mut changes = fixture.own.watch();
-    let (server, client) = (Arc::new(fixture.server()), client_config(fixture.trust(), None, clock()).unwrap());
+    let (server, client) =
+        (Arc::new(fixture.server()), client_config(fixture.trust(), None, clock()).unwrap());
     let (mut before, mut before_server) = connect((*server).clone(), client.clone()).await.unwrap();
     let serial = |stream: &client::TlsStream<DuplexStream>| {
         PeerSvid::parse(stream.get_ref().1.peer_certificates().unwrap()).unwrap().serial

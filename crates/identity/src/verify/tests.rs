@@ -1,7 +1,8 @@
 use std::error::Error;
 
 use rcgen::{
-    CustomExtension, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SanType,
+    CustomExtension, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, PKCS_ECDSA_P384_SHA384, PKCS_ED25519,
+    SanType,
 };
 
 use super::*;
@@ -58,9 +59,12 @@ fn keys_of_every_kind_and_any_extended_key_usage_are_accepted() {
     for algorithm in [&PKCS_ECDSA_P384_SHA384, &PKCS_ED25519] {
         assert!(fixture.verify(&[&fixture.ca.issue_with(WORKLOAD, algorithm, |_| ()).der]).is_ok());
     }
-    for usages in [vec![], vec![ExtendedKeyUsagePurpose::CodeSigning], vec![ExtendedKeyUsagePurpose::ServerAuth]] {
-        let leaf =
-            fixture.ca.issue_with(WORKLOAD, &PKCS_ECDSA_P384_SHA384, |params| params.extended_key_usages = usages);
+    for usages in
+        [vec![], vec![ExtendedKeyUsagePurpose::CodeSigning], vec![ExtendedKeyUsagePurpose::ServerAuth]]
+    {
+        let leaf = fixture
+            .ca
+            .issue_with(WORKLOAD, &PKCS_ECDSA_P384_SHA384, |params| params.extended_key_usages = usages);
         assert!(fixture.verify(&[&leaf.der]).is_ok());
     }
 }
@@ -93,7 +97,10 @@ fn only_the_authorities_of_the_leafs_own_trust_domain_count() {
     assert!(fixture.verify(&[&other.issue("spiffe://other.test/w").der]).is_ok());
     for (ca, id) in [(&fixture.ca, "spiffe://other.test/w"), (&other, WORKLOAD)] {
         let error = fixture.verify(&[&ca.issue(id).der]).unwrap_err();
-        assert!(matches!(&error, VerifyError::UnknownAuthority { id: claimed } if claimed.as_str() == id), "{error}");
+        assert!(
+            matches!(&error, VerifyError::UnknownAuthority { id: claimed } if claimed.as_str() == id),
+            "{error}"
+        );
     }
 }
 
@@ -164,9 +171,13 @@ fn validity_is_judged_at_the_given_time_for_the_whole_path() {
         "{expired}"
     );
     let early = verify(NOW - 61).unwrap_err();
-    assert!(matches!(early, VerifyError::NotYetValid { not_before, .. } if not_before == NOW - 60), "{early}");
+    assert!(
+        matches!(early, VerifyError::NotYetValid { not_before, .. } if not_before == NOW - 60),
+        "{early}"
+    );
     let short = fixture.ca.intermediate("short", |params| {
-        params.not_after = (std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(NOW - 1)).into();
+        params.not_after =
+            (std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(NOW - 1)).into();
     });
     let error = fixture.verify(&[&short.issue(WORKLOAD).der, &short.der]).unwrap_err();
     assert!(matches!(error, VerifyError::Expired { .. }), "{error}");

@@ -192,7 +192,7 @@ impl EntryApi for EntryService {
         for id in ids {
             let outcome = self.delete(&id).await;
             results.push(batch_delete_entry_response::Result {
-                status: Some(item_status(outcome.as_ref().map(|()| ()))),
+                status: Some(item_status(outcome.as_ref().copied())),
                 id,
             });
         }

@@ -198,7 +198,7 @@ const CACHE_KIB: i64 = 1024;
 const STATEMENTS: usize = 64;
 /// Write-ahead log that is kept for reuse after a checkpoint.
 const LOG_BYTES_KEPT: i64 = 8 << 20;
-/// Largest file whose pages are all checked at open; about 30 ms.
+/// Largest file whose pages are all checked at open: there, a fraction of the second that a start may take.
 const CHECKED_BYTES: u64 = 32 << 20;
 
 const NO_LOG: &str = "the file system has no shared memory for a write-ahead log; use a local one";

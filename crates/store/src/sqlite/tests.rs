@@ -114,6 +114,35 @@ async fn a_full_disk_fails_the_write_keeps_what_was_there_and_recovers() {
 }
 
 #[tokio::test]
+async fn a_write_that_fails_halfway_undoes_itself_alone() {
+    let (store, _directory) = store().await;
+    let (release, mut first) = stuck_write(&store).await;
+    let halfway = |tx: &feed::Tx<'_>| -> Result<(), fail::Fail> {
+        agents::put(tx, &agent("half"))?;
+        Err(Rejected::new("no").into())
+    };
+    let mut writes = JoinSet::new();
+    for work in 0..3 {
+        let store = Arc::clone(&store);
+        writes.spawn(async move {
+            match work {
+                1 => store.writer.write("fail halfway", halfway).await.is_err(),
+                whole => store.put_agent(agent(&format!("{whole}"))).await.is_ok(),
+            }
+        });
+    }
+    while store.writer.queued() < 3 {
+        tokio::task::yield_now().await;
+    }
+    release.send(()).unwrap();
+    first.join_next().await.unwrap().unwrap().unwrap();
+    assert_eq!(writes.join_all().await, [true, true, true]);
+    assert_eq!(Snapshot::load(&*store).await.unwrap().agents, [agent("0"), agent("2")]);
+    let events = store.changes_after(Position::START, 10).await.unwrap();
+    assert_eq!(events.changes.len(), 3, "the undone write left an event: {events:?}");
+}
+
+#[tokio::test]
 async fn one_write_too_large_does_not_fail_the_small_ones_committed_with_it() {
     let (store, _directory) = store().await;
     limit_pages(&store, Some(30)).await;

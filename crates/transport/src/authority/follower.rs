@@ -163,11 +163,7 @@ impl Follower {
         }
         if !header_frame {
             out.extend_from_slice(&head.raw);
-            self.state = if head.len() == 0 {
-                State::BETWEEN_FRAMES
-            } else {
-                State::Skip(head.len())
-            };
+            self.state = if head.len() == 0 { State::BETWEEN_FRAMES } else { State::Skip(head.len()) };
         } else if head.len() == 0 {
             self.end_frame(head, &[], out);
         } else {

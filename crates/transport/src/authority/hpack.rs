@@ -292,7 +292,10 @@ mod tests {
         let update_to_4097 = [0x3f, 0xe2, 0x1f];
         assert!(Rewriter::new().rewrite(&[&update_to_4096[..], &[0x82]].concat()).is_ok());
         assert_eq!(Rewriter::new().rewrite(&[&update_to_4097[..], &[0x82]].concat()), Err(Unreadable));
-        assert_eq!(Rewriter::new().rewrite(&[&[0x82], &update_to_4096[..], &[0x82]].concat()), Err(Unreadable));
+        assert_eq!(
+            Rewriter::new().rewrite(&[&[0x82], &update_to_4096[..], &[0x82]].concat()),
+            Err(Unreadable)
+        );
         assert_eq!(Rewriter::new().rewrite(&update_to_4096), Err(Unreadable), "an update and no field");
     }
 

@@ -72,8 +72,8 @@ fn encode(encoder: &mut Encoder<'_>, fields: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
     encoder.encode(fields.iter().map(|(name, value)| (&name[..], &value[..])))
 }
 
-/// A client's side of a connection with two requests: the first padded and with priority, the second by references to the
-/// dynamic table, in three frames.
+/// A client's side of a connection with two requests: the first padded and with priority, the second by
+/// references to the dynamic table, in three frames.
 fn conversation(authority: &[u8]) -> Vec<u8> {
     let mut encoder = Encoder::new();
     let first = encode(&mut encoder, &request(authority, b"/one"));
@@ -170,7 +170,8 @@ fn a_connection_that_ends_while_undecided_passes_what_came() {
 fn trailers_and_later_well_formed_requests_keep_working_once_rewriting() {
     let mut encoder = Encoder::new();
     let mut sent = [PREFACE.to_vec(), frame(SETTINGS, 0, 0, &[])].concat();
-    let fields = [request(MALFORMED, b"/a"), vec![(b"x-end".to_vec(), b"1".to_vec())], request(b"host", b"/b")];
+    let fields =
+        [request(MALFORMED, b"/a"), vec![(b"x-end".to_vec(), b"1".to_vec())], request(b"host", b"/b")];
     for (fields, stream) in fields.iter().zip([1, 1, 3]) {
         sent.extend(frame(HEADERS, END_HEADERS, stream, &encode(&mut encoder, fields)));
     }
@@ -292,14 +293,19 @@ async fn what_is_malformed_is_refused_by_the_server_with_the_right_error() {
     let block = encode(&mut Encoder::new(), &request(b"localhost", b"/x"));
     let bomb = [&[0x40, 1, b'a', 0x7f, 0xe1, 0x1e][..], &[b'x'; 4000], &[0xbe; 60]].concat();
     let flood: Vec<u8> = (0..=MAX_CONTINUATIONS).flat_map(|_| frame(CONTINUATION, 0, 5, &[])).collect();
-    let oversized: Vec<u8> = (0..=MAX_BLOCK / 16_000).flat_map(|_| frame(CONTINUATION, 0, 5, &[0; 16_000])).collect();
+    let oversized: Vec<u8> =
+        (0..=MAX_BLOCK / 16_000).flat_map(|_| frame(CONTINUATION, 0, 5, &[0; 16_000])).collect();
     let cases: [(&str, Vec<u8>, u32); 11] = [
         ("garbage for a block", frame(HEADERS, END_HEADERS, 5, &[0xff; 20]), PROTOCOL_ERROR),
         ("unknown index", frame(HEADERS, END_HEADERS, 5, &[0xfe]), PROTOCOL_ERROR),
         ("bomb", frame(HEADERS, END_HEADERS, 5, &bomb), PROTOCOL_ERROR),
         ("oversized", [frame(HEADERS, 0, 5, &block), oversized].concat(), PROTOCOL_ERROR),
         ("flood", [frame(HEADERS, 0, 5, &block), flood].concat(), PROTOCOL_ERROR),
-        ("frame within a block", [frame(HEADERS, 0, 5, &block), frame(PING, 0, 0, &[0; 8])].concat(), PROTOCOL_ERROR),
+        (
+            "frame within a block",
+            [frame(HEADERS, 0, 5, &block), frame(PING, 0, 0, &[0; 8])].concat(),
+            PROTOCOL_ERROR,
+        ),
         (
             "continuation of another stream",
             [frame(HEADERS, 0, 5, &block), frame(CONTINUATION, END_HEADERS, 7, &[])].concat(),

@@ -8,8 +8,8 @@ use http_body_util::Either;
 use tonic::Status;
 use tonic::body::Body;
 
-/// Parses `grpc-timeout`: at most eight digits, then one of `H M S m u n` (gRPC over HTTP2, "Timeout"). `None` when it is missing
-/// or not of this form.
+/// Parses `grpc-timeout`: at most eight digits, then one of `H M S m u n` (gRPC over HTTP2, "Timeout"). `None`
+/// when it is missing or not of this form.
 pub(super) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     const MAX_DIGITS: usize = 8;
     let text = headers.get("grpc-timeout")?.to_str().ok()?;

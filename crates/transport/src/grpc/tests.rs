@@ -71,8 +71,8 @@ impl AsyncWrite for Pipe {
     }
 }
 
-/// A server on memory connections that answers every request, except `/hang`, which never ends, and `/slow`, which takes a
-/// second.
+/// A server on memory connections that answers every request, except `/hang`, which never ends, and `/slow`,
+/// which takes a second.
 struct Server {
     connect: mpsc::UnboundedSender<Pipe>,
     cancel: CancellationToken,
@@ -200,7 +200,8 @@ async fn a_connection_that_said_something_stays() {
 #[tokio::test(start_paused = true)]
 async fn connections_grow_old_at_different_times_and_finish_what_they_began() {
     let age = Duration::from_secs(180);
-    let server = Server::start(Options { max_connection_age: Some(age), keepalive: None, ..Options::default() });
+    let server =
+        Server::start(Options { max_connection_age: Some(age), keepalive: None, ..Options::default() });
     let mut tasks = JoinSet::new();
     let mut ends = Vec::new();
     for peer in 0..10 {

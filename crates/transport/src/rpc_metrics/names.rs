@@ -210,6 +210,9 @@ mod tests {
         ),
     ];
 
-    const LOGGER: &[(&str, &str)] =
-        &[("GetLogger", "get_logger"), ("SetLogLevel", "set_log_level"), ("ResetLogLevel", "reset_log_level")];
+    const LOGGER: &[(&str, &str)] = &[
+        ("GetLogger", "get_logger"),
+        ("SetLogLevel", "set_log_level"),
+        ("ResetLogLevel", "reset_log_level"),
+    ];
 }

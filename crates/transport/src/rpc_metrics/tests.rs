@@ -71,7 +71,12 @@ async fn an_rpc_is_counted_by_its_trailers_when_its_stream_ends() {
             "spire_server_rpc_agent_v1_agent_attest_agent{status=\"PermissionDenied\"} 1",
         ]
     );
-    assert!(fixture.registry.render().contains("spire_server_rpc_agent_v1_agent_attest_agent_elapsed_time_count{"));
+    assert!(
+        fixture
+            .registry
+            .render()
+            .contains("spire_server_rpc_agent_v1_agent_attest_agent_elapsed_time_count{")
+    );
 }
 
 #[tokio::test]
@@ -124,7 +129,10 @@ async fn made_up_paths_leave_no_trace() {
     assert!(fixture.metrics.shared.methods.load().is_empty());
     fixture.metrics.announce([PATH]);
     drop(fixture.call(PATH, || trailers_only("12")).await);
-    assert_eq!(fixture.counted(), ["spire_server_rpc_agent_v1_agent_attest_agent{status=\"Unimplemented\"} 1"]);
+    assert_eq!(
+        fixture.counted(),
+        ["spire_server_rpc_agent_v1_agent_attest_agent{status=\"Unimplemented\"} 1"]
+    );
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use tokio_rustls::TlsConnector;
 
 use super::*;
 
-fn configs() -> (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>) {
+pub(crate) fn configs() -> (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>) {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let certificate = made.cert.der().clone();
@@ -36,7 +36,10 @@ async fn listen(limits: Limits) -> (TlsListener, SocketAddr, TlsConnector) {
     (listener, address, client.into())
 }
 
-async fn dial(connector: TlsConnector, address: SocketAddr) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+async fn dial(
+    connector: TlsConnector,
+    address: SocketAddr,
+) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let tcp = TcpStream::connect(address).await?;
     connector.connect(ServerName::try_from("localhost").unwrap(), tcp).await
 }
@@ -100,4 +103,66 @@ async fn one_address_may_have_half_of_the_unfinished_handshakes() {
         _ = listener.accept() => panic!("nobody shook hands"),
     }
     assert_eq!(listener.unfinished[&address.ip()], 2);
+}
+
+/// A server that asks for client certificates, and a client that presents one with this URI.
+fn mutual(uri: &str) -> (Arc<rustls::ServerConfig>, TlsConnector) {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let ca = params.self_signed(&key).unwrap().der().clone();
+    let issuer = rcgen::Issuer::new(params, key);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(ca).unwrap();
+    let roots = Arc::new(roots);
+    let issue = |names: Vec<rcgen::SanType>| {
+        let mut params = rcgen::CertificateParams::default();
+        params.subject_alt_names = names;
+        params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+        let key = rcgen::KeyPair::generate().unwrap();
+        let der = params.signed_by(&key, &issuer).unwrap().der().clone();
+        (vec![der], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+    };
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone());
+    let (chain, key) = issue(vec![rcgen::SanType::DnsName("localhost".try_into().unwrap())]);
+    let server = rustls::ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(chain, key)
+        .unwrap();
+    let (chain, key) = issue(vec![rcgen::SanType::URI(uri.try_into().unwrap())]);
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .unwrap();
+    (Arc::new(server), Arc::new(client).into())
+}
+
+#[tokio::test]
+async fn a_client_with_an_svid_is_named_and_one_with_another_certificate_is_refused() {
+    let (config, connector) = mutual("spiffe://example.org/agent");
+    let mut listener =
+        TlsListener::bind(([127, 0, 0, 1], 0).into(), config, Limits::default()).await.unwrap();
+    let (client, server) = tokio::join!(dial(connector, listener.local_addr().unwrap()), listener.accept());
+    let svid = server.unwrap().connect_info().svid.unwrap();
+    assert_eq!(svid.id.as_str(), "spiffe://example.org/agent");
+    drop(client);
+
+    let (config, connector) = mutual("https://example.org/agent");
+    let mut listener =
+        TlsListener::bind(([127, 0, 0, 1], 0).into(), config, Limits::default()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let refused = async {
+        let mut client = dial(connector, address).await.unwrap();
+        client.read(&mut [0; 1]).await
+    };
+    tokio::select! {
+        read = refused => assert!(!matches!(read, Ok(1)), "closed"),
+        _ = listener.accept() => panic!("the certificate names nobody"),
+    }
 }

@@ -44,7 +44,9 @@ pub(super) enum Command {
     #[command(subcommand)]
     Agent(AgentCommand),
     /// Prints a script that completes commands in your shell
-    #[command(after_help = "Examples:\n  vouchsafe completion bash > ~/.local/share/bash-completion/completions/vouchsafe")]
+    #[command(
+        after_help = "Examples:\n  vouchsafe completion bash > ~/.local/share/bash-completion/completions/vouchsafe"
+    )]
     Completion {
         /// The shell
         shell: Shell,
@@ -69,8 +71,9 @@ pub(super) fn grammar(part: Part) -> clap::Command {
         Part::Agent => AgentCommand::augment_subcommands(clap::Command::new("spire-agent"))
             .about("Runs the node agent and asks it for identities"),
     };
-    let mut command =
-        adapt(command.version(env!("CARGO_PKG_VERSION")).subcommand_required(true).arg_required_else_help(true));
+    let mut command = adapt(
+        command.version(env!("CARGO_PKG_VERSION")).subcommand_required(true).arg_required_else_help(true),
+    );
     command.build();
     command
 }

@@ -34,7 +34,8 @@ pub(super) async fn check(
     let _shallow = flags.shallow;
     let answer = match target.connect().await {
         Ok(channel) => {
-            let answer = HealthClient::new(channel).check(HealthCheckRequest { service: String::new() }).await;
+            let answer =
+                HealthClient::new(channel).check(HealthCheckRequest { service: String::new() }).await;
             answer.map_err(|status| anyhow!(go::rpc_error(&status)))
         }
         Err(error) => Err(error),

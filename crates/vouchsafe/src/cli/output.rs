@@ -46,7 +46,10 @@ pub(super) fn print_json(console: &mut Console<'_>, messages: Vec<Value>) -> io:
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(map) => Value::Object(
-            map.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key, without_nulls(value))).collect(),
+            map.into_iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(key, value)| (key, without_nulls(value)))
+                .collect(),
         ),
         Value::Array(values) => {
             Value::Array(values.into_iter().filter(|value| !value.is_null()).map(without_nulls).collect())

@@ -90,18 +90,21 @@ fn entry_result(result_status: &Option<types::Status>, entry: &Option<types::Ent
 }
 
 pub(super) fn created(response: &entry::BatchCreateEntryResponse) -> Value {
-    let results: Value = response.results.iter().map(|result| entry_result(&result.status, &result.entry)).collect();
+    let results: Value =
+        response.results.iter().map(|result| entry_result(&result.status, &result.entry)).collect();
     json!({ "results": results })
 }
 
 pub(super) fn updated(response: &entry::BatchUpdateEntryResponse) -> Value {
-    let results: Value = response.results.iter().map(|result| entry_result(&result.status, &result.entry)).collect();
+    let results: Value =
+        response.results.iter().map(|result| entry_result(&result.status, &result.entry)).collect();
     json!({ "results": results })
 }
 
 pub(super) fn deleted(response: &entry::BatchDeleteEntryResponse) -> Value {
     let results = response.results.iter();
-    let results: Value = results.map(|result| json!({ "status": status(&result.status), "id": result.id })).collect();
+    let results: Value =
+        results.map(|result| json!({ "status": status(&result.status), "id": result.id })).collect();
     json!({ "results": results })
 }
 
@@ -170,8 +173,9 @@ pub(super) fn x509_svids(response: &workload::X509svidResponse) -> Value {
 
 pub(super) fn jwt_svids(response: &workload::JwtsvidResponse) -> Value {
     let svids = response.svids.iter();
-    let svids: Value =
-        svids.map(|svid| json!({ "spiffe_id": svid.spiffe_id, "svid": svid.svid, "hint": svid.hint })).collect();
+    let svids: Value = svids
+        .map(|svid| json!({ "spiffe_id": svid.spiffe_id, "svid": svid.svid, "hint": svid.hint }))
+        .collect();
     json!({ "svids": svids })
 }
 

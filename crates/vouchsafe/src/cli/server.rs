@@ -62,14 +62,18 @@ pub(super) struct HealthcheckArgs {
 #[derive(Debug, Subcommand)]
 pub(super) enum X509Command {
     /// Mints an X509-SVID
-    #[command(after_help = "Example:\n  spire-server x509 mint -spiffeID spiffe://example.org/job -ttl 1h -write .")]
+    #[command(
+        after_help = "Example:\n  spire-server x509 mint -spiffeID spiffe://example.org/job -ttl 1h -write ."
+    )]
     Mint(mint_x509::MintArgs),
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum JwtCommand {
     /// Mints a JWT-SVID
-    #[command(after_help = "Example:\n  spire-server jwt mint -spiffeID spiffe://example.org/job -audience db")]
+    #[command(
+        after_help = "Example:\n  spire-server jwt mint -spiffeID spiffe://example.org/job -audience db"
+    )]
     Mint(mint_jwt::MintArgs),
 }
 
@@ -130,7 +134,8 @@ fn parse_match(text: &str) -> Option<types::selector_match::MatchBehavior> {
 /// Whole seconds of a lifetime, rounded up, as SPIRE does.
 fn ttl_seconds(ttl: std::time::Duration) -> anyhow::Result<i32> {
     let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
-    i32::try_from(seconds).map_err(|_| anyhow!("invalid value for TTL: {} is too long", go::format_duration(ttl)))
+    i32::try_from(seconds)
+        .map_err(|_| anyhow!("invalid value for TTL: {} is too long", go::format_duration(ttl)))
 }
 
 fn id_text(id: Option<&types::Spiffeid>) -> String {

@@ -125,15 +125,20 @@ impl Target {
             Some(error) => match error.kind() {
                 io::ErrorKind::NotFound => (
                     "no such file or directory".to_owned(),
-                    format!("Start it with `{start}` or `vouchsafe up`, or name its socket with -socketPath."),
+                    format!(
+                        "Start it with `{start}` or `vouchsafe up`, or name its socket with -socketPath."
+                    ),
                 ),
                 io::ErrorKind::ConnectionRefused => (
                     "connection refused".to_owned(),
-                    format!("The socket is left over from a process that is gone; start it anew with `{start}`."),
+                    format!(
+                        "The socket is left over from a process that is gone; start it anew with `{start}`."
+                    ),
                 ),
                 io::ErrorKind::PermissionDenied => (
                     "permission denied".to_owned(),
-                    "Run this as a user who may open the socket: its owner, or a member of its group.".to_owned(),
+                    "Run this as a user who may open the socket: its owner, or a member of its group."
+                        .to_owned(),
                 ),
                 _ => (error.to_string(), "Check the path given with -socketPath.".to_owned()),
             },
@@ -150,7 +155,8 @@ impl Target {
 fn system_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e io::Error> {
     let mut current = Some(error);
     while let Some(error) = current {
-        if let Some(found) = error.downcast_ref::<io::Error>().filter(|error| error.raw_os_error().is_some()) {
+        if let Some(found) = error.downcast_ref::<io::Error>().filter(|error| error.raw_os_error().is_some())
+        {
             return Some(found);
         }
         current = error.source();

@@ -197,11 +197,15 @@ fn read_agent(section: &Section<'_>, flags: &Overrides, problems: &Problems) -> 
     let trust_domain = trust_domain.and_then(|text| match TrustDomain::parse(&text) {
         Ok(trust_domain) => Some(trust_domain),
         Err(error) => {
-            section.problem("trust_domain", &format!("could not parse trust_domain {}: {error}", go::quote(&text)));
+            section.problem(
+                "trust_domain",
+                &format!("could not parse trust_domain {}: {error}", go::quote(&text)),
+            );
             None
         }
     });
-    let server_address = required(set(&flags.server_address).or(section.text("server_address")), "server_address");
+    let server_address =
+        required(set(&flags.server_address).or(section.text("server_address")), "server_address");
     let file_port = section.port("server_port").filter(|port| *port != 0);
     let server_port = flags.server_port.filter(|port| *port != 0).or(file_port);
     if server_port.is_none() {
@@ -314,7 +318,8 @@ fn read_bootstrap(section: &Section<'_>, flags: &Overrides, problems: &Problems)
         ),
         (Some(path), false) => return Bootstrap::File { path: path.into(), format },
         (None, true) => {
-            problems.warn("insecure_bootstrap is set: the first connection believes whichever server answers");
+            problems
+                .warn("insecure_bootstrap is set: the first connection believes whichever server answers");
         }
     }
     Bootstrap::Insecure
@@ -359,7 +364,7 @@ fn refuse_unbuilt(section: &Section<'_>) {
 }
 
 fn read_plugins(section: Section<'_>, problems: &Problems) -> (KeyManager, Option<UnixAttestor>) {
-    let nodes = plugins::enabled(&section, "NodeAttestor", problems);
+    let nodes = plugins::enabled(&section, "NodeAttestor");
     if nodes.len() != 1 {
         let count = nodes.len();
         let text = format!(
@@ -374,7 +379,7 @@ fn read_plugins(section: Section<'_>, problems: &Problems) -> (KeyManager, Optio
         node.read_data(problems, |_| ());
         plugins::finish_if_supported(node, &["join_token"]);
     }
-    let workloads = plugins::enabled(&section, "WorkloadAttestor", problems);
+    let workloads = plugins::enabled(&section, "WorkloadAttestor");
     if workloads.is_empty() {
         let text = "plugins: at least one WorkloadAttestor must be configured and enabled; use \"unix\"";
         problems.at(section.position(), text);
@@ -387,7 +392,13 @@ fn read_plugins(section: Section<'_>, problems: &Problems) -> (KeyManager, Optio
                 workload_size_limit: data.integer("workload_size_limit", i64::MIN, i64::MAX).unwrap_or(0),
             }));
         } else {
-            plugins::unsupported("WorkloadAttestor", &workload.name, &["unix"], workload.position(), problems);
+            plugins::unsupported(
+                "WorkloadAttestor",
+                &workload.name,
+                &["unix"],
+                workload.position(),
+                problems,
+            );
         }
         plugins::finish_if_supported(workload, &["unix"]);
     }

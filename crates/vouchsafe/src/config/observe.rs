@@ -90,7 +90,11 @@ pub(super) struct LogOverrides<'a> {
     pub(super) source_location: bool,
 }
 
-pub(super) fn read_log(section: &Section<'_>, overrides: &LogOverrides<'_>, problems: &Problems) -> LogConfig {
+pub(super) fn read_log(
+    section: &Section<'_>,
+    overrides: &LogOverrides<'_>,
+    problems: &Problems,
+) -> LogConfig {
     fn choose<T>(
         flag: Option<&str>,
         name: &str,
@@ -106,7 +110,9 @@ pub(super) fn read_log(section: &Section<'_>, overrides: &LogOverrides<'_>, prob
     let source_location = section.flag("log_source_location").unwrap_or_default();
     LogConfig {
         level: choose(overrides.level, "logLevel", problems, LogLevel::parse).or(level).unwrap_or_default(),
-        format: choose(overrides.format, "logFormat", problems, LogFormat::parse).or(format).unwrap_or_default(),
+        format: choose(overrides.format, "logFormat", problems, LogFormat::parse)
+            .or(format)
+            .unwrap_or_default(),
         file: overrides.file.map(PathBuf::from).or(file),
         source_location: overrides.source_location || source_location,
     }
@@ -162,9 +168,11 @@ pub(super) fn read_telemetry(top: &Section<'_>) -> Telemetry {
             prometheus.problem("port", "must be configured: the port that Prometheus asks");
         }
         let host = prometheus.text("host").unwrap_or_else(|| "localhost".to_owned());
-        prometheus.not_built("tls", "remove it and let the listener stay on localhost, or put a proxy in front");
+        prometheus
+            .not_built("tls", "remove it and let the listener stay on localhost, or put a proxy in front");
         prometheus.finish();
-        telemetry.prometheus = Some(MetricsListener { host: trim_brackets(&host), port: port.unwrap_or_default() });
+        telemetry.prometheus =
+            Some(MetricsListener { host: trim_brackets(&host), port: port.unwrap_or_default() });
     }
     telemetry.metric_prefix = section.text("MetricPrefix");
     telemetry.trust_domain_label = section.flag("EnableTrustDomainLabel").unwrap_or(false);
@@ -193,7 +201,11 @@ pub(super) fn read_health(top: &Section<'_>) -> Option<HealthListener> {
 }
 
 fn check_path(text: &str) -> Result<String, String> {
-    if text.starts_with('/') { Ok(text.to_owned()) } else { Err(format!("{} must start with /", go::quote(text))) }
+    if text.starts_with('/') {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{} must start with /", go::quote(text)))
+    }
 }
 
 /// An IPv6 address may stand in brackets.

@@ -21,7 +21,11 @@ enum Data<'a> {
 
 impl<'a> Plugin<'a> {
     /// Reads the plugin's data with `read`, then refuses what it did not ask for.
-    pub(super) fn read_data<T: Default>(&self, problems: &Problems, read: impl FnOnce(&Section<'_>) -> T) -> T {
+    pub(super) fn read_data<T: Default>(
+        &self,
+        problems: &Problems,
+        read: impl FnOnce(&Section<'_>) -> T,
+    ) -> T {
         match &self.data {
             Data::Unreadable => T::default(),
             Data::Section(Some(section)) => read(section),
@@ -58,7 +62,7 @@ impl<'a> Plugin<'a> {
 }
 
 /// The enabled plugins of a kind.
-pub(super) fn enabled<'a>(plugins: &Section<'a>, kind: &'static str, problems: &Problems) -> Vec<Plugin<'a>> {
+pub(super) fn enabled<'a>(plugins: &Section<'a>, kind: &'static str) -> Vec<Plugin<'a>> {
     let mut found = Vec::new();
     for (name, section) in plugins.named_sections(kind) {
         let on = section.flag("enabled").unwrap_or(true);
@@ -69,7 +73,8 @@ pub(super) fn enabled<'a>(plugins: &Section<'a>, kind: &'static str, problems: &
         let data = match section.text("plugin_data_file") {
             None => Data::Section(data_section),
             Some(_) if data_section.is_some() => {
-                section.problem("plugin_data_file", "only one of [plugin_data, plugin_data_file] can be used");
+                section
+                    .problem("plugin_data_file", "only one of [plugin_data, plugin_data_file] can be used");
                 Data::Unreadable
             }
             Some(path) => load_data(path, &section),
@@ -117,7 +122,7 @@ pub(super) fn key_manager(
     disk_key: &'static str,
     to_path: impl Fn(String) -> PathBuf,
 ) -> KeyManager {
-    let found = enabled(plugins, "KeyManager", problems);
+    let found = enabled(plugins, "KeyManager");
     if found.len() != 1 {
         let count = found.len();
         problems.at(
@@ -162,7 +167,7 @@ pub(super) fn finish_if_supported(plugin: Plugin<'_>, supported: &[&str]) {
 
 /// Refuses every enabled plugin of a kind.
 pub(super) fn refuse_kind(plugins: &Section<'_>, kind: &'static str, advice: &str, problems: &Problems) {
-    for plugin in enabled(plugins, kind, problems) {
+    for plugin in enabled(plugins, kind) {
         let name = crate::go::quote(&plugin.name);
         problems.at(plugin.position(), format!("{kind} {name} is not supported yet: {advice}"));
     }

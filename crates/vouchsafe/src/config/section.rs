@@ -41,7 +41,8 @@ impl<'a> Section<'a> {
         let first = found.next()?;
         if let Some(second) = found.next() {
             let (name, line) = (self.name(key), first.position.line);
-            self.problems.at(second.position, format!("{name} is already set on line {line}; keep one of the two"));
+            self.problems
+                .at(second.position, format!("{name} is already set on line {line}; keep one of the two"));
         }
         Some(&first.value)
     }
@@ -122,7 +123,10 @@ impl<'a> Section<'a> {
         match number {
             Ok(number) if (min..=max).contains(&number) => Some(number),
             _ => {
-                self.problem(key, &format!("must be a whole number from {min} to {max}, not {}", go::quote(text)));
+                self.problem(
+                    key,
+                    &format!("must be a whole number from {min} to {max}, not {}", go::quote(text)),
+                );
                 None
             }
         }
@@ -218,13 +222,18 @@ impl<'a> Section<'a> {
             if asked.iter().any(|key| item.key.eq_ignore_ascii_case(key)) {
                 continue;
             }
-            let place = if self.path.is_empty() { "at the top level".to_owned() } else { format!("in {}", self.path) };
+            let place = if self.path.is_empty() {
+                "at the top level".to_owned()
+            } else {
+                format!("in {}", self.path)
+            };
             let hint = match closest(&item.key, &asked) {
                 Some(known) => format!("; did you mean \"{known}\"?"),
                 None => String::new(),
             };
             let key = go::quote(&item.key);
-            self.problems.at(item.position, format!("unknown configuration detected: key {key} {place}{hint}"));
+            self.problems
+                .at(item.position, format!("unknown configuration detected: key {key} {place}{hint}"));
         }
     }
 }

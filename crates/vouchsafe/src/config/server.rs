@@ -92,7 +92,11 @@ pub struct CaSubject {
 
 impl Default for CaSubject {
     fn default() -> Self {
-        Self { country: vec!["US".to_owned()], organization: vec!["SPIFFE".to_owned()], common_name: String::new() }
+        Self {
+            country: vec!["US".to_owned()],
+            organization: vec!["SPIFFE".to_owned()],
+            common_name: String::new(),
+        }
     }
 }
 
@@ -193,7 +197,10 @@ fn read_server(section: &Section<'_>, flags: &Overrides, problems: &Problems) ->
         Some(text) => match TrustDomain::parse(&text) {
             Ok(trust_domain) => Some(trust_domain),
             Err(error) => {
-                section.problem("trust_domain", &format!("could not parse trust_domain {}: {error}", go::quote(&text)));
+                section.problem(
+                    "trust_domain",
+                    &format!("could not parse trust_domain {}: {error}", go::quote(&text)),
+                );
                 None
             }
         },
@@ -207,7 +214,8 @@ fn read_server(section: &Section<'_>, flags: &Overrides, problems: &Problems) ->
         problems.add("data_dir must be configured");
     }
     let file_port = section.port("bind_port");
-    let bind_port = flags.bind_port.filter(|port| *port != 0).or(file_port.filter(|port| *port != 0)).unwrap_or(8081);
+    let bind_port =
+        flags.bind_port.filter(|port| *port != 0).or(file_port.filter(|port| *port != 0)).unwrap_or(8081);
     let bind_address = set(&flags.bind_address).or(section.text("bind_address"));
     let socket_path = set(&flags.socket_path).or(section.text("socket_path"));
     let socket_path = socket_path.unwrap_or_else(|| DEFAULT_SOCKET_PATH.to_owned());
@@ -281,14 +289,18 @@ fn read_admin_ids(section: &Section<'_>, problems: &Problems) -> Vec<SpiffeId> {
     for (text, position) in section.texts("admin_ids").unwrap_or_default() {
         match SpiffeId::parse(&text) {
             Ok(id) => ids.push(id),
-            Err(error) => problems.at(position, format!("could not parse admin ID {}: {error}", go::quote(&text))),
+            Err(error) => {
+                problems.at(position, format!("could not parse admin ID {}: {error}", go::quote(&text)))
+            }
         }
     }
     ids
 }
 
 fn read_rate_limit(section: &Section<'_>) -> RateLimit {
-    let Some(limit) = section.section("ratelimit") else { return RateLimit { attestation: true, signing: true } };
+    let Some(limit) = section.section("ratelimit") else {
+        return RateLimit { attestation: true, signing: true };
+    };
     let read = RateLimit {
         attestation: limit.flag("attestation").unwrap_or(true),
         signing: limit.flag("signing").unwrap_or(true),
@@ -317,7 +329,10 @@ fn warn_about_lifetimes(config: &Config, problems: &Problems) {
 
 fn refuse_unbuilt(section: &Section<'_>) {
     section.not_built("federation", "remove it; trust domains cannot be federated by this version");
-    section.not_built("disable_jwt_svids", "remove it; JWT-SVIDs are always issued to entries that ask for them");
+    section.not_built(
+        "disable_jwt_svids",
+        "remove it; JWT-SVIDs are always issued to entries that ask for them",
+    );
     section.not_built("audit_log_enabled", "remove it or set it to false");
     section.not_built("prune_attested_nodes_expired_for", "remove it and evict agents with `agent evict`");
     section.no_effect("prune_attested_nodes_batch_size");
@@ -337,8 +352,13 @@ fn refuse_unbuilt(section: &Section<'_>) {
         experimental.no_effect(key);
     }
     experimental.not_built("named_pipe_name", "named pipes exist on Windows only; use socket_path");
-    let keys =
-        ["auth_opa_policy_engine", "agent_spiffe_id_as_selector", "require_pq_kem", "wit_key_type", "wit_issuer"];
+    let keys = [
+        "auth_opa_policy_engine",
+        "agent_spiffe_id_as_selector",
+        "require_pq_kem",
+        "wit_key_type",
+        "wit_issuer",
+    ];
     for key in keys.into_iter().chain(["feature_flags"]) {
         experimental.not_built(key, "remove it");
     }
@@ -352,10 +372,12 @@ struct Plugins {
 }
 
 fn read_plugins(section: Section<'_>, problems: &Problems) -> Plugins {
-    let stores = plugins::enabled(&section, "DataStore", problems);
+    let stores = plugins::enabled(&section, "DataStore");
     if stores.len() != 1 {
         let count = stores.len();
-        let text = format!("plugins: exactly one DataStore must be configured and enabled, not {count}; use \"sql\"");
+        let text = format!(
+            "plugins: exactly one DataStore must be configured and enabled, not {count}; use \"sql\""
+        );
         problems.at(section.position(), text);
     }
     let mut path = PathBuf::new();
@@ -367,10 +389,12 @@ fn read_plugins(section: Section<'_>, problems: &Problems) -> Plugins {
         plugins::finish_if_supported(store, &["sql"]);
     }
     let mut join_token = false;
-    for attestor in plugins::enabled(&section, "NodeAttestor", problems) {
+    for attestor in plugins::enabled(&section, "NodeAttestor") {
         match attestor.name.as_str() {
             "join_token" => join_token = true,
-            name => plugins::unsupported("NodeAttestor", name, &["join_token"], attestor.position(), problems),
+            name => {
+                plugins::unsupported("NodeAttestor", name, &["join_token"], attestor.position(), problems)
+            }
         }
         attestor.read_data(problems, |_| ());
         plugins::finish_if_supported(attestor, &["join_token"]);
@@ -378,7 +402,12 @@ fn read_plugins(section: Section<'_>, problems: &Problems) -> Plugins {
     let key_manager = plugins::key_manager(&section, problems, "keys_path", PathBuf::from);
     plugins::refuse_kind(&section, "UpstreamAuthority", "remove it; the server's CA signs itself", problems);
     plugins::refuse_kind(&section, "Notifier", "remove it", problems);
-    plugins::refuse_kind(&section, "BundlePublisher", "remove it and publish what `bundle show` prints", problems);
+    plugins::refuse_kind(
+        &section,
+        "BundlePublisher",
+        "remove it and publish what `bundle show` prints",
+        problems,
+    );
     plugins::refuse_kind(&section, "CredentialComposer", "remove it", problems);
     section.finish();
     Plugins { data_store: DataStore::Sqlite { path }, key_manager, join_token }

@@ -174,17 +174,27 @@ telemetry { InMem {} Statsd = [{ address = "a:1" }] }
   test.conf:10:17: server.log_level: not a valid logrus Level: "LOUD"
 "#;
     let error = server_error(text);
-    assert!(error.contains("unknown configuration detected: key \"contry\" in server.ca_subject; did you mean \"country\"?"));
-    assert!(error.contains("test.conf:14:5: server.agent_ttl is already set on line 13; keep one of the two"));
+    assert!(error.contains(
+        "unknown configuration detected: key \"contry\" in server.ca_subject; did you mean \"country\"?"
+    ));
+    assert!(
+        error.contains("test.conf:14:5: server.agent_ttl is already set on line 13; keep one of the two")
+    );
     assert!(error.contains("\"postgres\" is not supported yet: use \"sqlite3\""));
-    assert!(error.contains("test.conf:18:18: NodeAttestor \"x509pop\" is not supported yet: use \"join_token\""));
+    assert!(
+        error.contains("test.conf:18:18: NodeAttestor \"x509pop\" is not supported yet: use \"join_token\"")
+    );
     assert!(error.contains("UpstreamAuthority \"disk\" is not supported yet"));
     assert!(error.contains("plugins: exactly one KeyManager must be configured and enabled, not 0"));
     assert!(error.contains("key \"KeyManagr\" in plugins; did you mean \"KeyManager\"?"));
     assert!(error.contains("telemetry.Statsd is not supported yet"));
     assert!(!error.contains("InMem") && !error.contains("ca_bundle_path"), "{error}");
     let head: String = error.lines().take(11).map(|line| format!("{line}\n")).collect();
-    assert_eq!(head.lines().skip(1).collect::<Vec<_>>(), expected.lines().skip(1).collect::<Vec<_>>(), "{error}");
+    assert_eq!(
+        head.lines().skip(1).collect::<Vec<_>>(),
+        expected.lines().skip(1).collect::<Vec<_>>(),
+        "{error}"
+    );
 }
 
 #[test]
@@ -239,7 +249,9 @@ fn a_lifetime_that_the_ca_cannot_guarantee_is_a_warning() {
     let text = SERVER.replace("ca_ttl = \"72h\"", "ca_ttl = \"6h\"");
     let warnings = server::load(&source(&text), &server::Overrides::default()).unwrap().warnings;
     assert_eq!(warnings.len(), 2, "{warnings:?}");
-    assert!(warnings[0].contains("default_x509_svid_ttl is too high") && warnings[0].contains("1h0m0s or less"));
+    assert!(
+        warnings[0].contains("default_x509_svid_ttl is too high") && warnings[0].contains("1h0m0s or less")
+    );
 }
 
 #[test]

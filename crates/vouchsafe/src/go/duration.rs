@@ -161,7 +161,10 @@ mod tests {
             (".s", "time: invalid duration \".s\""),
             ("1..5s", "time: invalid duration \"1..5s\""),
             ("3000000h", "time: invalid duration \"3000000h\""),
-            ("999999999999999999999999999999999999999999h", "time: invalid duration \"999999999999999999999999999999999999999999h\""),
+            (
+                "999999999999999999999999999999999999999999h",
+                "time: invalid duration \"999999999999999999999999999999999999999999h\"",
+            ),
             ("-1s", "the duration \"-1s\" is negative"),
             ("1h x", "time: unknown unit \"h x\" in duration \"1h x\""),
         ] {

@@ -38,7 +38,10 @@ fn civil(unix_seconds: i64) -> Civil {
 #[must_use]
 pub fn time_string(unix_seconds: i64) -> String {
     let t = civil(unix_seconds);
-    format!("{:04}-{:02}-{:02} {:02}:{:02}:{:02} +0000 UTC", t.year, t.month, t.day, t.hour, t.minute, t.second)
+    format!(
+        "{:04}-{:02}-{:02} {:02}:{:02}:{:02} +0000 UTC",
+        t.year, t.month, t.day, t.hour, t.minute, t.second
+    )
 }
 
 /// A time as RFC 3339: `2026-11-21T08:55:01Z`.
@@ -148,9 +151,18 @@ mod tests {
         assert_eq!(check_layout("2024-02-29 00:00:00 -0700 -07"), Ok(()));
         for (text, expected) in [
             ("2001-13-05", "parsing time \"2001-13-05\": month out of range"),
-            ("2023-02-29 00:00:00 -0700 -07", "parsing time \"2023-02-29 00:00:00 -0700 -07\": day out of range"),
-            ("2023-01-01 24:00:00 -0700 -07", "parsing time \"2023-01-01 24:00:00 -0700 -07\": hour out of range"),
-            ("2023-01-01 00:00:00 -0700 -07x", "parsing time \"2023-01-01 00:00:00 -0700 -07x\": extra text: \"x\""),
+            (
+                "2023-02-29 00:00:00 -0700 -07",
+                "parsing time \"2023-02-29 00:00:00 -0700 -07\": day out of range",
+            ),
+            (
+                "2023-01-01 24:00:00 -0700 -07",
+                "parsing time \"2023-01-01 24:00:00 -0700 -07\": hour out of range",
+            ),
+            (
+                "2023-01-01 00:00:00 -0700 -07x",
+                "parsing time \"2023-01-01 00:00:00 -0700 -07x\": extra text: \"x\"",
+            ),
             (
                 "soon",
                 "parsing time \"soon\" as \"2006-01-02 15:04:05 -0700 -07\": cannot parse \"soon\" as \"2006\"",

@@ -89,7 +89,9 @@ impl Reader<'_> {
             match self.cursor.take() {
                 Some('"') => return Ok(text),
                 Some('\\') => text.push(self.escape()?),
-                Some('\n') | None => return Err(error_at(start, "this string is not closed by `\"` on its line")),
+                Some('\n') | None => {
+                    return Err(error_at(start, "this string is not closed by `\"` on its line"));
+                }
                 Some(c) => text.push(c),
             }
         }

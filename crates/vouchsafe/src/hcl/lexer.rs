@@ -178,7 +178,10 @@ fn number(cursor: &mut Cursor<'_>) -> Result<String, SyntaxError> {
     if is_number(&text) {
         return Ok(text);
     }
-    Err(error_at(start, format!("`{text}` is not a number; put text such as a duration in quotes: \"{text}\"")))
+    Err(error_at(
+        start,
+        format!("`{text}` is not a number; put text such as a duration in quotes: \"{text}\""),
+    ))
 }
 
 fn is_number(text: &str) -> bool {
@@ -250,7 +253,10 @@ fn escape(cursor: &mut Cursor<'_>, position: Position) -> Result<char, SyntaxErr
             value
         }
         Some(c) => {
-            return Err(error_at(position, format!("`\\{c}` is not an escape; write `\\\\{c}` for a backslash")));
+            return Err(error_at(
+                position,
+                format!("`\\{c}` is not an escape; write `\\\\{c}` for a backslash"),
+            ));
         }
         None => return Err(error_at(position, "a backslash ends the file")),
     };

@@ -15,16 +15,17 @@ fn problem(text: &str) -> String {
 
 /// A compact form without positions, to compare.
 fn shape(body: &Body) -> String {
-    fn value(value: &Value) -> String {
-        match &value.kind {
+    fn value(given: &Value) -> String {
+        match &given.kind {
             Kind::String(text) => format!("{text:?}"),
             Kind::Number(text) => text.clone(),
             Kind::Bool(flag) => flag.to_string(),
-            Kind::List(values) => format!("[{}]", values.iter().map(self::value).collect::<Vec<_>>().join(",")),
+            Kind::List(values) => format!("[{}]", values.iter().map(value).collect::<Vec<_>>().join(",")),
             Kind::Object(body) => shape(body),
         }
     }
-    let items: Vec<_> = body.items.iter().map(|item| format!("{:?}:{}", item.key, value(&item.value))).collect();
+    let items: Vec<_> =
+        body.items.iter().map(|item| format!("{:?}:{}", item.key, value(&item.value))).collect();
     format!("{{{}}}", items.join(","))
 }
 
@@ -37,7 +38,10 @@ fn what_the_second_version_of_the_language_refuses_is_read() {
         ("a = [1, 2,]", r#"{"a":[1,2]}"#),
         ("a = [{b = 1}, {b = 2}]", r#"{"a":[{"b":1},{"b":2}]}"#),
         (r#"plugins { "X" {} }"#, r#"{"plugins":{"X":{}}}"#),
-        (r#"KeyManager "disk" { plugin_data { keys_path = "k" } }"#, r#"{"KeyManager":{"disk":{"plugin_data":{"keys_path":"k"}}}}"#),
+        (
+            r#"KeyManager "disk" { plugin_data { keys_path = "k" } }"#,
+            r#"{"KeyManager":{"disk":{"plugin_data":{"keys_path":"k"}}}}"#,
+        ),
         (r#"NodeAttestor "x" plugin_data { }"#, r#"{"NodeAttestor":{"x":{"plugin_data":{}}}}"#),
         ("a = 0x1F b = -3 c = 1.5e-3", r#"{"a":0x1F,"b":-3,"c":1.5e-3}"#),
         ("# one\n// two\n/* three\n */ a = true", r#"{"a":true}"#),
@@ -130,7 +134,8 @@ fn native(value: &serde_json::Value) -> String {
         Value::String(text) => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),
         Value::Array(values) => format!("[{}]", values.iter().map(native).collect::<Vec<_>>().join(", ")),
         Value::Object(map) => {
-            let items: Vec<_> = map.iter().map(|(key, value)| format!("\"{key}\" = {}", native(value))).collect();
+            let items: Vec<_> =
+                map.iter().map(|(key, value)| format!("\"{key}\" = {}", native(value))).collect();
             format!("{{ {} }}", items.join(" "))
         }
         other => other.to_string(),

@@ -67,7 +67,9 @@ impl Line {
         }
         let [level, message, time] = own;
         let mut line = String::new();
-        for (name, value) in [(time.0, time.1), (level.0, level.1), (message.0, message.1)].into_iter().chain(fields) {
+        for (name, value) in
+            [(time.0, time.1), (level.0, level.1), (message.0, message.1)].into_iter().chain(fields)
+        {
             if !line.is_empty() {
                 line.push(' ');
             }
@@ -90,5 +92,6 @@ fn append_value(line: &mut String, value: &Value) {
 
 /// Whether a value stands without quotes.
 fn is_plain(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'/' | b'@' | b'^' | b'+'))
+    text.bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'/' | b'@' | b'^' | b'+'))
 }

@@ -35,7 +35,10 @@ pub(super) async fn fetch(arguments: FetchJwtArgs, console: &mut Console<'_>) ->
     let bundles = workload::first(client.fetch_jwt_bundles(workload::request(JwtBundlesRequest {})));
     let bundles = workload::within(timeout, bundles).await.map_err(workload::failed)?;
     let request = workload::request(JwtsvidRequest { audience, spiffe_id: arguments.spiffe_id });
-    let svids = workload::within(timeout, client.fetch_jwtsvid(request)).await.map_err(workload::failed)?.into_inner();
+    let svids = workload::within(timeout, client.fetch_jwtsvid(request))
+        .await
+        .map_err(workload::failed)?
+        .into_inner();
     if arguments.output == Format::Json {
         let messages = vec![proto_json::jwt_svids(&svids), proto_json::jwt_bundles(&bundles)];
         return Ok(print_json(console, messages)?);

@@ -92,8 +92,11 @@ impl From<String> for SecretArgument {
 
 impl RunArgs {
     fn load(self, console: &Console<'_>) -> Result<Config, Invalid> {
-        let path =
-            self.config.clone().filter(|path| !path.is_empty()).unwrap_or_else(|| DEFAULT_CONFIG_PATH.to_owned());
+        let path = self
+            .config
+            .clone()
+            .filter(|path| !path.is_empty())
+            .unwrap_or_else(|| DEFAULT_CONFIG_PATH.to_owned());
         self.refuse_unbuilt(&path)?;
         let source = Source::load(&path, self.expand_env.then_some(&*console.environment))?;
         let overrides = Overrides {

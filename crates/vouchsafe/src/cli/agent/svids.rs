@@ -41,7 +41,8 @@ pub(super) fn parse(response: &X509svidResponse, now: i64) -> anyhow::Result<Vec
     let mut federated = BTreeMap::new();
     for (id, der) in &response.federated_bundles {
         let quoted = go::quote(id);
-        let bundle = certificates(der).with_context(|| format!("failed to parse bundle for federated domain {quoted}"))?;
+        let bundle = certificates(der)
+            .with_context(|| format!("failed to parse bundle for federated domain {quoted}"))?;
         if bundle.is_empty() {
             bail!("no certificates in bundle for federated domain {quoted}");
         }
@@ -50,7 +51,8 @@ pub(super) fn parse(response: &X509svidResponse, now: i64) -> anyhow::Result<Vec
     let federated = Arc::new(federated);
     let mut svids = Vec::with_capacity(response.svids.len());
     for (index, svid) in response.svids.iter().enumerate() {
-        let context = || format!("failed to parse svid entry {index} for spiffe id {}", go::quote(&svid.spiffe_id));
+        let context =
+            || format!("failed to parse svid entry {index} for spiffe id {}", go::quote(&svid.spiffe_id));
         let read = || -> anyhow::Result<Svid> {
             let chain = certificates(&svid.x509_svid)?;
             if chain.is_empty() {
@@ -93,7 +95,8 @@ fn verify(svid: &Svid, now: i64) -> anyhow::Result<()> {
     let id = SpiffeId::parse(&svid.spiffe_id)?;
     let mut roots = TrustRoots::new();
     roots.insert(&id.trust_domain(), svid.bundle.iter().map(|authority| &*authority.der));
-    let chain: Vec<_> = svid.chain.iter().map(|certificate| CertificateDer::from(&*certificate.der)).collect();
+    let chain: Vec<_> =
+        svid.chain.iter().map(|certificate| CertificateDer::from(&*certificate.der)).collect();
     let now = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now).unwrap_or(0)));
     let verified = SvidVerifier::new(RootsCell::new(roots)).verify(&chain, now);
     let quoted = go::quote(&svid.spiffe_id);

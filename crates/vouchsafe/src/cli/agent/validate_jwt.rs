@@ -45,7 +45,10 @@ pub(super) async fn validate(arguments: ValidateJwtArgs, console: &mut Console<'
     if arguments.output.output == Format::Json {
         return Ok(print_json(console, vec![proto_json::validated_jwt(&response)])?);
     }
-    let claims = response.claims.as_ref().map_or_else(|| "{}".to_owned(), |claims| go::to_json(&proto_json::structure(claims)));
+    let claims = response
+        .claims
+        .as_ref()
+        .map_or_else(|| "{}".to_owned(), |claims| go::to_json(&proto_json::structure(claims)));
     writeln!(console.stdout, "SVID is valid.")?;
     writeln!(console.stdout, "SPIFFE ID : {}", response.spiffe_id)?;
     Ok(writeln!(console.stdout, "Claims    : {claims}")?)

@@ -38,7 +38,10 @@ pub(super) fn request<T>(message: T) -> Request<T> {
 }
 
 /// Waits for an answer for at most `timeout`, or for ever if that is zero.
-pub(super) async fn within<T>(timeout: Duration, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+pub(super) async fn within<T>(
+    timeout: Duration,
+    call: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
     if timeout.is_zero() {
         return call.await;
     }

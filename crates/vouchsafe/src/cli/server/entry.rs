@@ -24,7 +24,9 @@ pub(in crate::cli) enum EntryCommand {
         -parentID spiffe://example.org/node-1 -spiffeID spiffe://example.org/web -selector unix:uid:1001")]
     Update(Box<change::UpdateArgs>),
     /// Deletes registration entries
-    #[command(after_help = "Example:\n  spire-server entry delete -entryID 6837984a-bc44-462b-9ca6-5cd59be35066")]
+    #[command(
+        after_help = "Example:\n  spire-server entry delete -entryID 6837984a-bc44-462b-9ca6-5cd59be35066"
+    )]
     Delete(delete::DeleteArgs),
     /// Displays configured registration entries
     #[command(after_help = "Example:\n  spire-server entry show -selector unix:uid:1000")]

@@ -37,7 +37,9 @@ pub(in crate::cli) struct MintArgs {
 }
 
 pub(super) async fn mint(arguments: MintArgs, console: &mut Console<'_>) -> anyhow::Result<()> {
-    let Some(id) = arguments.spiffe_id.filter(|id| !id.is_empty()) else { bail!("spiffeID must be specified") };
+    let Some(id) = arguments.spiffe_id.filter(|id| !id.is_empty()) else {
+        bail!("spiffeID must be specified")
+    };
     if arguments.audience.is_empty() {
         bail!("at least one audience must be specified");
     }
@@ -48,7 +50,8 @@ pub(super) async fn mint(arguments: MintArgs, console: &mut Console<'_>) -> anyh
     };
     let channel = arguments.socket.target(console)?.connect().await?;
     let minted = SvidClient::new(channel).mint_jwtsvid(request).await;
-    let minted = minted.map_err(|status| anyhow!("unable to mint SVID: {}", go::rpc_error(&status)))?.into_inner();
+    let minted =
+        minted.map_err(|status| anyhow!("unable to mint SVID: {}", go::rpc_error(&status)))?.into_inner();
     let Some(svid) = minted.svid.filter(|svid| !svid.token.is_empty()) else {
         bail!("server response missing token");
     };

@@ -43,7 +43,9 @@ pub(in crate::cli) struct MintArgs {
 }
 
 pub(super) async fn mint(arguments: MintArgs, console: &mut Console<'_>) -> anyhow::Result<()> {
-    let Some(id) = arguments.spiffe_id.filter(|id| !id.is_empty()) else { bail!("spiffeID must be specified") };
+    let Some(id) = arguments.spiffe_id.filter(|id| !id.is_empty()) else {
+        bail!("spiffeID must be specified")
+    };
     let id = SpiffeId::parse(&id)?;
     let ttl = ttl_seconds(arguments.ttl)?;
     let key = PrivateKey::generate(KeyType::EcP256).context("unable to generate key")?;
@@ -53,13 +55,16 @@ pub(super) async fn mint(arguments: MintArgs, console: &mut Console<'_>) -> anyh
     let csr = create_csr_local(&key, &template).context("unable to generate CSR")?;
 
     let channel = arguments.socket.target(console)?.connect().await?;
-    let minted = SvidClient::new(channel.clone()).mint_x509svid(MintX509svidRequest { csr: csr.into(), ttl }).await;
-    let minted = minted.map_err(|status| anyhow!("unable to mint SVID: {}", go::rpc_error(&status)))?.into_inner();
+    let minted =
+        SvidClient::new(channel.clone()).mint_x509svid(MintX509svidRequest { csr: csr.into(), ttl }).await;
+    let minted =
+        minted.map_err(|status| anyhow!("unable to mint SVID: {}", go::rpc_error(&status)))?.into_inner();
     let Some(svid) = minted.svid.filter(|svid| !svid.cert_chain.is_empty()) else {
         bail!("server response missing SVID chain");
     };
     let bundle = BundleClient::new(channel).get_bundle(GetBundleRequest { output_mask: None }).await;
-    let bundle = bundle.map_err(|status| anyhow!("unable to get bundle: {}", go::rpc_error(&status)))?.into_inner();
+    let bundle =
+        bundle.map_err(|status| anyhow!("unable to get bundle: {}", go::rpc_error(&status)))?.into_inner();
     if bundle.x509_authorities.is_empty() {
         bail!("server response missing X509 Authorities");
     }
@@ -71,7 +76,11 @@ pub(super) async fn mint(arguments: MintArgs, console: &mut Console<'_>) -> anyh
     if directory.is_none() && arguments.output.output == Format::Json {
         return Ok(print_json(console, vec![proto_json::minted_x509(&svid.cert_chain, &key, &roots)])?);
     }
-    let minted = Minted { svid: certificates(&svid.cert_chain), key: pem::encode("PRIVATE KEY", &key), roots: certificates(&roots) };
+    let minted = Minted {
+        svid: certificates(&svid.cert_chain),
+        key: pem::encode("PRIVATE KEY", &key),
+        roots: certificates(&roots),
+    };
     match directory {
         Some(directory) => minted.write(&directory, console),
         None => minted.print(console),

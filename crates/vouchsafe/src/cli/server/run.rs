@@ -48,7 +48,8 @@ pub(in crate::cli) struct RunArgs {
 
 impl RunArgs {
     fn load(self, console: &Console<'_>) -> Result<Config, crate::config::Invalid> {
-        let path = self.config.filter(|path| !path.is_empty()).unwrap_or_else(|| DEFAULT_CONFIG_PATH.to_owned());
+        let path =
+            self.config.filter(|path| !path.is_empty()).unwrap_or_else(|| DEFAULT_CONFIG_PATH.to_owned());
         let source = Source::load(&path, self.expand_env.then_some(&*console.environment))?;
         let overrides = Overrides {
             bind_address: self.bind_address,

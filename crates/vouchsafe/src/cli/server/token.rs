@@ -13,7 +13,9 @@ use crate::console::Console;
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum TokenCommand {
     /// Generates a join token
-    #[command(after_help = "Example:\n  spire-server token generate -ttl 300 -spiffeID spiffe://example.org/node-1")]
+    #[command(
+        after_help = "Example:\n  spire-server token generate -ttl 300 -spiffeID spiffe://example.org/node-1"
+    )]
     Generate(GenerateArgs),
 }
 

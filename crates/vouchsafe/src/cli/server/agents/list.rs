@@ -51,7 +51,9 @@ impl FilterArgs {
         let by_selector_match = if self.selector.is_empty() {
             None
         } else {
-            let Some(behaviour) = parse_match(&self.match_selectors_on) else { bail!("unsupported match behavior") };
+            let Some(behaviour) = parse_match(&self.match_selectors_on) else {
+                bail!("unsupported match behavior")
+            };
             let selectors = self.selector.iter().map(|text| {
                 parse_selector(text).with_context(|| format!("error parsing selector {}", go::quote(text)))
             });

@@ -166,9 +166,13 @@ pub(super) async fn update(arguments: UpdateArgs, console: &mut Console<'_>) -> 
     let attributes_given = arguments.disable_prefetch.is_some() || arguments.include_jti.is_some();
     if path.is_none() && attributes_given {
         // The attributes are written as a whole: those that were not given keep their values only if they are sent.
-        let existing = client.get_entry(GetEntryRequest { id: arguments.entry_id.clone(), output_mask: None }).await;
+        let existing =
+            client.get_entry(GetEntryRequest { id: arguments.entry_id.clone(), output_mask: None }).await;
         let existing = existing.map_err(|status| {
-            anyhow!("failed to fetch existing entry to merge additional attributes: {}", go::rpc_error(&status))
+            anyhow!(
+                "failed to fetch existing entry to merge additional attributes: {}",
+                go::rpc_error(&status)
+            )
         })?;
         let mut attributes = existing.into_inner().additional_attributes.unwrap_or_default();
         if let Some(disable) = arguments.disable_prefetch {

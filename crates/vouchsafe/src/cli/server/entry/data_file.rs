@@ -111,7 +111,8 @@ impl<'a> Object<'a> {
 
     fn get(&self, key: &str) -> Option<&'a Value> {
         let exact = self.0.get(key);
-        let found = exact.or_else(|| self.0.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, v)| v));
+        let found =
+            exact.or_else(|| self.0.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, v)| v));
         found.filter(|value| !value.is_null())
     }
 

@@ -44,7 +44,8 @@ pub(super) async fn delete(arguments: DeleteArgs, console: &mut Console<'_>) -> 
 }
 
 fn print(response: &BatchDeleteEntryResponse, console: &mut Console<'_>) -> anyhow::Result<()> {
-    let (succeeded, failed): (Vec<_>, Vec<_>) = response.results.iter().partition(|result| is_ok(&result.status));
+    let (succeeded, failed): (Vec<_>, Vec<_>) =
+        response.results.iter().partition(|result| is_ok(&result.status));
     for result in &succeeded {
         writeln!(console.stdout, "Deleted entry with ID: {}", result.id)?;
     }
@@ -52,9 +53,14 @@ fn print(response: &BatchDeleteEntryResponse, console: &mut Console<'_>) -> anyh
         write!(console.stdout, "\n\n")?;
     }
     for result in &failed {
-        let (code, message) = result.status.as_ref().map(|s| (s.code, s.message.as_str())).unwrap_or_default();
+        let (code, message) =
+            result.status.as_ref().map(|s| (s.code, s.message.as_str())).unwrap_or_default();
         let (code, message) = (go::code_name(code), go::quote(message));
-        writeln!(console.stderr, "Failed to delete entry with ID {} (code: {code}, msg: {message})", result.id)?;
+        writeln!(
+            console.stderr,
+            "Failed to delete entry with ID {} (code: {code}, msg: {message})",
+            result.id
+        )?;
     }
     let (done, not_done) = (succeeded.len(), failed.len());
     if failed.is_empty() {

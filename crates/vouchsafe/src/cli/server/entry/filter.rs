@@ -95,7 +95,8 @@ impl FilterArgs {
             return Ok(None);
         }
         let behaviour = match_behaviour(&self.match_selectors_on)?;
-        let selectors = self.selector.iter().map(|text| parse_selector(text).context("error parsing selectors"));
+        let selectors =
+            self.selector.iter().map(|text| parse_selector(text).context("error parsing selectors"));
         let selectors = selectors.collect::<anyhow::Result<_>>()?;
         Ok(Some(types::SelectorMatch { selectors, r#match: behaviour }))
     }
@@ -120,7 +121,8 @@ fn match_behaviour(text: &str) -> anyhow::Result<i32> {
 pub(super) async fn show(arguments: ShowArgs, console: &mut Console<'_>) -> anyhow::Result<()> {
     let flags = &arguments.filter;
     let id = given(&arguments.entry_id);
-    let others = given(&flags.parent_id).is_some() || given(&flags.spiffe_id).is_some() || !flags.selector.is_empty();
+    let others =
+        given(&flags.parent_id).is_some() || given(&flags.spiffe_id).is_some() || !flags.selector.is_empty();
     if id.is_some() && others {
         bail!("the -entryID flag can't be combined with others");
     }
@@ -130,8 +132,8 @@ pub(super) async fn show(arguments: ShowArgs, console: &mut Console<'_>) -> anyh
     let mut entries = match id {
         Some(id) => {
             let entry = client.get_entry(GetEntryRequest { id: id.to_owned(), output_mask: None }).await;
-            let entry =
-                entry.map_err(|status| anyhow!("error fetching entry ID {id}: {}", go::rpc_error(&status)))?;
+            let entry = entry
+                .map_err(|status| anyhow!("error fetching entry ID {id}: {}", go::rpc_error(&status)))?;
             vec![entry.into_inner()]
         }
         None => list(&mut client, filter).await?,
@@ -154,10 +156,16 @@ async fn list(
     let mut entries = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request =
-            ListEntriesRequest { filter: filter.clone(), output_mask: None, page_size: PAGE_SIZE, page_token };
+        let request = ListEntriesRequest {
+            filter: filter.clone(),
+            output_mask: None,
+            page_size: PAGE_SIZE,
+            page_token,
+        };
         let page = client.list_entries(request).await;
-        let page = page.map_err(|status| anyhow!("error fetching entries: {}", go::rpc_error(&status)))?.into_inner();
+        let page = page
+            .map_err(|status| anyhow!("error fetching entries: {}", go::rpc_error(&status)))?
+            .into_inner();
         entries.extend(page.entries);
         if page.next_page_token.is_empty() {
             return Ok(entries);
@@ -172,7 +180,9 @@ fn sort(entries: &mut [types::Entry]) {
         entry.selectors.sort_by(compare_selectors);
     }
     entries.sort_by(|a, b| {
-        let id = |id: &Option<types::Spiffeid>| id.clone().map(|id| (id.trust_domain, id.path)).unwrap_or_default();
+        let id = |id: &Option<types::Spiffeid>| {
+            id.clone().map(|id| (id.trust_domain, id.path)).unwrap_or_default()
+        };
         id(&a.spiffe_id)
             .cmp(&id(&b.spiffe_id))
             .then_with(|| id(&a.parent_id).cmp(&id(&b.parent_id)))
@@ -180,7 +190,10 @@ fn sort(entries: &mut [types::Entry]) {
             .then_with(|| a.selectors.len().cmp(&b.selectors.len()))
             .then_with(|| {
                 let pairs = a.selectors.iter().zip(&b.selectors);
-                pairs.map(|(a, b)| compare_selectors(a, b)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+                pairs
+                    .map(|(a, b)| compare_selectors(a, b))
+                    .find(|order| order.is_ne())
+                    .unwrap_or(Ordering::Equal)
             })
     });
 }
@@ -201,7 +214,8 @@ pub(super) async fn count(arguments: CountArgs, console: &mut Console<'_>) -> an
         by_downstream: filter.by_downstream,
     };
     let channel = flags.socket.target(console)?.connect().await?;
-    let response = EntryClient::new(channel).count_entries(CountEntriesRequest { filter: Some(filter) }).await;
+    let response =
+        EntryClient::new(channel).count_entries(CountEntriesRequest { filter: Some(filter) }).await;
     let count = response.map_err(failed)?.into_inner().count;
     if flags.output.output == Format::Json {
         return Ok(print_json(console, vec![proto_json::count(count)])?);

@@ -1,0 +1,440 @@
+//! A small server: real TLS, real certificates, entries in memory. It can refuse, hang and go away.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt, stream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status, Streaming};
+use vouchsafe_ca::jwt::{JwtKey, JwtTemplate, sign_jwt_svid_now};
+use vouchsafe_ca::key::{KeyType, PrivateKey};
+use vouchsafe_ca::signer::Signer;
+use vouchsafe_ca::x509::authority::{CaTemplate, X509Ca, self_signed_ca};
+use vouchsafe_ca::x509::csr::{VerifyProofOfPossession, parse_csr};
+use vouchsafe_ca::x509::subject::Subject;
+use vouchsafe_ca::x509::svid::{Issued, SvidTemplate, issue_svid_now};
+use vouchsafe_identity::config::{ClientAuth, Expect, provider, server_config};
+use vouchsafe_identity::own::{OwnSvid, SvidCell};
+use vouchsafe_identity::roots::{RootsCell, TrustRoots};
+use vouchsafe_proto::convert::{bundle_to_proto, spiffe_id_from_proto, spiffe_id_to_proto};
+use vouchsafe_proto::denial::{Reason, denied};
+use vouchsafe_proto::spire::api::server::{agent, bundle, entry, svid};
+use vouchsafe_proto::spire::api::types;
+use vouchsafe_runtime::clock::Clock;
+use vouchsafe_runtime::entropy::Entropy;
+use vouchsafe_transport::grpc;
+use vouchsafe_transport::tls::{Limits, TlsListener};
+use vouchsafe_types::bundle::{Bundle, JwtAuthority, X509Authority};
+use vouchsafe_types::spiffe_id::SpiffeId;
+use vouchsafe_types::trust_domain::TrustDomain;
+
+pub const TOKEN: &str = "the-token";
+
+pub struct Fake {
+    pub clock: Clock,
+    pub trust_domain: TrustDomain,
+    pub entries: Mutex<BTreeMap<String, types::Entry>>,
+    pub tokens: Mutex<HashSet<String>>,
+    pub denial: Mutex<Option<Reason>>,
+    pub hang: AtomicBool,
+    /// Asks for no client certificate: stands for a server that lets an ended agent SVID renew.
+    pub anyone: AtomicBool,
+    pub x509_ttl: AtomicU64,
+    pub jwt_ttl: AtomicU64,
+    /// Entries up to this number are sent whole at once.
+    pub whole_list: AtomicUsize,
+    pub issued: AtomicUsize,
+    pub jwts: AtomicUsize,
+    pub renewals: AtomicUsize,
+    authorities: Mutex<Authorities>,
+    cell: SvidCell,
+    roots: RootsCell,
+}
+
+struct Authorities {
+    ca: Arc<X509Ca>,
+    jwt: JwtKey,
+    bundle: Bundle,
+}
+
+/// A fake that listens. Dropping it takes the server away.
+pub struct Listening {
+    pub address: SocketAddr,
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Listening {
+    pub async fn stop(self) {
+        self.cancel.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Fake {
+    pub async fn new(clock: Clock) -> Arc<Self> {
+        let trust_domain = TrustDomain::parse("example.org").unwrap();
+        let authorities = authorities(&trust_domain, &clock, 1).await;
+        let fake = Self {
+            trust_domain,
+            entries: Mutex::default(),
+            tokens: Mutex::new(HashSet::from([TOKEN.to_owned()])),
+            denial: Mutex::default(),
+            hang: AtomicBool::new(false),
+            anyone: AtomicBool::new(false),
+            x509_ttl: AtomicU64::new(3600),
+            jwt_ttl: AtomicU64::new(300),
+            whole_list: AtomicUsize::new(1),
+            issued: AtomicUsize::new(0),
+            jwts: AtomicUsize::new(0),
+            renewals: AtomicUsize::new(0),
+            authorities: Mutex::new(authorities),
+            cell: SvidCell::empty(),
+            roots: RootsCell::new(TrustRoots::new()),
+            clock,
+        };
+        fake.take_office();
+        Arc::new(fake)
+    }
+
+    pub fn bundle(&self) -> Bundle {
+        self.authorities.lock().unwrap().bundle.clone()
+    }
+
+    /// New authorities, and nothing of the old ones.
+    pub async fn replace_authorities(&self) {
+        let sequence_number = self.bundle().sequence_number + 1;
+        *self.authorities.lock().unwrap() = authorities(&self.trust_domain, &self.clock, sequence_number).await;
+        self.take_office();
+    }
+
+    /// A new SVID for the server itself.
+    fn take_office(&self) {
+        let key = PrivateKey::generate(KeyType::EcP256).unwrap();
+        let id = SpiffeId::server(&self.trust_domain);
+        let issued = self.issue(&id, key.public_key_der(), Duration::from_secs(3600));
+        self.cell.set(OwnSvid::from_pkcs8(&issued.chain, &key.pkcs8().unwrap())).unwrap();
+        self.roots.set(TrustRoots::of([&self.bundle()]));
+    }
+
+    pub async fn listen(self: &Arc<Self>, address: Option<SocketAddr>) -> Listening {
+        let config = if self.anyone.load(Ordering::SeqCst) {
+            let mut config = rustls::ServerConfig::builder_with_provider(provider().clone())
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_cert_resolver(Arc::new(self.cell.clone()));
+            config.alpn_protocols = vec![b"h2".to_vec()];
+            config
+        } else {
+            let auth = ClientAuth::Optional(self.roots.clone(), Expect::Anyone);
+            server_config(&self.cell, auth, self.clock.clone()).unwrap()
+        };
+        let address = address.unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
+        let listener = TlsListener::bind(address, Arc::new(config), Limits::default()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let routes = Routes::new(agent::v1::agent_server::AgentServer::from_arc(Arc::clone(self)))
+            .add_service(entry::v1::entry_server::EntryServer::from_arc(Arc::clone(self)))
+            .add_service(bundle::v1::bundle_server::BundleServer::from_arc(Arc::clone(self)))
+            .add_service(svid::v1::svid_server::SvidServer::from_arc(Arc::clone(self)));
+        let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let options = grpc::Options { drain: Duration::ZERO, ..grpc::Options::default() };
+        tasks.spawn(grpc::serve(listener, routes, cancel.clone(), options, Entropy::from_seed(1)));
+        Listening { address, cancel, tasks }
+    }
+
+    pub fn put(&self, id: &str, selectors: &[String], change: impl FnOnce(&mut types::Entry)) {
+        let mut entries = self.entries.lock().unwrap();
+        let before = entries.remove(id);
+        let mut entry = types::Entry {
+            id: id.to_owned(),
+            spiffe_id: Some(types::Spiffeid { trust_domain: "example.org".into(), path: format!("/{id}") }),
+            parent_id: Some(types::Spiffeid { trust_domain: "example.org".into(), path: "/parent".into() }),
+            selectors: selectors
+                .iter()
+                .map(|text| text.split_once(':').unwrap())
+                .map(|(kind, value)| types::Selector { r#type: kind.into(), value: value.into() })
+                .collect(),
+            revision_number: before.map_or(0, |before| before.revision_number + 1),
+            created_at: 1,
+            ..types::Entry::default()
+        };
+        change(&mut entry);
+        entries.insert(id.to_owned(), entry);
+    }
+
+    pub fn remove(&self, id: &str) {
+        self.entries.lock().unwrap().remove(id);
+    }
+
+    pub fn issue(&self, id: &SpiffeId, public_key: &[u8], ttl: Duration) -> Issued {
+        let ca = Arc::clone(&self.authorities.lock().unwrap().ca);
+        let template = SvidTemplate {
+            spiffe_id: id,
+            public_key_der: public_key,
+            dns_names: &[],
+            ttl,
+            now: self.clock.now(),
+            subject: None,
+        };
+        issue_svid_now(&ca, &template).unwrap().unwrap()
+    }
+
+    /// What every call of an agent goes through.
+    async fn admit(&self) -> Result<(), Status> {
+        if self.hang.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        match *self.denial.lock().unwrap() {
+            Some(reason) => Err(denied(reason, "authorization denied")),
+            None => Ok(()),
+        }
+    }
+
+    fn agent_svid(&self, id: &SpiffeId, csr: &[u8]) -> types::X509svid {
+        let csr = parse_csr(csr, VerifyProofOfPossession::No).unwrap();
+        self.proto(id, &self.issue(id, &csr.public_key_der, Duration::from_secs(3600)))
+    }
+
+    fn proto(&self, id: &SpiffeId, issued: &Issued) -> types::X509svid {
+        types::X509svid {
+            cert_chain: issued.chain.iter().map(|der| der.to_vec().into()).collect(),
+            id: Some(spiffe_id_to_proto(id)),
+            expires_at: issued.not_after,
+            hint: String::new(),
+        }
+    }
+}
+
+async fn authorities(trust_domain: &TrustDomain, clock: &Clock, sequence_number: u64) -> Authorities {
+    let now = clock.unix_now();
+    let key: Arc<dyn Signer> = Arc::new(PrivateKey::generate(KeyType::EcP256).unwrap());
+    let subject = Subject::ca_default();
+    let template = CaTemplate { trust_domain, subject: &subject, now, not_after: now + 24 * 3600 };
+    let der: Arc<[u8]> = self_signed_ca(key.as_ref(), &template).await.unwrap().into();
+    let ca = Arc::new(X509Ca::new(trust_domain.clone(), der.clone(), Vec::new(), key, now).unwrap());
+    let key: Arc<dyn Signer> = Arc::new(PrivateKey::generate(KeyType::EcP256).unwrap());
+    let kid = format!("kid-{sequence_number}");
+    let mut bundle = Bundle::new(trust_domain.clone());
+    bundle.sequence_number = sequence_number;
+    bundle.x509_authorities.push(X509Authority::parse(der).unwrap());
+    bundle.jwt_authorities.push(JwtAuthority::parse(&kid, key.public_key_der().to_vec(), now + 24 * 3600).unwrap());
+    let jwt = JwtKey::new(trust_domain.clone(), key, kid, now, now + 24 * 3600);
+    Authorities { ca, jwt, bundle }
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+macro_rules! unused {
+    ($($name:ident($request:ty) -> $response:ty;)*) => {$(
+        fn $name<'a, 'b>(
+            &'a self,
+            _: Request<$request>,
+        ) -> Pin<Box<dyn Future<Output = Result<Response<$response>, Status>> + Send + 'b>>
+        where
+            'a: 'b,
+            Self: 'b,
+        {
+            Box::pin(std::future::ready(Err(Status::unimplemented(""))))
+        }
+    )*};
+}
+
+#[tonic::async_trait]
+impl agent::v1::agent_server::Agent for Fake {
+    type AttestAgentStream = Answers<agent::v1::AttestAgentResponse>;
+
+    async fn attest_agent(
+        &self,
+        request: Request<Streaming<agent::v1::AttestAgentRequest>>,
+    ) -> Result<Response<Self::AttestAgentStream>, Status> {
+        use agent::v1::{attest_agent_request::Step as Ask, attest_agent_response as answer};
+        let first = request.into_inner().message().await?.and_then(|message| message.step);
+        let Some(Ask::Params(params)) = first else { return Err(Status::invalid_argument("no params")) };
+        let data = params.data.unwrap();
+        assert_eq!(data.r#type, "join_token");
+        let token = String::from_utf8(data.payload.to_vec()).unwrap();
+        if !self.tokens.lock().unwrap().remove(&token) {
+            return Err(Status::invalid_argument(
+                "failed to attest: join token does not exist or has already been used",
+            ));
+        }
+        let id = SpiffeId::agent(&self.trust_domain, &format!("join_token/{token}")).unwrap();
+        let svid = Some(self.agent_svid(&id, &params.params.unwrap().csr));
+        let step = Some(answer::Step::Result(answer::Result { svid, reattestable: false }));
+        Ok(Response::new(stream::iter([Ok(agent::v1::AttestAgentResponse { step })]).boxed()))
+    }
+
+    async fn renew_agent(
+        &self,
+        request: Request<agent::v1::RenewAgentRequest>,
+    ) -> Result<Response<agent::v1::RenewAgentResponse>, Status> {
+        self.admit().await?;
+        self.renewals.fetch_add(1, Ordering::SeqCst);
+        let id = SpiffeId::agent(&self.trust_domain, &format!("join_token/{TOKEN}")).unwrap();
+        let svid = self.agent_svid(&id, &request.into_inner().params.unwrap().csr);
+        Ok(Response::new(agent::v1::RenewAgentResponse { svid: Some(svid) }))
+    }
+
+    async fn post_status(
+        &self,
+        _: Request<agent::v1::PostStatusRequest>,
+    ) -> Result<Response<agent::v1::PostStatusResponse>, Status> {
+        self.admit().await?;
+        Ok(Response::new(agent::v1::PostStatusResponse {}))
+    }
+
+    unused! {
+        count_agents(agent::v1::CountAgentsRequest) -> agent::v1::CountAgentsResponse;
+        list_agents(agent::v1::ListAgentsRequest) -> agent::v1::ListAgentsResponse;
+        get_agent(agent::v1::GetAgentRequest) -> types::Agent;
+        delete_agent(agent::v1::DeleteAgentRequest) -> ();
+        ban_agent(agent::v1::BanAgentRequest) -> ();
+        create_join_token(agent::v1::CreateJoinTokenRequest) -> types::JoinToken;
+    }
+}
+
+#[tonic::async_trait]
+impl entry::v1::entry_server::Entry for Fake {
+    type SyncAuthorizedEntriesStream = Answers<entry::v1::SyncAuthorizedEntriesResponse>;
+
+    async fn sync_authorized_entries(
+        &self,
+        request: Request<Streaming<entry::v1::SyncAuthorizedEntriesRequest>>,
+    ) -> Result<Response<Self::SyncAuthorizedEntriesStream>, Status> {
+        self.admit().await?;
+        let all = self.entries.lock().unwrap().clone();
+        let mut requests = request.into_inner();
+        requests.message().await?;
+        let page = self.whole_list.load(Ordering::SeqCst);
+        if all.len() <= page {
+            let whole = entry::v1::SyncAuthorizedEntriesResponse { entries: all.into_values().collect(), ..Default::default() };
+            return Ok(Response::new(stream::iter([Ok(whole)]).boxed()));
+        }
+        let revisions: Vec<_> = all
+            .values()
+            .map(|entry| entry::v1::EntryRevision {
+                id: entry.id.clone(),
+                revision_number: entry.revision_number,
+                created_at: entry.created_at,
+            })
+            .collect();
+        let count = revisions.chunks(page).len();
+        let pages: Vec<_> = revisions
+            .chunks(page)
+            .enumerate()
+            .map(|(at, page)| {
+                let (entry_revisions, more) = (page.to_vec(), at + 1 < count);
+                Ok(entry::v1::SyncAuthorizedEntriesResponse { entry_revisions, entries: Vec::new(), more })
+            })
+            .collect();
+        let answers = requests.map(move |request| {
+            let entries = request?.ids.iter().filter_map(|id| all.get(id).cloned()).collect();
+            Ok(entry::v1::SyncAuthorizedEntriesResponse { entries, ..Default::default() })
+        });
+        Ok(Response::new(stream::iter(pages).chain(answers).boxed()))
+    }
+
+    unused! {
+        count_entries(entry::v1::CountEntriesRequest) -> entry::v1::CountEntriesResponse;
+        list_entries(entry::v1::ListEntriesRequest) -> entry::v1::ListEntriesResponse;
+        get_entry(entry::v1::GetEntryRequest) -> types::Entry;
+        batch_create_entry(entry::v1::BatchCreateEntryRequest) -> entry::v1::BatchCreateEntryResponse;
+        batch_update_entry(entry::v1::BatchUpdateEntryRequest) -> entry::v1::BatchUpdateEntryResponse;
+        batch_delete_entry(entry::v1::BatchDeleteEntryRequest) -> entry::v1::BatchDeleteEntryResponse;
+        get_authorized_entries(entry::v1::GetAuthorizedEntriesRequest) -> entry::v1::GetAuthorizedEntriesResponse;
+    }
+}
+
+#[tonic::async_trait]
+impl bundle::v1::bundle_server::Bundle for Fake {
+    async fn get_bundle(&self, _: Request<bundle::v1::GetBundleRequest>) -> Result<Response<types::Bundle>, Status> {
+        if self.hang.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        Ok(Response::new(bundle_to_proto(&self.bundle(), None)))
+    }
+
+    unused! {
+        count_bundles(bundle::v1::CountBundlesRequest) -> bundle::v1::CountBundlesResponse;
+        append_bundle(bundle::v1::AppendBundleRequest) -> types::Bundle;
+        publish_jwt_authority(bundle::v1::PublishJwtAuthorityRequest) -> bundle::v1::PublishJwtAuthorityResponse;
+        publish_wit_authority(bundle::v1::PublishWitAuthorityRequest) -> bundle::v1::PublishWitAuthorityResponse;
+        list_federated_bundles(bundle::v1::ListFederatedBundlesRequest) -> bundle::v1::ListFederatedBundlesResponse;
+        get_federated_bundle(bundle::v1::GetFederatedBundleRequest) -> types::Bundle;
+        batch_create_federated_bundle(bundle::v1::BatchCreateFederatedBundleRequest) -> bundle::v1::BatchCreateFederatedBundleResponse;
+        batch_update_federated_bundle(bundle::v1::BatchUpdateFederatedBundleRequest) -> bundle::v1::BatchUpdateFederatedBundleResponse;
+        batch_set_federated_bundle(bundle::v1::BatchSetFederatedBundleRequest) -> bundle::v1::BatchSetFederatedBundleResponse;
+        batch_delete_federated_bundle(bundle::v1::BatchDeleteFederatedBundleRequest) -> bundle::v1::BatchDeleteFederatedBundleResponse;
+    }
+}
+
+#[tonic::async_trait]
+impl svid::v1::svid_server::Svid for Fake {
+    async fn batch_new_x509svid(
+        &self,
+        request: Request<svid::v1::BatchNewX509svidRequest>,
+    ) -> Result<Response<svid::v1::BatchNewX509svidResponse>, Status> {
+        self.admit().await?;
+        let entries = self.entries.lock().unwrap().clone();
+        let ttl = Duration::from_secs(self.x509_ttl.load(Ordering::SeqCst));
+        let one = |param: svid::v1::NewX509svidParams| {
+            let Some(entry) = entries.get(&param.entry_id) else {
+                let status = types::Status { code: 5, message: "entry not found or not authorized".into() };
+                return svid::v1::batch_new_x509svid_response::Result { status: Some(status), svid: None };
+            };
+            self.issued.fetch_add(1, Ordering::SeqCst);
+            let csr = parse_csr(&param.csr, VerifyProofOfPossession::Yes).unwrap();
+            let id = spiffe_id_from_proto(entry.spiffe_id.as_ref()).unwrap();
+            let svid = self.proto(&id, &self.issue(&id, &csr.public_key_der, ttl));
+            svid::v1::batch_new_x509svid_response::Result { status: Some(types::Status::default()), svid: Some(svid) }
+        };
+        let results = request.into_inner().params.into_iter().map(one).collect();
+        Ok(Response::new(svid::v1::BatchNewX509svidResponse { results }))
+    }
+
+    async fn new_jwtsvid(
+        &self,
+        request: Request<svid::v1::NewJwtsvidRequest>,
+    ) -> Result<Response<svid::v1::NewJwtsvidResponse>, Status> {
+        self.admit().await?;
+        let request = request.into_inner();
+        let entry = self.entries.lock().unwrap().get(&request.entry_id).cloned();
+        let entry = entry.ok_or_else(|| Status::not_found("entry not found or not authorized"))?;
+        let id = spiffe_id_from_proto(entry.spiffe_id.as_ref()).unwrap();
+        self.jwts.fetch_add(1, Ordering::SeqCst);
+        let template = JwtTemplate {
+            spiffe_id: &id,
+            audience: &request.audience,
+            ttl: Duration::from_secs(self.jwt_ttl.load(Ordering::SeqCst)),
+            now: self.clock.now(),
+            issuer: None,
+            jti: None,
+        };
+        let key = self.authorities.lock().unwrap().jwt.clone();
+        let signed = sign_jwt_svid_now(&key, &template).unwrap().unwrap();
+        let svid = types::Jwtsvid {
+            token: signed.token.clone(),
+            id: entry.spiffe_id,
+            expires_at: signed.expires_at,
+            issued_at: signed.issued_at,
+            hint: String::new(),
+        };
+        Ok(Response::new(svid::v1::NewJwtsvidResponse { svid: Some(svid) }))
+    }
+
+    unused! {
+        mint_x509svid(svid::v1::MintX509svidRequest) -> svid::v1::MintX509svidResponse;
+        mint_jwtsvid(svid::v1::MintJwtsvidRequest) -> svid::v1::MintJwtsvidResponse;
+        mint_witsvid(svid::v1::MintWitsvidRequest) -> svid::v1::MintWitsvidResponse;
+        batch_new_witsvid(svid::v1::BatchNewWitsvidRequest) -> svid::v1::BatchNewWitsvidResponse;
+        new_downstream_x509ca(svid::v1::NewDownstreamX509caRequest) -> svid::v1::NewDownstreamX509caResponse;
+    }
+}

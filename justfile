@@ -1,0 +1,58 @@
+# `just` lists the recipes; `just ci` is exactly what CI runs.
+
+[private]
+default:
+    @just --list --unsorted
+
+# Everything that must pass before a merge
+ci:
+    bash .ci/run
+
+# Server and agent in one process, ready to use
+up *args:
+    cargo run --release --locked -- up {{ args }}
+
+fmt:
+    cargo fmt --all
+
+fmt-check:
+    cargo fmt --all --check
+
+lint:
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# Crates may depend on lower ranks only
+layers:
+    cargo xtask layers
+
+# Writes the gRPC code from the .proto files
+generate:
+    cargo xtask generate
+
+# Unit, property and whole-process tests; needs no network, no root and no other program
+test *args:
+    cargo nextest run --workspace --locked {{ args }}
+    cargo test --workspace --doc --locked
+
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+# Licences, sources and banned crates
+deny:
+    cargo deny --locked check bans licenses sources
+
+# The release binary against clients that nobody here wrote
+interop *parts:
+    bash interop/run clients {{ parts }}
+
+# Medians next to the limit measured in the same run; docs/benchmarks.md says which crate has which
+bench *args:
+    cargo bench --locked {{ args }}
+
+# One fuzz target, or all of them, for so many seconds each
+fuzz target="all" seconds="60":
+    fuzz/run {{ target }} {{ seconds }}
+
+# Weekly: which lines can change without a test noticing?
+mutants *args:
+    cargo mutants --workspace {{ args }}
