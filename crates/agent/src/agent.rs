@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -22,13 +24,14 @@ use crate::bundles::Bundles;
 use crate::callers::CallerListener;
 use crate::config::{Config, Deps};
 use crate::data_dir::{DataDir, DataDirError};
+use crate::denials::Denials;
 use crate::identities::Identities;
 use crate::identity_set::IdentitySets;
 use crate::issue::IssueLoop;
 use crate::jwt_cache::JwtCache;
 use crate::jwt_issue::JwtIssuer;
 use crate::metrics::Metrics;
-use crate::node::{Denials, Node, NodeError};
+use crate::node::{Node, NodeError};
 use crate::server_client::ServerClient;
 use crate::state::{self, StateLoop};
 use crate::status::{AgentStatus, Phase, Serving, StatusBoard};
@@ -73,10 +76,15 @@ impl Agent {
     /// # Errors
     ///
     /// [`StartError`]: what an operator must put right. A server that is away is not an error.
-    pub async fn start(config: Config, deps: Deps, supervisor: &mut Supervisor) -> Result<Running, StartError> {
+    pub async fn start(
+        config: Config,
+        deps: Deps,
+        supervisor: &mut Supervisor,
+    ) -> Result<Running, StartError> {
         info!(data_dir = %config.data_dir.display(), version = config.version, "Starting agent");
         let parts = Parts::build(&config, &deps)?;
-        let listener = UnixListener::bind(&config.socket_path, SOCKET_MODE, SOCKET_DIR_MODE).map_err(StartError::Socket)?;
+        let listener = UnixListener::bind(&config.socket_path, SOCKET_MODE, SOCKET_DIR_MODE)
+            .map_err(StartError::Socket)?;
         let restored = parts.node.restore().await.map_err(StartError::Node)?;
         let state = state::file(&config.data_dir, config.key_manager.as_ref());
         let mut position = 0;
@@ -92,7 +100,8 @@ impl Agent {
         supervisor.start("agent-node", |cancel| node.run(restored, cancel));
         if let Some(file) = state {
             let (persister, saver) = Persister::new(file);
-            let (identities, jwt, status) = (Arc::clone(&parts.identities), parts.jwt.clone(), parts.status.clone());
+            let (identities, jwt, status) =
+                (Arc::clone(&parts.identities), parts.jwt.clone(), parts.status.clone());
             let state = StateLoop { identities, jwt, saver, position, status };
             supervisor.start("agent-state", |cancel| state.run(cancel));
             supervisor.start("agent-state-writer", |cancel| async move {
@@ -106,11 +115,13 @@ impl Agent {
         supervisor.start("agent-sync", |cancel| sync.run(cancel));
         let issue = parts.issue_loop(&config, &deps);
         supervisor.start("agent-issue", |cancel| issue.run(cancel));
-        let jwt = parts.jwt.clone();
-        supervisor.start("agent-jwt", |cancel| jwt.run(cancel));
+        let (jwt, metrics, board) = (parts.jwt.clone(), parts.metrics.clone(), parts.status.clone());
+        supervisor.start("agent-jwt", |cancel| jwt.run(metrics, board, cancel));
         let identities = Arc::clone(&parts.identities);
         let (api, health) = parts.api(&config, &deps);
-        supervisor.start("agent-workload-api", |cancel| serve(listener, api, health, identities, deps, cancel));
+        let api = Arc::new(api);
+        supervisor
+            .start("agent-workload-api", |cancel| serve(listener, api, health, identities, deps, cancel));
         Ok(Running { socket_path, status })
     }
 }
@@ -165,6 +176,7 @@ impl Parts {
             metrics: metrics.clone(),
             status: status.clone(),
             denials: denials.clone(),
+            token_refused: AtomicBool::new(false),
         });
         let cache = JwtCache::new(config.jwt_svid_cache_max_size);
         let jwt = JwtIssuer::new(cache, Arc::clone(&client), Arc::clone(&identities), deps.clock.clone());
@@ -199,8 +211,14 @@ impl Parts {
         }
     }
 
-    fn sync_loop(&self, config: &Config, deps: &Deps, ready: vouchsafe_runtime::readiness::Token) -> SyncLoop {
+    fn sync_loop(
+        &self,
+        config: &Config,
+        deps: &Deps,
+        ready: vouchsafe_runtime::readiness::Token,
+    ) -> SyncLoop {
         if self.status.watch().borrow().phase == Phase::Serving {
+            ready.mark();
             ready.degrade("serving from the state of the last run; the server has not answered yet");
         }
         SyncLoop {
@@ -224,7 +242,6 @@ impl Parts {
             denials: self.denials.clone(),
             key_type: config.workload_key_type,
             limit: config.x509_svid_cache_max_size,
-            place: config.data_dir.display().to_string(),
             clock: deps.clock.clone(),
             metrics: self.metrics.clone(),
             status: self.status.clone(),
@@ -259,7 +276,7 @@ impl Parts {
 /// Serves the Workload API and health until `cancel`.
 async fn serve(
     listener: UnixListener,
-    api: Api,
+    api: Arc<Api>,
     mut serving: Serving,
     identities: Arc<Identities>,
     deps: Deps,
@@ -267,7 +284,7 @@ async fn serve(
 ) -> Result<(), std::convert::Infallible> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
-    let routes = Routes::new(health_service).add_service(WorkloadApi::new(Arc::new(api))).prepare();
+    let routes = Routes::new(health_service).add_service(WorkloadApi::new(Arc::clone(&api))).prepare();
     let counted = RpcMetrics::new(deps.registry.clone());
     counted.announce(METHODS);
     let service = ServiceBuilder::new().layer(counted).service(routes);
@@ -284,15 +301,26 @@ async fn serve(
         identities.close();
         std::future::pending::<()>().await;
     };
+    let tidy = async {
+        loop {
+            tokio::time::sleep(TIDY_INTERVAL).await;
+            api.sets.forget_unused();
+        }
+    };
     let entropy = deps.entropy.fork("workload-api");
-    let served = grpc::serve(CallerListener(listener), service, cancel.clone(), grpc::Options::unix(), entropy);
+    let served =
+        grpc::serve(CallerListener(listener), service, cancel.clone(), grpc::Options::unix(), entropy);
     tokio::select! {
         drained = served => info!(open = drained.open, cut = drained.cut, "Stopping agent APIs"),
         () = ready => {}
         () = close => {}
+        () = tidy => {}
     }
     Ok(())
 }
+
+/// Answers that were encoded for callers who are gone are kept for so long.
+const TIDY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Every process on the machine may connect: what it gets depends on what it is.
 const SOCKET_MODE: u32 = 0o777;

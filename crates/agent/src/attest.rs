@@ -96,7 +96,8 @@ impl Attestors {
     }
 
     async fn ask_all(&self, peer: &PeerProcess) -> Result<SelectorSet, Unattested> {
-        let answers = join_all(self.attestors.iter().map(|(attestor, call)| ask(attestor.as_ref(), call, peer))).await;
+        let answers =
+            join_all(self.attestors.iter().map(|(attestor, call)| ask(attestor.as_ref(), call, peer))).await;
         if !peer.still_same() {
             error!(pid = peer.pid, "the calling process ended before it was attested");
             return Err(Unattested);
@@ -110,7 +111,8 @@ impl Attestors {
 
 async fn ask(attestor: &dyn WorkloadAttestor, call: &Call, peer: &PeerProcess) -> Option<Vec<Selector>> {
     let start = Instant::now();
-    let answer = timeout(ATTESTOR_DEADLINE, attestor.attest(peer)).await.unwrap_or(Err(AttestorError::Deadline));
+    let answer =
+        timeout(ATTESTOR_DEADLINE, attestor.attest(peer)).await.unwrap_or(Err(AttestorError::Deadline));
     let status = match &answer {
         Ok(_) => "OK",
         Err(AttestorError::Deadline) => "DeadlineExceeded",

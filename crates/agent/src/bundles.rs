@@ -52,7 +52,11 @@ impl Bundles {
     /// The bundle of `trust_domain`, if it is held.
     #[must_use]
     pub fn get(&self, trust_domain: &TrustDomain) -> Option<&Arc<BundleView>> {
-        if self.own.bundle.trust_domain == *trust_domain { Some(&self.own) } else { self.federated.get(trust_domain) }
+        if self.own.bundle.trust_domain == *trust_domain {
+            Some(&self.own)
+        } else {
+            self.federated.get(trust_domain)
+        }
     }
 
     /// The set after a synchronization that brought `fetched`; views of bundles that did not change are taken over.
@@ -103,7 +107,8 @@ mod tests {
 
     #[test]
     fn a_bundle_that_did_not_change_keeps_its_view() {
-        let (first, changed) = Bundles::of(bundle("a.org", 1)).replace(bundle("a.org", 1), [bundle("b.org", 1)]);
+        let (first, changed) =
+            Bundles::of(bundle("a.org", 1)).replace(bundle("a.org", 1), [bundle("b.org", 1)]);
         assert!(changed);
         let (second, changed) = first.replace(bundle("a.org", 1), [bundle("b.org", 2)]);
         assert!(changed);

@@ -78,10 +78,12 @@ impl Caller {
         let selectors = attestors.attest(&self.peer).await?;
         let until = Instant::now() + ATTESTATION_LIFETIME;
         // Same selectors as before: what was matched and encoded for them is still good.
-        let matched = self.attested.load().as_ref().filter(|before| before.selectors == selectors).map_or_else(
-            ArcSwapOption::empty,
-            |before| ArcSwapOption::new(before.matched.load_full()),
-        );
+        let matched = self
+            .attested
+            .load()
+            .as_ref()
+            .filter(|before| before.selectors == selectors)
+            .map_or_else(ArcSwapOption::empty, |before| ArcSwapOption::new(before.matched.load_full()));
         let attested = Arc::new(Attested { selectors, until, matched });
         self.attested.store(Some(Arc::clone(&attested)));
         Ok(attested)
@@ -157,7 +159,11 @@ impl<I> Connected for CallerConnection<I> {
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for CallerConnection<I> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }

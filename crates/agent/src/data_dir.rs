@@ -121,7 +121,8 @@ impl DataDir {
         }
         let mut bundle = Bundle::new(trust_domain.clone());
         for der in self.certificates(&data.bundle)? {
-            let authority = X509Authority::parse(der).map_err(|error| self.malformed(format!("bundle: {error}")))?;
+            let authority =
+                X509Authority::parse(der).map_err(|error| self.malformed(format!("bundle: {error}")))?;
             bundle.x509_authorities.push(authority);
         }
         Ok(Some(bundle))
@@ -152,7 +153,8 @@ impl DataDir {
     ///
     /// [`DataDirError::Write`].
     pub fn store_bundle(&self, bundle: &Bundle) -> Result<(), DataDirError> {
-        let authorities: Vec<_> = bundle.x509_authorities.iter().map(|authority| encode(&authority.der)).collect();
+        let authorities: Vec<_> =
+            bundle.x509_authorities.iter().map(|authority| encode(&authority.der)).collect();
         if self.data.lock().unwrap_or_else(PoisonError::into_inner).bundle == authorities {
             return Ok(());
         }

@@ -267,11 +267,18 @@ pub(crate) mod tests {
     #[test]
     fn an_entry_matches_only_when_all_its_selectors_are_there() {
         let index = EntryIndex::build(
-            [entry("b", &["unix:uid:1"]), entry("a", &["unix:uid:1", "unix:gid:2"]), entry("c", &["unix:uid:3"])],
+            [
+                entry("b", &["unix:uid:1"]),
+                entry("a", &["unix:uid:1", "unix:gid:2"]),
+                entry("c", &["unix:uid:3"]),
+            ],
             &EntryIndex::default(),
         );
         assert_eq!(ids(&index.matching(&selectors(&["unix:uid:1"]))), ["b"]);
-        assert_eq!(ids(&index.matching(&selectors(&["unix:uid:1", "unix:gid:2", "unix:user:x"]))), ["a", "b"]);
+        assert_eq!(
+            ids(&index.matching(&selectors(&["unix:uid:1", "unix:gid:2", "unix:user:x"]))),
+            ["a", "b"]
+        );
         assert!(index.matching(&selectors(&["unix:gid:2"])).is_empty());
         assert!(index.matching(&SelectorSet::default()).is_empty());
     }
@@ -300,7 +307,10 @@ pub(crate) mod tests {
 
     #[test]
     fn an_unchanged_entry_keeps_its_slot_and_a_changed_one_its_usage() {
-        let first = EntryIndex::build([entry("a", &["unix:uid:1"]), entry("b", &["unix:uid:1"])], &EntryIndex::default());
+        let first = EntryIndex::build(
+            [entry("a", &["unix:uid:1"]), entry("b", &["unix:uid:1"])],
+            &EntryIndex::default(),
+        );
         let changed = WorkloadEntry { revision_number: 1, ..entry("b", &["unix:uid:1"]) };
         let second = EntryIndex::build([entry("a", &["unix:uid:1"]), changed], &first);
         let slot = |index: &EntryIndex, id: &str| Arc::clone(index.get(id).unwrap());

@@ -87,8 +87,13 @@ pub struct Identities {
 
 impl Default for Identities {
     fn default() -> Self {
-        let empty =
-            Snapshot { version: 0, index: Arc::default(), svids: Arc::default(), bundles: None, synchronized: false };
+        let empty = Snapshot {
+            version: 0,
+            index: Arc::default(),
+            svids: Arc::default(),
+            bundles: None,
+            synchronized: false,
+        };
         Self {
             current: ArcSwap::from_pointee(empty),
             version: AtomicU64::new(0),

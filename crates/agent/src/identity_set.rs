@@ -120,7 +120,11 @@ impl IdentitySet {
         let response = workload::X509svidResponse {
             svids: svids.collect(),
             crl: Vec::new(),
-            federated_bundles: self.federated.iter().map(|view| (view.id.clone(), view.x509_der.clone())).collect(),
+            federated_bundles: self
+                .federated
+                .iter()
+                .map(|view| (view.id.clone(), view.x509_der.clone()))
+                .collect(),
         };
         secret_bytes(Zeroizing::new(response.encode_to_vec()))
     }
@@ -144,7 +148,8 @@ impl IdentitySet {
             }
             && {
                 let now = federated(snapshot, matching);
-                now.len() == self.federated.len() && now.iter().zip(&self.federated).all(|(a, b)| same_view(a, b))
+                now.len() == self.federated.len()
+                    && now.iter().zip(&self.federated).all(|(a, b)| same_view(a, b))
             }
     }
 }
@@ -228,11 +233,14 @@ mod tests {
         let other = TrustDomain::parse("other.org").unwrap();
         let a = WorkloadEntry { federates_with: [other].into(), ..entry("a", &["unix:uid:1"]) };
         let entries = [a, entry("b", &["unix:uid:1"])];
-        let (bundles, _) = Bundles::of(bundle("example.org")).replace(bundle("example.org"), [bundle("other.org")]);
+        let (bundles, _) =
+            Bundles::of(bundle("example.org")).replace(bundle("example.org"), [bundle("other.org")]);
         Snapshot {
             version: 1,
             index: Arc::new(EntryIndex::build(entries, &EntryIndex::default())),
-            svids: Arc::new(svids.iter().map(|(id, end)| (EntryId::parse(id).unwrap(), svid(id, *end))).collect()),
+            svids: Arc::new(
+                svids.iter().map(|(id, end)| (EntryId::parse(id).unwrap(), svid(id, *end))).collect(),
+            ),
             bundles: Some(Arc::new(bundles)),
             synchronized: true,
         }
@@ -267,7 +275,8 @@ mod tests {
         let sets = IdentitySets::default();
         let mut snapshot = snapshot(&[("a", 100), ("b", 100)]);
         let set = sets.of(&snapshot, &matching(&snapshot));
-        Arc::make_mut(&mut snapshot.svids).insert(EntryId::parse("elsewhere").unwrap(), svid("elsewhere", 100));
+        Arc::make_mut(&mut snapshot.svids)
+            .insert(EntryId::parse("elsewhere").unwrap(), svid("elsewhere", 100));
         snapshot.version = 2;
         let same = sets.of(&snapshot, &matching(&snapshot));
         assert!(Arc::ptr_eq(&set, &same));

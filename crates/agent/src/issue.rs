@@ -10,31 +10,26 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use tracing::{debug, error, info, warn};
-use vouchsafe_ca::key::{KeyType, PrivateKey};
-use vouchsafe_ca::x509::csr::{CsrTemplate, create_csr_local};
-use vouchsafe_ca::x509::subject::Subject;
-use vouchsafe_proto::spire::api::types;
+use vouchsafe_ca::key::KeyType;
 use vouchsafe_runtime::clock::Clock;
-use vouchsafe_types::certificate::Certificate;
 use vouchsafe_types::entry::EntryId;
-use vouchsafe_types::x509_svid::X509Svid;
-use zeroize::Zeroizing;
 
+use crate::denials::Denials;
 use crate::entries::EntrySlot;
-use crate::identities::{HeldSvid, Identities, Snapshot, secret_bytes};
+use crate::identities::{HeldSvid, Identities, Snapshot};
 use crate::metrics::{Metrics, status_name};
-use crate::node::Denials;
-use crate::rotation::{Lifetime, Standing};
-use crate::server_client::{ServerClient, retry_backoff};
+use crate::rotation::Standing;
+use crate::server_client::{ServerClient, retry_backoff, shown};
 use crate::status::{Phase, StatusBoard};
+use order::{accept, prepare};
 use plan::{Ask, BatchSize, Plan, Reason, View, plan};
 
+mod order;
 pub mod plan;
 
 /// What issuing works with.
@@ -50,8 +45,6 @@ pub struct IssueLoop {
     pub key_type: KeyType,
     /// Soft limit of SVIDs held.
     pub limit: usize,
-    /// Distinguishes this agent from others with the same entries, so that they renew at different times.
-    pub place: String,
     /// Time.
     pub clock: Clock,
     /// Metrics.
@@ -89,11 +82,14 @@ struct Progress {
     batches: JoinSet<Batch>,
 }
 
+/// What the server issued, or why it did not, by entry.
+type Results = Vec<(Arc<EntrySlot>, Result<HeldSvid, String>)>;
+
 /// A batch that ended.
 #[derive(Debug)]
 struct Batch {
     lane: Lane,
-    outcome: Result<Vec<(Arc<EntrySlot>, Result<HeldSvid, String>)>, Status>,
+    outcome: Result<Results, Status>,
 }
 
 impl IssueLoop {
@@ -146,14 +142,18 @@ impl IssueLoop {
         });
         let paused = progress.paused.iter().filter(|(_, (until, _))| *until > instant).map(|(id, _)| id);
         let busy: HashSet<_> = progress.under_way.values().flatten().chain(paused).cloned().collect();
-        let tainted = snapshot.bundles.as_ref().map(|bundles| crate::taint::x509_authorities(&bundles.own.bundle));
-        plan(now, View {
-            index: &snapshot.index,
-            svids: &snapshot.svids,
-            busy: &busy,
-            tainted: &tainted.unwrap_or_default(),
-            limit: self.limit,
-        })
+        let tainted =
+            snapshot.bundles.as_ref().map(|bundles| crate::taint::x509_authorities(&bundles.own.bundle));
+        plan(
+            now,
+            View {
+                index: &snapshot.index,
+                svids: &snapshot.svids,
+                busy: &busy,
+                tainted: &tainted.unwrap_or_default(),
+                limit: self.limit,
+            },
+        )
     }
 
     fn evict(&self, ids: &[EntryId]) {
@@ -178,8 +178,13 @@ impl IssueLoop {
             if progress.under_way.contains_key(&lane) {
                 continue;
             }
-            let asks: Vec<Ask> =
-                plan.asks.iter().filter(|ask| Lane::of(ask.reason) == lane).take(progress.size.get()).cloned().collect();
+            let asks: Vec<Ask> = plan
+                .asks
+                .iter()
+                .filter(|ask| Lane::of(ask.reason) == lane)
+                .take(progress.size.get())
+                .cloned()
+                .collect();
             if asks.is_empty() {
                 continue;
             }
@@ -189,7 +194,7 @@ impl IssueLoop {
         }
     }
 
-    async fn request(&self, asks: Vec<Ask>) -> Result<Vec<(Arc<EntrySlot>, Result<HeldSvid, String>)>, Status> {
+    async fn request(&self, asks: Vec<Ask>) -> Result<Results, Status> {
         let start = Instant::now();
         for ask in &asks {
             let (entry_id, spiffe_id) = (&ask.slot.entry.id, &ask.slot.entry.spiffe_id);
@@ -204,24 +209,27 @@ impl IssueLoop {
         outcome
     }
 
-    async fn request_timed(&self, asks: Vec<Ask>) -> Result<Vec<(Arc<EntrySlot>, Result<HeldSvid, String>)>, Status> {
+    async fn request_timed(&self, asks: Vec<Ask>) -> Result<Results, Status> {
         let key_type = self.key_type;
         // Keys and signatures take the processor: hundreds of them do not belong between two network events.
         let prepared = tokio::task::spawn_blocking(move || prepare(asks, key_type))
             .await
             .map_err(|error| Status::internal(error.to_string()))?
             .map_err(Status::internal)?;
-        let requests = prepared.iter().map(|ready| (ready.slot.entry.id.to_string(), ready.csr.clone())).collect();
+        let requests =
+            prepared.iter().map(|ready| (ready.slot.entry.id.to_string(), ready.csr.clone())).collect();
         let results = self.client.new_x509_svids(requests).await?;
         let now = self.clock.unix_now();
+        // Agents with the same entries renew at different times.
+        let place = self.status.watch().borrow().id.as_ref().map(ToString::to_string).unwrap_or_default();
         Ok(prepared
             .into_iter()
             .zip(results)
             .map(|(ready, result)| {
                 let slot = Arc::clone(&ready.slot);
                 let held = match result {
-                    Ok(svid) => accept(ready, &svid, now, &self.place),
-                    Err(status) => Err(format!("{:?}: {}", status.code(), status.message())),
+                    Ok(svid) => accept(ready, &svid, now, &place),
+                    Err(status) => Err(shown(&status)),
                 };
                 (slot, held)
             })
@@ -247,7 +255,7 @@ impl IssueLoop {
             }
             Err(status) => {
                 progress.size.shrink();
-                error!(error = %status, count = ids.len(), "SVID sync failed");
+                error!(error = shown(&status), count = ids.len(), "SVID sync failed");
                 self.denials.hear(&status);
                 let failures = progress.lanes.entry(lane).or_default();
                 let until = Instant::now() + retry_backoff().delay(*failures, self.client.jitter());
@@ -258,7 +266,7 @@ impl IssueLoop {
         }
     }
 
-    fn take(&self, results: Vec<(Arc<EntrySlot>, Result<HeldSvid, String>)>, progress: &mut Progress) {
+    fn take(&self, results: Results, progress: &mut Progress) {
         let now = self.clock.unix_now();
         let mut accepted = Vec::new();
         for (slot, result) in results {
@@ -307,51 +315,6 @@ fn pause(now: i64, plan: &Plan, progress: &Progress) -> Duration {
     let resumed = progress.paused.values().map(|(until, _)| until.saturating_duration_since(instant));
     let resumed = resumed.filter(|left| !left.is_zero()).min().unwrap_or(TICK);
     due.min(resumed).clamp(MIN_PAUSE, TICK)
-}
-
-/// A key and the request for its certificate.
-struct Ready {
-    slot: Arc<EntrySlot>,
-    key: Zeroizing<Vec<u8>>,
-    public_key: Vec<u8>,
-    csr: Vec<u8>,
-}
-
-fn prepare(asks: Vec<Ask>, key_type: KeyType) -> Result<Vec<Ready>, String> {
-    let subject = Subject::svid_default();
-    let ready = |ask: Ask| {
-        let key = PrivateKey::generate(key_type).map_err(|error| error.to_string())?;
-        let uri = Some(&ask.slot.entry.spiffe_id);
-        let template = CsrTemplate { subject: &subject, uri, dns_names: &[] };
-        let csr = create_csr_local(&key, &template).map_err(|error| error.to_string())?;
-        let public_key = vouchsafe_ca::signer::Signer::public_key_der(&key).to_vec();
-        let key = key.pkcs8().map_err(|error| error.to_string())?;
-        Ok(Ready { slot: ask.slot, key, public_key, csr })
-    };
-    asks.into_iter().map(ready).collect()
-}
-
-/// Checks that what the server issued is what was asked for.
-fn accept(ready: Ready, svid: &types::X509svid, now: i64, place: &str) -> Result<HeldSvid, String> {
-    let chain = svid.cert_chain.iter().map(|der| Arc::from(der.as_ref())).collect();
-    let svid = X509Svid::parse(chain).map_err(|error| error.to_string())?;
-    let leaf = Certificate::parse(&svid.chain[0]).map_err(|error| error.to_string())?;
-    let entry = &ready.slot.entry;
-    if svid.id != entry.spiffe_id {
-        return Err(format!("the certificate is for {} and not for {}", svid.id, entry.spiffe_id));
-    }
-    if leaf.public_key_der != ready.public_key {
-        return Err("the certificate is for another key".to_owned());
-    }
-    let key = format!("{place}\n{}", entry.id);
-    Ok(HeldSvid {
-        issued_for: (entry.revision_number, entry.created_at),
-        chain: Bytes::from(svid.concatenated()),
-        key: secret_bytes(ready.key),
-        lifetime: Lifetime::new(svid.not_before, svid.not_after, now, key.as_bytes()),
-        authority_key_id: (!leaf.authority_key_id.is_empty()).then(|| leaf.authority_key_id.into()),
-        spiffe_id: svid.id,
-    })
 }
 
 /// SVIDs asked for in one call: what a server signs for one agent in a second.

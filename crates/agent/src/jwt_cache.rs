@@ -2,9 +2,10 @@
 //!
 //! A token that is valid is handed out at once, whatever the server does. One that is past its stored renewal time
 //! and was used since it was issued is renewed in the background; one that nobody asked for again is left to end.
-//! The audience's order does not matter. Above the limit the token that was not used for the longest time goes.
+//! The audience's order does not matter. Above the limit the entry with the most tokens loses those that were not used for the longest time.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -122,7 +123,10 @@ pub(crate) struct SlotState {
 
 impl fmt::Debug for JwtSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JwtSlot").field("entry_id", &self.entry_id).field("audience", &self.audience).finish_non_exhaustive()
+        f.debug_struct("JwtSlot")
+            .field("entry_id", &self.entry_id)
+            .field("audience", &self.audience)
+            .finish_non_exhaustive()
     }
 }
 
@@ -172,7 +176,10 @@ impl JwtCache {
     #[must_use]
     pub fn token(&self, entry: &WorkloadEntry, audience: &[String], now: i64) -> Option<Bytes> {
         let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
-        let slot = slots.get(&self.hash(&entry.id, audience))?.iter().find(|slot| slot.is_for(&entry.id, audience))?;
+        let slot = slots
+            .get(&self.hash(&entry.id, audience))?
+            .iter()
+            .find(|slot| slot.is_for(&entry.id, audience))?;
         let token = slot.token.load();
         let token = token.as_ref().filter(|token| token.answers(entry, now))?;
         slot.used(now);
@@ -184,12 +191,14 @@ impl JwtCache {
     pub fn slot(&self, entry_id: &EntryId, audience: &[String], now: i64) -> Arc<JwtSlot> {
         let hash = self.hash(entry_id, audience);
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = slots.get(&hash).into_iter().flatten().find(|slot| slot.is_for(entry_id, audience)) {
+        if let Some(slot) =
+            slots.get(&hash).into_iter().flatten().find(|slot| slot.is_for(entry_id, audience))
+        {
             slot.used(now);
             return Arc::clone(slot);
         }
         if slots.values().map(Vec::len).sum::<usize>() >= self.limit {
-            evict_oldest(&mut slots, self.limit);
+            evict(&mut slots, self.limit);
         }
         let slot = Arc::new(JwtSlot {
             entry_id: entry_id.clone(),
@@ -204,7 +213,11 @@ impl JwtCache {
 
     /// The places whose token should be renewed at `now`, soonest to end first. `entry` gives the entry as it is now.
     #[must_use]
-    pub fn due<'a>(&self, now: i64, entry: impl Fn(&EntryId) -> Option<&'a WorkloadEntry>) -> Vec<Arc<JwtSlot>> {
+    pub fn due<'a>(
+        &self,
+        now: i64,
+        entry: impl Fn(&EntryId) -> Option<&'a WorkloadEntry>,
+    ) -> Vec<Arc<JwtSlot>> {
         let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
         let mut due: Vec<_> = slots
             .values()
@@ -214,7 +227,8 @@ impl JwtCache {
                 let entry = entry(&slot.entry_id)?;
                 let lifetime = token.token.lifetime;
                 let outdated = token.issued_for != (entry.revision_number, entry.created_at);
-                let wanted = slot.used.load(Ordering::Relaxed) >= lifetime.received_at && !lifetime.expired(now);
+                let wanted =
+                    slot.used.load(Ordering::Relaxed) >= lifetime.received_at && !lifetime.expired(now);
                 (wanted && (outdated || lifetime.standing(now) != Standing::Good))
                     .then(|| (lifetime.not_after, Arc::clone(slot)))
             })
@@ -227,7 +241,8 @@ impl JwtCache {
     #[must_use]
     pub fn next_due(&self, now: i64) -> Option<i64> {
         let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
-        let times = slots.values().flatten().filter_map(|slot| slot.held()).map(|held| held.token.lifetime.renew_at);
+        let times =
+            slots.values().flatten().filter_map(|slot| slot.held()).map(|held| held.token.lifetime.renew_at);
         times.filter(|due| *due > now).min()
     }
 
@@ -281,15 +296,30 @@ impl JwtCache {
     }
 }
 
-fn evict_oldest(slots: &mut HashMap<u64, Vec<Arc<JwtSlot>>>, limit: usize) {
-    let mut by_use: Vec<_> =
-        slots.values().flatten().map(|slot| (slot.used.load(Ordering::Relaxed), Arc::as_ptr(slot) as usize)).collect();
-    by_use.sort_unstable();
+/// Makes room by letting go of the oldest tokens of whoever holds most: a workload that asks for ever new audiences
+/// pushes out its own tokens and not its neighbours'.
+fn evict(slots: &mut HashMap<u64, Vec<Arc<JwtSlot>>>, limit: usize) {
+    let mut by_entry: HashMap<&EntryId, Vec<(i64, *const JwtSlot)>> = HashMap::new();
+    for slot in slots.values().flatten() {
+        by_entry
+            .entry(&slot.entry_id)
+            .or_default()
+            .push((slot.used.load(Ordering::Relaxed), Arc::as_ptr(slot)));
+    }
+    let mut holders: Vec<_> = by_entry.into_values().collect();
+    holders.iter_mut().for_each(|tokens| tokens.sort_unstable_by(|a, b| b.cmp(a)));
+    let count: usize = holders.iter().map(Vec::len).sum();
     // A tenth at once, so that a full cache is not searched for every new token.
-    let surplus = (by_use.len() + 1).saturating_sub(limit) + limit / 10;
-    let gone: std::collections::HashSet<_> = by_use.into_iter().take(surplus).map(|(_, slot)| slot).collect();
+    let surplus = (count + 1).saturating_sub(limit) + limit / 10;
+    let mut gone = HashSet::new();
+    for _ in 0..surplus {
+        let most = holders
+            .iter_mut()
+            .max_by_key(|tokens| (tokens.len(), Reverse(tokens.last().map(|(used, _)| *used))));
+        gone.extend(most.and_then(Vec::pop).map(|(_, slot)| slot));
+    }
     for list in slots.values_mut() {
-        list.retain(|slot| !gone.contains(&(Arc::as_ptr(slot) as usize)));
+        list.retain(|slot| !gone.contains(&Arc::as_ptr(slot)));
     }
     slots.retain(|_, list| !list.is_empty());
 }
@@ -341,7 +371,11 @@ mod tests {
         let aud = audience(&["x"]);
         cache.slot(&a.id, &aud, 100).set(token(&a, "t", 100, 200));
         assert!(cache.token(&WorkloadEntry { hint: "web".into(), ..a.clone() }, &aud, 150).is_none());
-        assert!(cache.token(&WorkloadEntry { id: a.id.clone(), ..entry("z", &["unix:uid:1"]) }, &aud, 150).is_none());
+        assert!(
+            cache
+                .token(&WorkloadEntry { id: a.id.clone(), ..entry("z", &["unix:uid:1"]) }, &aud, 150)
+                .is_none()
+        );
     }
 
     #[test]
@@ -373,6 +407,19 @@ mod tests {
         let _new = cache.slot(&a.id, &audience(&["four"]), 60);
         assert!(cache.token(&a, &audience(&["one"]), 70).is_some());
         assert!(cache.token(&a, &audience(&["two"]), 70).is_none());
+    }
+
+    #[test]
+    fn a_workload_with_ever_new_audiences_pushes_out_its_own_tokens_only() {
+        let cache = JwtCache::new(10);
+        let (quiet, noisy) = (entry("quiet", &["unix:uid:1"]), entry("noisy", &["unix:uid:2"]));
+        cache.slot(&quiet.id, &audience(&["x"]), 0).set(token(&quiet, "t", 0, 1_000));
+        for n in 0..100 {
+            let aud = audience(&[&format!("aud-{n}")]);
+            cache.slot(&noisy.id, &aud, n).set(token(&noisy, "n", 0, 1_000));
+        }
+        assert!(cache.token(&quiet, &audience(&["x"]), 200).is_some());
+        assert!(cache.len() <= 10);
     }
 
     #[test]

@@ -20,15 +20,17 @@ use vouchsafe_types::jwt_svid::JwtSvid;
 use crate::entries::{EntrySlot, WorkloadEntry};
 use crate::identities::Identities;
 use crate::jwt_cache::{CachedToken, Flight, JwtCache, JwtSlot, Token, encode};
+use crate::metrics::Metrics;
 use crate::rotation::Lifetime;
-use crate::server_client::ServerClient;
+use crate::server_client::{ServerClient, shown};
+use crate::status::StatusBoard;
 
 /// Why there is no token.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JwtError {
     /// The server refused or did not answer.
-    #[error("failed to fetch JWT SVID: {code}: {message}")]
+    #[error("failed to fetch JWT SVID: {code:?}: {message}")]
     Server {
         /// Its status.
         code: Code,
@@ -68,7 +70,12 @@ struct Inner {
 impl JwtIssuer {
     /// With an empty cache.
     #[must_use]
-    pub fn new(cache: JwtCache, client: Arc<ServerClient>, identities: Arc<Identities>, clock: Clock) -> Self {
+    pub fn new(
+        cache: JwtCache,
+        client: Arc<ServerClient>,
+        identities: Arc<Identities>,
+        clock: Clock,
+    ) -> Self {
         let inner = Inner {
             cache,
             client,
@@ -135,7 +142,10 @@ impl JwtIssuer {
         drop(state);
         let (inner, entry, place) = (Arc::clone(&self.inner), entry.clone(), Arc::clone(place));
         self.inner.tasks.spawn(async move {
-            let outcome = inner.issue(&entry, &place.audience).await.map(|token| Arc::new(CachedToken::new(token, &entry)));
+            let outcome = inner
+                .issue(&entry, &place.audience)
+                .await
+                .map(|token| Arc::new(CachedToken::new(token, &entry)));
             inner.land(&place, &outcome);
             landed.send_replace(Some(outcome.map_err(Arc::new)));
         });
@@ -147,14 +157,24 @@ impl JwtIssuer {
     /// # Errors
     ///
     /// Never; the signature is that of a supervised task.
-    pub async fn run(self, cancel: CancellationToken) -> Result<(), std::convert::Infallible> {
+    pub async fn run(
+        self,
+        metrics: Metrics,
+        board: StatusBoard,
+        cancel: CancellationToken,
+    ) -> Result<(), std::convert::Infallible> {
         let mut issued = self.issued();
         while !cancel.is_cancelled() {
             let now = self.inner.clock.unix_now();
             let snapshot = self.inner.identities.load();
-            let entry = |id: &vouchsafe_types::entry::EntryId| snapshot.index.get(id.as_str()).map(|slot| &slot.entry);
+            let entry = |id: &vouchsafe_types::entry::EntryId| {
+                snapshot.index.get(id.as_str()).map(|slot| &slot.entry)
+            };
             let tainted = crate::taint::jwt_keys(snapshot.bundles.as_deref());
-            self.inner.cache.prune(now, entry, |key_id| tainted.iter().any(|tainted| *tainted == key_id));
+            self.inner.cache.prune(now, entry, |key_id| tainted.contains(&key_id));
+            let held = self.inner.cache.len();
+            metrics.jwt_svids_held(held);
+            board.set(|status| status.jwt_svids = held);
             for place in self.inner.cache.due(now, entry) {
                 let Some(entry) = entry(&place.entry_id) else { continue };
                 let Ok(permit) = Arc::clone(&self.inner.renewing).try_acquire_owned() else { break };
@@ -168,7 +188,8 @@ impl JwtIssuer {
                 });
             }
             let next = self.inner.cache.next_due(now).map_or(TICK, |due| {
-                Duration::from_secs(u64::try_from(due - now).unwrap_or(1)).clamp(Duration::from_millis(500), TICK)
+                Duration::from_secs(u64::try_from(due - now).unwrap_or(1))
+                    .clamp(Duration::from_millis(500), TICK)
             });
             tokio::select! {
                 () = cancel.cancelled() => {}
@@ -217,7 +238,7 @@ impl Inner {
                     let message = status.message().to_owned();
                     return Err(JwtError::Server { code: status.code(), message });
                 }
-                debug!(entry_id = %entry.id, %status, "Failed to fetch JWT SVID; retrying");
+                debug!(entry_id = %entry.id, error = shown(&status), "Failed to fetch JWT SVID; retrying");
                 tokio::time::sleep(self.backoff.delay(attempt, self.client.jitter())).await;
                 attempt += 1;
             }
@@ -241,9 +262,13 @@ impl Inner {
         if svid.issued_at > svid.expires_at {
             return Err(malformed("JWTSVID issued after it has expired"));
         }
-        let parsed = JwtSvid::parse_unverified(&svid.token).map_err(|error| JwtError::Malformed(error.to_string()))?;
+        let parsed =
+            JwtSvid::parse_unverified(&svid.token).map_err(|error| JwtError::Malformed(error.to_string()))?;
         if parsed.id != entry.spiffe_id {
-            return Err(JwtError::Malformed(format!("the server issued a token for {} instead of {}", parsed.id, entry.spiffe_id)));
+            return Err(JwtError::Malformed(format!(
+                "the server issued a token for {} instead of {}",
+                parsed.id, entry.spiffe_id
+            )));
         }
         let key = audience.iter().fold(entry.id.to_string(), |key, audience| key + "\n" + audience);
         let now = self.clock.unix_now();

@@ -16,7 +16,7 @@
 //! |---|---|
 //! | [`agent`] | wiring: builds the parts and starts the tasks |
 //! | [`config`] | settings and dependencies |
-//! | [`node`], [`trust`], [`data_dir`] | the agent's own identity, how it knows the server, SPIRE's files |
+//! | [`node`], [`denials`], [`trust`], [`data_dir`] | the agent's own identity, what ends it, how it knows the server, SPIRE's files |
 //! | [`server_client`] | calls to the server |
 //! | [`sync`], [`sync_loop`] | which entries there are (pure; the loop) |
 //! | [`entries`] | the entries and which ones a workload matches (pure) |
@@ -36,6 +36,7 @@ pub mod bundles;
 pub mod callers;
 pub mod config;
 pub mod data_dir;
+pub mod denials;
 pub mod entries;
 pub mod identities;
 pub mod identity_set;

@@ -69,7 +69,10 @@ impl Metrics {
     /// RPCs opened, and RPCs open.
     #[must_use]
     pub fn workload_api_connections(&self) -> (Counter, Gauge) {
-        (self.registry.counter("workload_api_connection", &[]), self.registry.gauge("workload_api_connections", &[]))
+        (
+            self.registry.counter("workload_api_connection", &[]),
+            self.registry.gauge("workload_api_connections", &[]),
+        )
     }
 
     /// After each successful synchronization.
@@ -120,10 +123,14 @@ impl Metrics {
         self.registry.gauge("bootstrapped", &[]).set(0.0);
     }
 
-    /// When the agent has its first SVID.
-    pub fn bootstrapped(&self, took: Duration, attempts: u32) {
-        let mode = &[("mode", "bootstrap")];
+    /// When the agent has an SVID.
+    pub fn bootstrapped(&self) {
         self.registry.gauge("bootstrapped", &[]).set(1.0);
+    }
+
+    /// When the agent got its first SVID.
+    pub fn bootstrap(&self, took: Duration, attempts: u32) {
+        let mode = &[("mode", "bootstrap")];
         self.registry.gauge("bootstrap_seconds", mode).set(took.as_secs_f64());
         self.registry.gauge("bootstrap_attempts", mode).set(f64::from(attempts));
     }

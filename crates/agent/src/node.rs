@@ -1,24 +1,25 @@
 //! The agent's own identity: attested once, renewed for ever.
 //!
 //! An agent whose own SVID ended stays up and serves what is valid: it goes on asking for a renewal with the ended
-//! SVID, which a server of ours grants for a while (its constant `EXPIRED_RENEWAL_WINDOW`), and attests anew with a
+//! SVID, which a server of ours grants for a while (its constant `RENEWAL_GRACE`), and attests anew with a
 //! join token that was not used yet, if it has one. Only two answers of the server end an agent: that it is banned,
 //! and that it was evicted and cannot attest again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status};
+use tonic::Code;
 use tracing::{error, info, warn};
 use vouchsafe_ca::key::KeyType;
-use vouchsafe_ca::key_manager::{KeyManager, KeyManagerError};
-use vouchsafe_ca::signer::{SignError, Signer};
+use vouchsafe_ca::key_manager::KeyManager;
+use vouchsafe_ca::signer::Signer;
 use vouchsafe_ca::x509::csr::create_csr;
-use vouchsafe_identity::own::{OwnSvid, OwnSvidError, SvidCell};
-use vouchsafe_proto::denial::Reason;
+use vouchsafe_identity::own::{OwnSvid, SvidCell};
+use vouchsafe_proto::denial::{self, Reason};
+
 use vouchsafe_proto::spire::api::types;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_types::certificate::Certificate;
@@ -26,69 +27,18 @@ use vouchsafe_types::secret::SecretText;
 use vouchsafe_types::x509_svid::X509Svid;
 
 use crate::bundles::Bundles;
-use crate::data_dir::{DataDir, DataDirError};
+use crate::data_dir::DataDir;
+use crate::denials::{Denial, Denials};
 use crate::identities::Identities;
 use crate::metrics::{Metrics, status_name};
 use crate::rotation::{Lifetime, Standing};
-use crate::server_client::{ServerClient, retry_backoff};
+use crate::server_client::{ServerClient, retry_backoff, shown};
 use crate::status::{Phase, StatusBoard};
 use crate::trust::{Trust, error_source};
 
-/// Why the agent has no identity, or loses it.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum NodeError {
-    /// The server refused to attest this node.
-    #[error("node attestation was refused by the server: {message}; a join token works once and for a limited time, create another with `token generate`")]
-    Refused {
-        /// The server's words.
-        message: String,
-    },
-    /// There is no token.
-    #[error("this agent has no SVID and no join token to get one with; create a token on the server with `token generate` and give it as join_token")]
-    NoToken,
-    /// The agent is banned.
-    #[error("the server has banned this agent; evict it there and give the agent a new join token to bring it back")]
-    Banned,
-    /// The agent was evicted.
-    #[error("the server does not know this agent any more; give it a new join token")]
-    Evicted,
-    /// The server did not answer, or not usefully; a retry is sensible.
-    #[error("{0}")]
-    Server(Status),
-    /// The key manager failed.
-    #[error("the agent's key cannot be used")]
-    Key(#[source] KeyManagerError),
-    /// The key manager keeps keys that cannot be used for TLS.
-    #[error("the agent's key manager does not give TLS access to the key {0}")]
-    ForeignKey(String),
-    /// A request could not be signed.
-    #[error("the request for the agent's certificate cannot be signed")]
-    Sign(#[source] SignError),
-    /// The server issued something that is not an SVID of this agent.
-    #[error("the server issued an unusable agent SVID: {0}")]
-    Unusable(String),
-    /// See [`OwnSvidError`].
-    #[error("the agent's SVID cannot be used")]
-    Own(#[source] OwnSvidError),
-    /// See [`DataDirError`].
-    #[error(transparent)]
-    DataDir(DataDirError),
-}
+pub mod error;
 
-impl NodeError {
-    fn is_final(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::NoToken | Self::Banned | Self::Evicted | Self::ForeignKey(_))
-    }
-
-    fn code(&self) -> Code {
-        match self {
-            Self::Server(status) => status.code(),
-            Self::Refused { .. } | Self::Banned | Self::Evicted => Code::PermissionDenied,
-            _ => Code::Unknown,
-        }
-    }
-}
+pub use error::NodeError;
 
 /// The agent's own SVID as it is kept here.
 #[derive(Clone, Debug)]
@@ -126,27 +76,8 @@ pub struct Node {
     pub status: StatusBoard,
     /// What the server denied to other tasks.
     pub denials: Denials,
-}
-
-/// Carries what the server denied from whoever heard it to the node task.
-#[derive(Clone, Debug)]
-pub struct Denials {
-    latest: Arc<watch::Sender<Option<Reason>>>,
-}
-
-impl Default for Denials {
-    fn default() -> Self {
-        Self { latest: Arc::new(watch::Sender::new(None)) }
-    }
-}
-
-impl Denials {
-    /// Looks whether `status` is a denial of this agent, and passes it on if so.
-    pub fn hear(&self, status: &Status) {
-        if let Some(reason) = vouchsafe_proto::denial::reason(status) {
-            self.latest.send_replace(Some(reason));
-        }
-    }
+    /// The server refused the join token: there is no use in showing it again.
+    pub token_refused: AtomicBool,
 }
 
 impl Node {
@@ -156,8 +87,11 @@ impl Node {
     ///
     /// [`NodeError::DataDir`], [`NodeError::Key`].
     pub async fn restore(&self) -> Result<Option<Restored>, NodeError> {
-        let Some((svid, reattestable)) = self.data_dir.svid().map_err(NodeError::DataDir)? else { return Ok(None) };
-        let leaf = Certificate::parse(&svid.chain[0]).map_err(|error| NodeError::Unusable(error.to_string()))?;
+        let Some((svid, reattestable)) = self.data_dir.svid().map_err(NodeError::DataDir)? else {
+            return Ok(None);
+        };
+        let leaf =
+            Certificate::parse(&svid.chain[0]).map_err(|error| NodeError::Unusable(error.to_string()))?;
         let keys = self.key_manager.list().await.map_err(NodeError::Key)?;
         let key_id = keys.iter().find_map(|(id, key)| {
             let slot = KEY_SLOTS.iter().find(|slot| *slot == id)?;
@@ -178,7 +112,11 @@ impl Node {
     /// # Errors
     ///
     /// What the operator must do something about: the server refuses this agent.
-    pub async fn run(self: Arc<Self>, restored: Option<Restored>, cancel: CancellationToken) -> Result<(), NodeError> {
+    pub async fn run(
+        self: Arc<Self>,
+        restored: Option<Restored>,
+        cancel: CancellationToken,
+    ) -> Result<(), NodeError> {
         tokio::select! {
             () = cancel.cancelled() => Ok(()),
             outcome = self.live(restored) => {
@@ -193,7 +131,8 @@ impl Node {
             Some(restored) => restored.own,
             None => self.attest_until_done().await?,
         };
-        let mut denials = self.denials.latest.subscribe();
+        self.metrics.bootstrapped();
+        let mut denials = self.denials.watch();
         let mut posted = false;
         let mut failures = 0;
         loop {
@@ -202,15 +141,27 @@ impl Node {
             }
             if own.lifetime.standing(self.clock.unix_now()) != Standing::Good {
                 match self.renew(&own).await {
-                    Ok(renewed) => (own, failures) = (renewed, 0),
+                    Ok(renewed) => {
+                        self.denials.admitted();
+                        (own, failures) = (renewed, 0);
+                    }
                     Err(failure) => {
                         error!(error = %failure, cause = error_source(&failure), "Could not rotate agent SVID");
                         failures += 1;
-                        if let NodeError::Server(status) = &failure {
-                            own = self.on_denial(vouchsafe_proto::denial::reason(status), own).await?;
+                        if let NodeError::Server(status) = &failure
+                            && denial::reason(status).is_some()
+                        {
+                            self.denials.hear(status);
+                            own = self.on_denial(own).await?;
+                        }
+                        // A server that does not take ended SVIDs refuses the connection and says nothing else.
+                        if own.lifetime.expired(self.clock.unix_now())
+                            && let Some(attested) = self.reattest(&own).await
+                        {
+                            (own, failures) = (attested, 0);
                         }
                         if let Err(status) = self.trust.recover().await {
-                            warn!(error = %status, "cannot bootstrap again");
+                            warn!(error = shown(&status), "cannot bootstrap again");
                         }
                     }
                 }
@@ -221,10 +172,7 @@ impl Node {
             };
             tokio::select! {
                 () = sleep(wait) => {}
-                Ok(()) = denials.changed() => {
-                    let reason = *denials.borrow_and_update();
-                    own = self.on_denial(reason, own).await?;
-                }
+                Ok(()) = denials.changed() => own = self.on_denial(own).await?,
             }
         }
     }
@@ -234,36 +182,49 @@ impl Node {
             Ok(()) => true,
             // Tried again only while the server cannot be reached: an older server does not have the call.
             Err(status) => {
-                warn!(error = %status, "Failed to post agent status");
+                warn!(error = shown(&status), "Failed to post agent status");
                 !matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded)
             }
         }
     }
 
     /// What the agent does when the server denies it something as an agent.
-    async fn on_denial(&self, reason: Option<Reason>, own: Own) -> Result<Own, NodeError> {
-        let Some(reason) = reason else { return Ok(own) };
+    async fn on_denial(&self, own: Own) -> Result<Own, NodeError> {
+        let Some(Denial { reason, since, .. }) = self.denials.latest() else { return Ok(own) };
         if reason == Reason::AgentBanned {
             error!("Agent is banned: removing SVID and shutting down");
             self.forget();
             return Err(NodeError::Banned);
         }
-        let fresh_token = self.join_token.as_deref().is_some_and(|token| token != own.suffix);
-        if fresh_token || own.reattestable {
-            warn!(?reason, "Agent needs to re-attest; will attempt to re-attest");
-            match self.attest(own.key_id).await {
-                Ok(own) => return Ok(own),
-                Err(failure) => {
-                    error!(error = %failure, cause = error_source(&failure), "Agent failed re-attestation");
-                }
-            }
+        if let Some(own) = self.reattest(&own).await {
+            return Ok(own);
         }
-        if reason == Reason::AgentNotAttested {
+        // One server that has not heard of a new agent yet must not end it.
+        if reason == Reason::AgentNotAttested && since.elapsed() >= EVICTED_AFTER {
             error!("Agent needs to re-attest: removing SVID and shutting down");
             self.forget();
             return Err(NodeError::Evicted);
         }
-        Ok(own)
+        // Renew now, whatever our clock says: either it helps, or the server says again what it thinks.
+        let renew_at = own.lifetime.renew_at.min(self.clock.unix_now());
+        Ok(Own { lifetime: Lifetime { renew_at, ..own.lifetime }, ..own })
+    }
+
+    /// Attests anew if there is something to attest with: a join token that was neither used nor refused.
+    async fn reattest(&self, own: &Own) -> Option<Own> {
+        let fresh = self.join_token.as_deref().is_some_and(|token| token != own.suffix);
+        if !fresh || self.token_refused.load(Ordering::Relaxed) {
+            return None;
+        }
+        warn!("Agent needs to re-attest; will attempt to re-attest");
+        match self.attest(own.key_id).await {
+            Ok(own) => Some(own),
+            Err(failure) => {
+                self.token_refused.store(failure.is_final(), Ordering::Relaxed);
+                error!(error = %failure, cause = error_source(&failure), "Agent failed re-attestation");
+                None
+            }
+        }
     }
 
     fn forget(&self) {
@@ -280,7 +241,7 @@ impl Node {
         loop {
             match self.attest(KEY_SLOTS[1]).await {
                 Ok(own) => {
-                    self.metrics.bootstrapped(start.elapsed(), attempts + 1);
+                    self.metrics.bootstrap(start.elapsed(), attempts + 1);
                     return Ok(own);
                 }
                 Err(failure) if failure.is_final() => return Err(failure),
@@ -311,12 +272,13 @@ impl Node {
             r#type: "join_token".to_owned(),
             payload: token.as_bytes().to_vec().into(),
         };
-        let result = self.client.attest(channel.clone(), data, csr).await.map_err(|status| match status.code() {
-            Code::PermissionDenied | Code::InvalidArgument | Code::FailedPrecondition => {
-                NodeError::Refused { message: status.message().to_owned() }
-            }
-            _ => NodeError::Server(status),
-        })?;
+        let result =
+            self.client.attest(channel.clone(), data, csr).await.map_err(|status| match status.code() {
+                Code::PermissionDenied | Code::InvalidArgument | Code::FailedPrecondition => {
+                    NodeError::Refused { message: status.message().to_owned() }
+                }
+                _ => NodeError::Server(status),
+            })?;
         let svid = read_svid(result.svid.unwrap_or_default())?;
         let bundle = self.client.bundle_over(channel).await.map_err(NodeError::Server)?;
         self.trust.adopt(&bundle);
@@ -410,6 +372,9 @@ const KEY_SLOTS: [&str; 2] = ["agent-svid-A", "agent-svid-B"];
 
 /// The own SVID is looked at this often: the clock may jump.
 const TICK: Duration = Duration::from_secs(5);
+
+/// An agent that the server does not know for so long was evicted.
+const EVICTED_AFTER: Duration = Duration::from_secs(10);
 
 /// Longest wait between attempts to renew.
 const MAX_WAIT: Duration = Duration::from_secs(10);

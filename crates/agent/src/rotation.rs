@@ -1,6 +1,7 @@
 //! When a credential is renewed. Pure.
 //!
-//! The deadline is half of the lifetime, moved by up to a tenth of it to either side. It is drawn once, when the
+//! The deadline is half of the lifetime, moved by up to a tenth of it to either side. The lifetime counts from arrival:
+//! certificates are backdated by ten seconds, which would leave one that lives for twelve no time at all. It is drawn once, when the
 //! credential arrives, from the credential's key, and kept: drawing again at every look would make every credential
 //! renew near the early end, all together. The same key has the same place after a restart and on every replica.
 //!
@@ -38,10 +39,16 @@ impl Lifetime {
     /// Draws the renewal time of a credential that arrived `now`. `key` names the credential.
     #[must_use]
     pub fn new(not_before: i64, not_after: i64, now: i64, key: &[u8]) -> Self {
-        let half = not_after.saturating_sub(not_before).max(0) / 2;
+        let start = now.clamp(not_before, not_after.max(not_before));
+        let half = not_after.saturating_sub(start).max(0) / 2;
         let reach = half as f64 * SPREAD;
         let offset = (reach * (2.0 * spread(key) - 1.0)).round() as i64;
-        Self { not_before, not_after, renew_at: not_before.saturating_add(half).saturating_add(offset), received_at: now }
+        Self {
+            not_before,
+            not_after,
+            renew_at: start.saturating_add(half).saturating_add(offset),
+            received_at: now,
+        }
     }
 
     /// What the credential needs at `now`.
@@ -86,6 +93,12 @@ mod tests {
         assert_eq!(svid.standing(4_599), Standing::Due);
         assert_eq!(svid.standing(4_600), Standing::Unusable);
         assert_eq!(svid, Lifetime::new(1_000, 4_600, 1_010, b"entry"), "the same key has the same place");
+    }
+
+    #[test]
+    fn a_backdated_credential_is_not_due_at_once() {
+        let (not_before, now, not_after) = (990, 1_000, 1_012);
+        assert!((1_005..=1_007).contains(&Lifetime::new(not_before, not_after, now, b"entry").renew_at));
     }
 
     #[test]

@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
-use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use vouchsafe_identity::config::{Expect, ServerTrust, client_config};
@@ -22,7 +20,6 @@ use vouchsafe_identity::roots::RootsCell;
 use vouchsafe_proto::convert::bundle_from_proto;
 use vouchsafe_proto::spire::api::server::agent::v1 as agent_api;
 use vouchsafe_proto::spire::api::server::bundle::v1 as bundle_api;
-use vouchsafe_proto::spire::api::server::entry::v1 as entry_api;
 use vouchsafe_proto::spire::api::server::svid::v1 as svid_api;
 use vouchsafe_proto::spire::api::types;
 use vouchsafe_runtime::backoff::Backoff;
@@ -33,8 +30,10 @@ use vouchsafe_types::bundle::Bundle;
 use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
 
-use crate::entries::{EntryIndex, output_mask};
-use crate::sync::{Outcome, ProtocolError, Sync};
+use crate::entries::EntryIndex;
+use crate::sync::Outcome;
+
+mod entry_stream;
 
 /// Speaks with the server.
 pub struct ServerClient {
@@ -104,8 +103,10 @@ impl ServerClient {
     }
 
     fn connect(&self, trust: ServerTrust, own: Option<&SvidCell>) -> Result<Channel, Status> {
-        let config = client_config(trust, own, self.clock.clone()).map_err(|error| Status::internal(error.to_string()))?;
-        tls_channel(&self.address, Arc::new(config)).map_err(|error| Status::invalid_argument(error.to_string()))
+        let config = client_config(trust, own, self.clock.clone())
+            .map_err(|error| Status::internal(error.to_string()))?;
+        tls_channel(&self.address, Arc::new(config))
+            .map_err(|error| Status::invalid_argument(error.to_string()))
     }
 
     fn channel(&self) -> Result<Channel, Status> {
@@ -120,7 +121,10 @@ impl ServerClient {
 
     async fn call<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
         let outcome = timeout(RPC_DEADLINE, call).await.unwrap_or_else(|_| {
-            Err(Status::deadline_exceeded(format!("no answer from the server within {} s", RPC_DEADLINE.as_secs())))
+            Err(Status::deadline_exceeded(format!(
+                "no answer from the server within {} s",
+                RPC_DEADLINE.as_secs()
+            )))
         });
         if let Err(status) = &outcome
             && matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Unknown)
@@ -144,7 +148,8 @@ impl ServerClient {
         use agent_api::attest_agent_request::{Params, Step};
         let params = agent_api::AgentX509svidParams { csr: csr.into() };
         let step = Step::Params(Params { data: Some(data), params: Some(params) });
-        let request = stream::iter([agent_api::AttestAgentRequest { step: Some(step) }]).chain(stream::pending());
+        let request =
+            stream::iter([agent_api::AttestAgentRequest { step: Some(step) }]).chain(stream::pending());
         let call = async {
             let mut client = agent_api::agent_client::AgentClient::new(channel);
             let mut answers = client.attest_agent(request).await?.into_inner();
@@ -190,7 +195,10 @@ impl ServerClient {
     }
 
     /// The bundles of other trust domains: what the server has of them, each with its own outcome.
-    pub async fn federated_bundles(&self, names: Vec<TrustDomain>) -> Vec<(TrustDomain, Result<Bundle, Status>)> {
+    pub async fn federated_bundles(
+        &self,
+        names: Vec<TrustDomain>,
+    ) -> Vec<(TrustDomain, Result<Bundle, Status>)> {
         let fetch = |name: TrustDomain| async move {
             let call = async {
                 let mut client = bundle_client(self.channel()?);
@@ -242,7 +250,7 @@ impl ServerClient {
     ///
     /// The server's status; `Internal` when it does not keep to the protocol.
     pub async fn sync_entries(&self, held: &EntryIndex) -> Result<Outcome, Status> {
-        self.call(async { stream_entries(self.channel()?, held).await }).await
+        self.call(async { entry_stream::fetch(self.channel()?, held).await }).await
     }
 
     /// X.509-SVIDs for (entry, request), in order.
@@ -250,19 +258,26 @@ impl ServerClient {
     /// # Errors
     ///
     /// The server's status for the whole call.
-    pub async fn new_x509_svids(&self, asks: Vec<(String, Vec<u8>)>) -> Result<Vec<Result<types::X509svid, Status>>, Status> {
+    pub async fn new_x509_svids(
+        &self,
+        asks: Vec<(String, Vec<u8>)>,
+    ) -> Result<Vec<Result<types::X509svid, Status>>, Status> {
         let count = asks.len();
         let call = async {
             let params = asks
                 .into_iter()
                 .map(|(entry_id, csr)| svid_api::NewX509svidParams { entry_id, csr: Bytes::from(csr) })
                 .collect();
-            let mut client = svid_api::svid_client::SvidClient::new(self.channel()?).max_decoding_message_size(MAX_MESSAGE);
+            let mut client = svid_api::svid_client::SvidClient::new(self.channel()?)
+                .max_decoding_message_size(MAX_MESSAGE);
             client.batch_new_x509svid(svid_api::BatchNewX509svidRequest { params }).await
         };
         let results = self.call(call).await?.into_inner().results;
         if results.len() != count {
-            return Err(Status::internal(format!("the server answered {} of {count} requests", results.len())));
+            return Err(Status::internal(format!(
+                "the server answered {} of {count} requests",
+                results.len()
+            )));
         }
         Ok(results.into_iter().map(read_result).collect())
     }
@@ -289,7 +304,8 @@ fn bundle_client(channel: Channel) -> bundle_api::bundle_client::BundleClient<Ch
 }
 
 fn read_bundle(message: &types::Bundle) -> Result<Bundle, Status> {
-    bundle_from_proto(message).map_err(|error| Status::internal(format!("malformed bundle from the server: {error}")))
+    bundle_from_proto(message)
+        .map_err(|error| Status::internal(format!("malformed bundle from the server: {error}")))
 }
 
 fn read_result(result: svid_api::batch_new_x509svid_response::Result) -> Result<types::X509svid, Status> {
@@ -317,52 +333,10 @@ fn with_causes(status: Status) -> Status {
     Status::new(status.code(), text)
 }
 
-async fn stream_entries(channel: Channel, held: &EntryIndex) -> Result<Outcome, Status> {
-    let mut client = entry_api::entry_client::EntryClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-    let (send, requests) = mpsc::channel(1);
-    let gone = |_| Status::unavailable("the server ended the synchronization");
-    let first = entry_api::SyncAuthorizedEntriesRequest { output_mask: Some(output_mask()), ids: Vec::new() };
-    send.send(first).await.map_err(gone)?;
-    let mut answers = client.sync_authorized_entries(ReceiverStream::new(requests)).await?.into_inner();
-    let mut next = async || answers.message().await?.ok_or_else(|| Status::unavailable("the server ended the synchronization"));
-    let mut sync = Sync::new(held);
-    let mut page = next().await?;
-    // Without revisions the first message is the complete list.
-    if page.entry_revisions.is_empty() {
-        loop {
-            sync.entries(&page.entries);
-            if !page.more {
-                return Ok(sync.finish());
-            }
-            page = next().await?;
-        }
-    }
-    let page_size = page.entry_revisions.len();
-    loop {
-        if !page.entries.is_empty() {
-            return Err(Status::internal(ProtocolError::UnexpectedEntries.to_string()));
-        }
-        sync.revisions(&page.entry_revisions);
-        if !page.more {
-            break;
-        }
-        page = next().await?;
-    }
-    for ids in sync.requests(page_size) {
-        let request = entry_api::SyncAuthorizedEntriesRequest { output_mask: None, ids };
-        send.send(request).await.map_err(gone)?;
-        loop {
-            let page = next().await?;
-            if !page.entry_revisions.is_empty() {
-                return Err(Status::internal(ProtocolError::UnexpectedRevisions.to_string()));
-            }
-            sync.entries(&page.entries);
-            if !page.more {
-                break;
-            }
-        }
-    }
-    Ok(sync.finish())
+/// A status as one line for logs and for operators.
+#[must_use]
+pub fn shown(status: &Status) -> String {
+    format!("{:?}: {}", status.code(), status.message())
 }
 
 /// How long the agent waits between attempts: short at first, never long, never in step with other agents.

@@ -62,7 +62,11 @@ impl Serialize for Frozen {
         });
         let saved = SavedRef {
             own_bundle: bundles.map(|bundles| &bundles.own.bundle),
-            federated: bundles.into_iter().flat_map(|b| b.federated.values()).map(|view| &view.bundle).collect(),
+            federated: bundles
+                .into_iter()
+                .flat_map(|b| b.federated.values())
+                .map(|view| &view.bundle)
+                .collect(),
             entries: self.snapshot.index.iter().map(|slot| &slot.entry).collect(),
             svids: svids.collect(),
             tokens: tokens.collect(),
@@ -155,7 +159,9 @@ impl Saved {
         let svids: HashMap<_, _> = self
             .svids
             .into_iter()
-            .filter(|saved| index.get(saved.entry_id.as_str()).is_some_and(|slot| slot.entry.spiffe_id == saved.spiffe_id))
+            .filter(|saved| {
+                index.get(saved.entry_id.as_str()).is_some_and(|slot| slot.entry.spiffe_id == saved.spiffe_id)
+            })
             .map(|saved| {
                 let svid = HeldSvid {
                     spiffe_id: saved.spiffe_id,
@@ -171,7 +177,8 @@ impl Saved {
         identities.edit(|snapshot| {
             snapshot.index = Arc::new(index);
             snapshot.svids = Arc::new(svids);
-            snapshot.bundles = self.own_bundle.map(|own| Arc::new(Bundles::of(own.clone()).replace(own, self.federated).0));
+            snapshot.bundles =
+                self.own_bundle.map(|own| Arc::new(Bundles::of(own.clone()).replace(own, self.federated).0));
             snapshot.synchronized = snapshot.bundles.is_some();
             true
         });
@@ -246,7 +253,8 @@ impl StateLoop {
     fn submit(&mut self) {
         let snapshot = self.identities.load();
         let Some(confirmed_at) = self.status.watch().borrow().last_sync else { return };
-        let tokens = self.jwt.cache().all().into_iter().filter_map(|slot| slot.held().map(|held| (slot, held)));
+        let tokens =
+            self.jwt.cache().all().into_iter().filter_map(|slot| slot.held().map(|held| (slot, held)));
         let frozen = Frozen { tokens: tokens.collect(), snapshot };
         self.position += 1;
         let version = Version { epoch: EPOCH, position: self.position };
@@ -280,7 +288,12 @@ mod tests {
         let file = SealedFile::open(dir.path().join(FILE), SealKey::new([7; 32]), MAX_BYTES, KIND);
         let a = entry("a", &["unix:uid:1"]);
         let lifetime = Lifetime::new(0, 1_000, 0, b"t");
-        let token = Token { text: "secret-token".into(), spiffe_id: a.spiffe_id.clone(), lifetime, key_id: "k".into() };
+        let token = Token {
+            text: "secret-token".into(),
+            spiffe_id: a.spiffe_id.clone(),
+            lifetime,
+            key_id: "k".into(),
+        };
         let cache = JwtCache::new(10);
         let audience = vec!["x".to_owned()];
         cache.slot(&a.id, &audience, 0).set(Arc::new(CachedToken::new(token, &a)));
@@ -292,7 +305,8 @@ mod tests {
             bundles: Some(Arc::new(Bundles::of(bundle.clone()))),
             synchronized: true,
         };
-        let tokens = cache.all().into_iter().filter_map(|slot| slot.held().map(|held| (slot, held))).collect();
+        let tokens =
+            cache.all().into_iter().filter_map(|slot| slot.held().map(|held| (slot, held))).collect();
         let frozen = Frozen { snapshot: Arc::new(snapshot), tokens };
         file.save(Version { epoch: EPOCH, position: 9 }, SystemTime::UNIX_EPOCH, &frozen).unwrap();
         let raw = std::fs::read(dir.path().join(FILE)).unwrap();

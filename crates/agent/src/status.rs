@@ -90,9 +90,9 @@ impl Serving {
         match self.board.borrow().phase {
             Phase::Serving => Ok(()),
             Phase::Attesting => Err(Status::unavailable("the agent is not attested yet; its log says why")),
-            Phase::Synchronizing => {
-                Err(Status::unavailable("the agent has not synchronized with the server yet; its log says why"))
-            }
+            Phase::Synchronizing => Err(Status::unavailable(
+                "the agent has not synchronized with the server yet; its log says why",
+            )),
             Phase::Refused => Err(Status::unavailable("the server refuses this agent; its log says why")),
         }
     }

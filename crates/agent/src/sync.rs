@@ -152,11 +152,15 @@ impl<'a> Sync<'a> {
     #[must_use]
     pub fn finish(self) -> Outcome {
         let mut entries: Vec<_> = self.received.into_values().collect();
-        let held_and_received = entries.iter().filter(|entry| self.held.get(entry.id.as_str()).is_some()).count();
-        let changed_content =
-            entries.iter().any(|entry| self.held.get(entry.id.as_str()).is_none_or(|slot| slot.entry != *entry));
+        let held_and_received =
+            entries.iter().filter(|entry| self.held.get(entry.id.as_str()).is_some()).count();
+        let changed_content = entries
+            .iter()
+            .any(|entry| self.held.get(entry.id.as_str()).is_none_or(|slot| slot.entry != *entry));
         let dropped = self.held.len() - held_and_received - self.kept.len();
-        entries.extend(self.kept.iter().filter_map(|id| self.held.get(id.as_str())).map(|slot| slot.entry.clone()));
+        entries.extend(
+            self.kept.iter().filter_map(|id| self.held.get(id.as_str())).map(|slot| slot.entry.clone()),
+        );
         let stats = Stats { total: entries.len(), dropped: dropped + self.dropped_by_server, ..self.stats };
         Outcome { entries, stats, changed: changed_content || dropped > 0, older: self.older }
     }

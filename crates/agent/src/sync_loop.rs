@@ -21,11 +21,11 @@ use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use crate::bundles::Bundles;
+use crate::denials::Denials;
 use crate::entries::EntryIndex;
 use crate::identities::{Identities, Snapshot};
 use crate::metrics::{Metrics, status_name};
-use crate::node::Denials;
-use crate::server_client::{ServerClient, retry_backoff};
+use crate::server_client::{ServerClient, retry_backoff, shown};
 use crate::status::{Phase, StatusBoard};
 use crate::sync::{ACCEPT_OLDER_AFTER, Outcome};
 use crate::trust::Trust;
@@ -102,12 +102,12 @@ impl SyncLoop {
     }
 
     async fn failed(&self, status: &Status) {
-        error!(error = %status, "Synchronize failed");
+        error!(error = shown(status), "Synchronize failed");
         self.status.set(|board| board.sync_error = Some(status.message().to_owned()));
         self.ready.degrade(status.message());
         self.denials.hear(status);
         if let Err(status) = self.trust.recover().await {
-            warn!(error = %status, "cannot bootstrap again");
+            warn!(error = shown(&status), "cannot bootstrap again");
         }
     }
 
@@ -118,12 +118,17 @@ impl SyncLoop {
         let (federated, missing) = self.federated(&before, &outcome).await;
         let older = outcome.older.is_some() || is_older(before.bundles.as_deref(), &own);
         if older && !self.believe_older(older_since) {
-            return Err(Status::unavailable("the server shows an older state than this agent holds; keeping what is held"));
+            return Err(Status::unavailable(
+                "the server shows an older state than this agent holds; keeping what is held",
+            ));
         }
         if !older {
             *older_since = None;
         }
-        self.trust.adopt(&own);
+        self.denials.admitted();
+        if before.bundles.as_ref().is_none_or(|held| held.own.bundle != own) {
+            self.trust.adopt(&own);
+        }
         let stats = outcome.stats;
         self.apply(outcome, own, federated);
         let now = self.identities.load();
@@ -160,12 +165,14 @@ impl SyncLoop {
         for (name, fetched) in self.client.federated_bundles(names.into_iter().collect()).await {
             match fetched {
                 Ok(bundle) if bundle.trust_domain == name => bundles.push(bundle),
-                Ok(bundle) => warn!(trust_domain = %name, got = %bundle.trust_domain, "the server sent another bundle"),
+                Ok(bundle) => {
+                    warn!(trust_domain = %name, got = %bundle.trust_domain, "the server sent another bundle")
+                }
                 Err(status) if status.code() == Code::NotFound => {
                     warn!(trust_domain = %name, "Federated bundle not found");
                 }
                 Err(status) => {
-                    warn!(trust_domain = %name, error = %status, "Failed to fetch federated bundle");
+                    warn!(trust_domain = %name, error = shown(&status), "Failed to fetch federated bundle");
                     let held = before.bundles.as_ref().and_then(|held| held.federated.get(&name));
                     bundles.extend(held.map(|view| view.bundle.clone()));
                     failed.push(name.to_string());
@@ -199,7 +206,8 @@ impl SyncLoop {
 /// Takes away SVIDs that no entry stands for any more, or whose entry means somebody else now.
 fn drop_orphans(snapshot: &mut Snapshot) {
     let index = Arc::clone(&snapshot.index);
-    let stands = |id: &str, spiffe_id: &SpiffeId| index.get(id).is_some_and(|slot| slot.entry.spiffe_id == *spiffe_id);
+    let stands =
+        |id: &str, spiffe_id: &SpiffeId| index.get(id).is_some_and(|slot| slot.entry.spiffe_id == *spiffe_id);
     if snapshot.svids.iter().any(|(id, svid)| !stands(id.as_str(), &svid.spiffe_id)) {
         Arc::make_mut(&mut snapshot.svids).retain(|id, svid| stands(id.as_str(), &svid.spiffe_id));
     }

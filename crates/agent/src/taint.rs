@@ -15,5 +15,8 @@ pub fn jwt_keys(bundles: Option<&Bundles>) -> Vec<&str> {
 #[must_use]
 pub fn x509_authorities(bundle: &Bundle) -> Vec<Box<[u8]>> {
     let tainted = bundle.x509_authorities.iter().filter(|authority| authority.tainted);
-    tainted.filter_map(|authority| authority.parsed().ok()).map(|parsed| parsed.subject_key_id.into()).collect()
+    tainted
+        .filter_map(|authority| authority.parsed().ok())
+        .map(|parsed| parsed.subject_key_id.into())
+        .collect()
 }

@@ -37,7 +37,7 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// Believes `bundle` from now on, and keeps it. Does not blocks long: the file is small and seldom changes.
+    /// Believes `bundle` from now on, and keeps it across restarts. Writes a small file, and only if it changed.
     pub fn adopt(&self, bundle: &Bundle) {
         self.roots.set(TrustRoots::of([bundle]));
         if let Err(error) = self.data_dir.store_bundle(bundle) {
@@ -98,7 +98,9 @@ impl Trust {
         self.adopt(&bundle);
         self.identities.edit(|snapshot| {
             snapshot.bundles = Some(Arc::new(match &snapshot.bundles {
-                Some(bundles) => bundles.replace(bundle, bundles.federated.values().map(|view| view.bundle.clone())).0,
+                Some(bundles) => {
+                    bundles.replace(bundle, bundles.federated.values().map(|view| view.bundle.clone())).0
+                }
                 None => Bundles::of(bundle),
             }));
             true

@@ -69,7 +69,9 @@ impl tower_service::Service<http::Request<Body>> for WorkloadApi {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let api = Arc::clone(&self.api);
         match request.uri().path() {
-            "/SpiffeWorkloadAPI/FetchX509SVID" => streaming::<workload::X509svidRequest>(api, Kind::X509Svids, request),
+            "/SpiffeWorkloadAPI/FetchX509SVID" => {
+                streaming::<workload::X509svidRequest>(api, Kind::X509Svids, request)
+            }
             "/SpiffeWorkloadAPI/FetchX509Bundles" => {
                 streaming::<workload::X509BundlesRequest>(api, Kind::X509Bundles, request)
             }
@@ -77,7 +79,9 @@ impl tower_service::Service<http::Request<Body>> for WorkloadApi {
                 streaming::<workload::JwtBundlesRequest>(api, Kind::JwtBundles, request)
             }
             "/SpiffeWorkloadAPI/FetchJWTSVID" => Box::pin(async move {
-                Ok(Grpc::new(BytesCodec::<workload::JwtsvidRequest>::default()).unary(FetchJwt(api), request).await)
+                Ok(Grpc::new(BytesCodec::<workload::JwtsvidRequest>::default())
+                    .unary(FetchJwt(api), request)
+                    .await)
             }),
             "/SpiffeWorkloadAPI/ValidateJWTSVID" => Box::pin(async move {
                 let codec = BytesCodec::<workload::ValidateJwtsvidRequest>::default();
@@ -92,7 +96,11 @@ impl tower_service::Service<http::Request<Body>> for WorkloadApi {
 
 type Answer = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
 
-fn streaming<R: Message + Default + 'static>(api: Arc<Api>, kind: Kind, request: http::Request<Body>) -> Answer {
+fn streaming<R: Message + Default + 'static>(
+    api: Arc<Api>,
+    kind: Kind,
+    request: http::Request<Body>,
+) -> Answer {
     Box::pin(async move {
         Ok(Grpc::new(BytesCodec::<R>::default()).server_streaming(Fetch { api, kind }, request).await)
     })

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use vouchsafe_ca::authority::rotation::{self, RotateError};
@@ -36,8 +37,8 @@ use crate::model::ReadModel;
 use effects::{JwtEffects, X509Effects};
 use own_svid::OwnSvidRotation;
 
-/// How often the slot machine is asked what is due.
-pub(crate) const TICK: Duration = Duration::from_secs(10);
+/// How often the slot machine is asked what is due. Asking costs nothing, and a clock that jumped is noticed at once.
+pub(crate) const TICK: Duration = Duration::from_secs(1);
 /// How often expired authorities are looked for in the bundle.
 pub(crate) const PRUNE_EVERY: Duration = Duration::from_secs(6 * 3600);
 /// How long an authority stays in the bundle after it expired. SPIRE keeps it for a day; four days also cover a clock
@@ -141,11 +142,14 @@ impl Authorities {
     pub(crate) async fn run(mut self, readiness: Token, cancel: CancellationToken) {
         let mut changed = self.shared.model.watch();
         let mut prune_at = tokio::time::Instant::now() + PRUNE_EVERY;
+        // Not a sleep: changes of the model come between, and must not put the next look off.
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         readiness.mark();
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return,
-                () = tokio::time::sleep(TICK) => {}
+                _ = tick.tick() => {}
                 moved = changed.changed() => {
                     if moved.is_err() {
                         return;

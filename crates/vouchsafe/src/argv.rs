@@ -61,7 +61,8 @@ fn flag_name(argument: &str) -> Option<&str> {
 /// Whether the flag exists and must be followed by a value.
 fn takes_next(command: &Command, name: &str) -> bool {
     command.get_arguments().any(|argument| {
-        argument.get_long_and_visible_aliases().is_some_and(|names| names.contains(&name))
+        (argument.get_long() == Some(name)
+            || argument.get_all_aliases().is_some_and(|names| names.contains(&name)))
             && argument.get_action().takes_values()
             && argument.get_num_args().is_none_or(|range| range.min_values() > 0)
     })

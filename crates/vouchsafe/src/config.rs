@@ -25,6 +25,9 @@ pub use self::observe::{HealthListener, LogConfig, LogFormat, LogLevel, MetricsL
 pub use self::problems::{Invalid, Problem};
 use crate::hcl;
 
+/// Looks up an environment variable.
+pub type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;
+
 /// A configuration text and where it comes from.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -40,7 +43,7 @@ impl Source {
     /// # Errors
     ///
     /// The file does not exist, cannot be read, is not UTF-8 or is longer than [`hcl::MAX_BYTES`].
-    pub fn load(path: &str, expand: Option<&dyn Fn(&str) -> Option<String>>) -> Result<Self, Invalid> {
+    pub fn load(path: &str, expand: Option<&Lookup<'_>>) -> Result<Self, Invalid> {
         let text = read_text(Path::new(path)).map_err(|error| {
             let message = match error.kind() {
                 io::ErrorKind::NotFound => {

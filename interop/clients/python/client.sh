@@ -2,8 +2,12 @@
 # PyPI `spiffe`: gRPC C-core, which sends an :authority that stock h2 refuses.
 
 python_install() {
-  once python-venv python3 -m venv "$CACHE/venv"
-  once python "$CACHE/venv/bin/pip" install --quiet --no-deps --requirement "$INTEROP/clients/python/requirements.txt"
+  once python install_into_venv
+}
+
+install_into_venv() {
+  python3 -m venv --clear "$CACHE/venv" \
+    && "$CACHE/venv/bin/pip" install --quiet --no-deps --requirement "$INTEROP/clients/python/requirements.txt"
 }
 
 python_command() {

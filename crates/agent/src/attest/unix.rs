@@ -56,7 +56,8 @@ impl UnixAttestor {
     /// With these settings.
     #[must_use]
     pub fn new(config: UnixAttestorConfig) -> Self {
-        let inner = Inner { config, digests: Digests::default(), users: Names::default(), groups: Names::default() };
+        let inner =
+            Inner { config, digests: Digests::default(), users: Names::default(), groups: Names::default() };
         Self { inner: Arc::new(inner) }
     }
 }
@@ -69,9 +70,9 @@ impl WorkloadAttestor for UnixAttestor {
 
     async fn attest(&self, peer: &PeerProcess) -> Result<Vec<Selector>, AttestorError> {
         let (inner, pid) = (Arc::clone(&self.inner), peer.pid);
-        let values = tokio::task::spawn_blocking(move || inner.look_at(pid))
-            .await
-            .map_err(|error| AttestorError::Lookup { what: format!("attestation thread: {error}"), source: None })??;
+        let values = tokio::task::spawn_blocking(move || inner.look_at(pid)).await.map_err(|error| {
+            AttestorError::Lookup { what: format!("attestation thread: {error}"), source: None }
+        })??;
         values
             .iter()
             .map(|value| Selector::new(KIND, value))
@@ -85,8 +86,10 @@ impl Inner {
         let process = self.config.proc_root.join(pid.to_string());
         let text = std::fs::read_to_string(process.join("status"))
             .map_err(|source| lookup(format!("failed to get process {pid}"), source))?;
-        let status = ProcStatus::parse(&text)
-            .ok_or_else(|| AttestorError::Lookup { what: format!("UIDs lookup: no UIDs for process {pid}"), source: None })?;
+        let status = ProcStatus::parse(&text).ok_or_else(|| AttestorError::Lookup {
+            what: format!("UIDs lookup: no UIDs for process {pid}"),
+            source: None,
+        })?;
         let mut values = vec![format!("uid:{}", status.uid)];
         values.extend(self.users.of(status.uid, user_name).map(|name| format!("user:{name}")));
         values.push(format!("gid:{}", status.gid));
@@ -97,13 +100,15 @@ impl Inner {
         }
         if self.config.discover_workload_path {
             let program = process.join("exe");
-            let path = std::fs::read_link(&program).map_err(|source| lookup("path lookup".to_owned(), source))?;
+            let path =
+                std::fs::read_link(&program).map_err(|source| lookup("path lookup".to_owned(), source))?;
             values.push(format!("path:{}", path.display()));
             if let Ok(limit) = u64::try_from(self.config.workload_size_limit) {
                 // Through /proc, so that a program in another mount namespace is the one that is read.
-                let digest = self.digests.of(&program, limit).map_err(|error| {
-                    AttestorError::Lookup { what: error.to_string(), source: None }
-                })?;
+                let digest = self
+                    .digests
+                    .of(&program, limit)
+                    .map_err(|error| AttestorError::Lookup { what: error.to_string(), source: None })?;
                 values.push(format!("sha256:{digest}"));
             }
         }
@@ -128,7 +133,8 @@ impl ProcStatus {
     fn parse(text: &str) -> Option<Self> {
         let line = |key: &str| text.lines().find_map(|line| line.strip_prefix(key));
         let effective = |key| line(key)?.split_ascii_whitespace().nth(1)?.parse().ok();
-        let groups = line("Groups:").unwrap_or_default().split_ascii_whitespace().filter_map(|gid| gid.parse().ok());
+        let groups =
+            line("Groups:").unwrap_or_default().split_ascii_whitespace().filter_map(|gid| gid.parse().ok());
         Some(Self { uid: effective("Uid:")?, gid: effective("Gid:")?, groups: groups.collect() })
     }
 }
@@ -186,7 +192,10 @@ mod tests {
     fn effective_numbers_and_supplementary_groups_are_read() {
         let text = "Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nFDSize:\t64\nGroups:\t10 20 \n";
         assert_eq!(ProcStatus::parse(text), Some(ProcStatus { uid: 2, gid: 6, groups: vec![10, 20] }));
-        assert_eq!(ProcStatus::parse("Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\n").unwrap().groups, Vec::<u32>::new());
+        assert_eq!(
+            ProcStatus::parse("Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\n").unwrap().groups,
+            Vec::<u32>::new()
+        );
         assert_eq!(ProcStatus::parse("Name:\tx\n"), None);
     }
 
@@ -196,7 +205,10 @@ mod tests {
         assert!(values.contains(&format!("uid:{}", nix::unistd::geteuid())), "{values:?}");
         assert!(values.contains(&format!("gid:{}", nix::unistd::getegid())), "{values:?}");
         let user = User::from_uid(nix::unistd::geteuid()).unwrap();
-        assert_eq!(values.iter().find(|v| v.starts_with("user:")).cloned(), user.map(|u| format!("user:{}", u.name)));
+        assert_eq!(
+            values.iter().find(|v| v.starts_with("user:")).cloned(),
+            user.map(|u| format!("user:{}", u.name))
+        );
         assert!(!values.iter().any(|value| value.starts_with("path:")));
     }
 
@@ -213,8 +225,11 @@ mod tests {
 
     #[test]
     fn a_program_above_the_limit_fails_the_attestation() {
-        let config =
-            UnixAttestorConfig { discover_workload_path: true, workload_size_limit: 1, ..UnixAttestorConfig::default() };
+        let config = UnixAttestorConfig {
+            discover_workload_path: true,
+            workload_size_limit: 1,
+            ..UnixAttestorConfig::default()
+        };
         let pid = i32::try_from(std::process::id()).unwrap();
         let error = UnixAttestor::new(config).inner.look_at(pid).unwrap_err();
         assert!(error.to_string().contains("exceeds size limit"), "{error}");

@@ -251,14 +251,16 @@ mod tests {
         let store = WorkloadEntry { store_svid: true, ..entry("store", &["unix:uid:1"]) };
         let index = EntryIndex::build([lazy, store, entry("busy", &["unix:uid:1"])], &EntryIndex::default());
         let busy = HashSet::from([EntryId::parse("busy").unwrap()]);
-        let plan = plan(10, View { index: &index, svids: &HashMap::new(), busy: &busy, tainted: &[], limit: 10 });
+        let plan =
+            plan(10, View { index: &index, svids: &HashMap::new(), busy: &busy, tainted: &[], limit: 10 });
         assert!(plan.asks.is_empty());
     }
 
     #[test]
     fn what_a_tainted_authority_signed_is_replaced() {
         let index = index(&["a"]);
-        let mut held = HeldSvid { authority_key_id: Some([7].into()), ..Arc::into_inner(svid("a", 10_000)).unwrap() };
+        let mut held =
+            HeldSvid { authority_key_id: Some([7].into()), ..Arc::into_inner(svid("a", 10_000)).unwrap() };
         held.lifetime.received_at = 5;
         let held = HashMap::from([(EntryId::parse("a").unwrap(), Arc::new(held))]);
         let busy = HashSet::new();

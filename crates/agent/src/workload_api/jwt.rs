@@ -7,7 +7,7 @@ use tracing::error;
 use vouchsafe_proto::workload;
 use vouchsafe_types::spiffe_id::SpiffeId;
 
-use super::request::Api;
+use super::request::{Api, check_security_header};
 use crate::identity_set::Member;
 
 /// One JWT-SVID per identity of the caller, or the one it names.
@@ -16,28 +16,24 @@ use crate::identity_set::Member;
 ///
 /// The status that the RPC ends with.
 pub async fn fetch(api: &Api, request: Request<workload::JwtsvidRequest>) -> Result<Bytes, Status> {
-    let known = api.admit(&request).await;
-    let workload::JwtsvidRequest { mut audience, spiffe_id } = request.into_inner();
-    // A request that can never be answered is told so whoever asks, but only over a proper request.
-    let known = match known {
-        Err(status) if status.code() == tonic::Code::InvalidArgument => return Err(status),
-        known => known,
-    };
-    if audience.is_empty() {
+    check_security_header(request.metadata())?;
+    if request.get_ref().audience.is_empty() {
         return Err(Status::invalid_argument("audience must be specified"));
     }
-    if !spiffe_id.is_empty() {
-        SpiffeId::parse(&spiffe_id)
+    if !request.get_ref().spiffe_id.is_empty() {
+        SpiffeId::parse(&request.get_ref().spiffe_id)
             .map_err(|error| Status::invalid_argument(format!("invalid requested SPIFFE ID: {error}")))?;
     }
-    let known = known?;
+    let known = api.admit_checked(&request).await?;
+    let workload::JwtsvidRequest { mut audience, spiffe_id } = request.into_inner();
     audience.sort_unstable();
     audience.dedup();
     let wanted = |member: &&Member| spiffe_id.is_empty() || member.slot.entry.spiffe_id.as_str() == spiffe_id;
     let mut wanted = known.set.members.iter().filter(wanted);
     let Some(first) = wanted.next() else { return Err(api.no_identity(&known.attested)) };
     let Some(second) = wanted.next() else { return token(api, first, &audience).await };
-    let tokens = join_all([first, second].into_iter().chain(wanted).map(|member| token(api, member, &audience))).await;
+    let tokens =
+        join_all([first, second].into_iter().chain(wanted).map(|member| token(api, member, &audience))).await;
     let mut response = BytesMut::new();
     for token in tokens {
         response.extend_from_slice(&token?);

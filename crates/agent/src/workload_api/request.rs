@@ -63,13 +63,24 @@ impl Api {
     /// The status to answer with.
     pub async fn admit<T>(&self, request: &Request<T>) -> Result<Known, Status> {
         check_security_header(request.metadata())?;
+        self.admit_checked(request).await
+    }
+
+    /// [`Api::admit`] for a request whose security header was checked already.
+    ///
+    /// # Errors
+    ///
+    /// The status to answer with.
+    pub async fn admit_checked<T>(&self, request: &Request<T>) -> Result<Known, Status> {
         let caller = request
             .extensions()
             .get::<Arc<Caller>>()
             .ok_or_else(|| Status::internal("the connection does not say which process it belongs to"))?;
         self.serving.check()?;
-        let attested =
-            caller.attested(&self.attestors).await.map_err(|_| Status::unavailable("workload attestation failed"))?;
+        let attested = caller
+            .attested(&self.attestors)
+            .await
+            .map_err(|_| Status::unavailable("workload attestation failed"))?;
         let set = self.identities_of(&attested);
         Ok(Known { attested, set })
     }

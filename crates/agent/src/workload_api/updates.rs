@@ -4,6 +4,7 @@
 //! then what there is goes out, and if there is nothing the caller is told to come again. While a stream is open its
 //! entries count as used, so their SVIDs are never let go and are issued before anything else.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep, timeout_at};
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Status};
 use tracing::info;
@@ -40,6 +41,7 @@ pub struct Updates {
     using: Using,
     last: Bytes,
     stage: Stage,
+    held_back: Option<HeldBack>,
 }
 
 #[derive(Debug)]
@@ -83,8 +85,15 @@ impl Updates {
         let now = api.clock.unix_now();
         let using = Using::new(Arc::clone(&known.set), now);
         api.connections.opened();
-        let mut updates =
-            Self { api, kind, attested: known.attested, using, last: Bytes::new(), stage: Stage::First };
+        let mut updates = Self {
+            api,
+            kind,
+            attested: known.attested,
+            using,
+            last: Bytes::new(),
+            stage: Stage::First,
+            held_back: None,
+        };
         if kind == Kind::X509Svids && !updates.using.set.is_complete(now) {
             updates.wait_until_complete().await?;
         }
@@ -146,13 +155,10 @@ impl Updates {
             return Some(Err(stopping()));
         }
         self.refresh();
-        if self.kind == Kind::X509Svids
-            && !self.using.set.is_empty()
-            && !self.using.set.is_complete(self.api.clock.unix_now())
-        {
-            self.api.identities.ask();
+        if self.kind == Kind::X509Svids && self.holds_back() {
             return None;
         }
+        self.held_back = None;
         match self.answer() {
             Ok(answer) if answer == self.last => None,
             Ok(answer) => {
@@ -161,6 +167,42 @@ impl Updates {
             }
             Err(status) => Some(Err(status)),
         }
+    }
+}
+
+impl Updates {
+    /// Whether the next X.509 answer waits for an SVID that is still missing. One that does not come delays the
+    /// others by [`FIRST_ANSWER_DEADLINE`] and no longer.
+    fn holds_back(&mut self) -> bool {
+        let (set, now) = (&self.using.set, self.api.clock.unix_now());
+        if set.is_empty() || set.is_complete(now) {
+            return false;
+        }
+        self.api.identities.ask();
+        let held_back = self.held_back.get_or_insert_with(HeldBack::new);
+        !held_back.over || !set.has_any(now)
+    }
+}
+
+/// For how long an answer has been waiting for the rest of it.
+#[derive(Debug)]
+struct HeldBack {
+    end: Pin<Box<Sleep>>,
+    over: bool,
+}
+
+impl HeldBack {
+    fn new() -> Self {
+        Self { end: Box::pin(sleep(FIRST_ANSWER_DEADLINE)), over: false }
+    }
+
+    /// Whether the wait ends with this call.
+    fn ends_now(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.over {
+            return false;
+        }
+        self.over = self.end.as_mut().poll(cx).is_ready();
+        self.over
     }
 }
 
@@ -176,10 +218,13 @@ impl Stream for Updates {
                     return Poll::Ready(Some(Ok(this.last.clone())));
                 }
                 // The watch starts before the look, so that no change falls between the two.
-                Stage::Sent => this.stage = Stage::Watching(WatchStream::from_changes(this.api.identities.watch())),
+                Stage::Sent => {
+                    this.stage = Stage::Watching(WatchStream::from_changes(this.api.identities.watch()))
+                }
                 Stage::Watching(changes) => match Pin::new(changes).poll_next(cx) {
                     Poll::Ready(Some(_)) => {}
                     Poll::Ready(None) => this.stage = Stage::Ended,
+                    Poll::Pending if this.held_back.as_mut().is_some_and(|held| held.ends_now(cx)) => {}
                     Poll::Pending => return Poll::Pending,
                 },
                 Stage::Ended => return Poll::Ready(None),
@@ -208,3 +253,6 @@ fn stopping() -> Status {
 
 /// How long the first X.509 answer may wait for SVIDs.
 pub const FIRST_ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use vouchsafe_ca::jwt;
 use vouchsafe_proto::workload;
 use vouchsafe_types::jwt_svid::JwtSvid;
 
-use super::request::Api;
+use super::request::{Api, check_security_header};
 use crate::identity_set::IdentitySet;
 
 /// Checks a token against the bundles that the caller may see, and returns what it says.
@@ -21,15 +21,18 @@ use crate::identity_set::IdentitySet;
 /// # Errors
 ///
 /// The status that the RPC ends with.
-pub async fn validate(api: &Api, request: Request<workload::ValidateJwtsvidRequest>) -> Result<Bytes, Status> {
-    super::request::check_security_header(request.metadata())?;
+pub async fn validate(
+    api: &Api,
+    request: Request<workload::ValidateJwtsvidRequest>,
+) -> Result<Bytes, Status> {
+    check_security_header(request.metadata())?;
     if request.get_ref().audience.is_empty() {
         return Err(Status::invalid_argument("audience must be specified"));
     }
     if request.get_ref().svid.is_empty() {
         return Err(Status::invalid_argument("svid must be specified"));
     }
-    let known = api.admit(&request).await?;
+    let known = api.admit_checked(&request).await?;
     let message = request.into_inner();
     let svid = check(api, &known.set, &message).map_err(|error| {
         warn!(audience = message.audience, error, "Failed to validate JWT");
@@ -41,7 +44,9 @@ pub async fn validate(api: &Api, request: Request<workload::ValidateJwtsvidReque
         .claims
         .iter()
         .filter(|(name, _)| {
-            !foreign || matches!(name.as_str(), "sub" | "aud" | "exp") || api.allowed_foreign_jwt_claims.contains(*name)
+            !foreign
+                || matches!(name.as_str(), "sub" | "aud" | "exp")
+                || api.allowed_foreign_jwt_claims.contains(*name)
         })
         .map(|(name, value)| match (name.as_str(), value) {
             // RFC 7519 §4.1.3 lets a single audience stand alone; callers always get a list.
@@ -56,17 +61,21 @@ pub async fn validate(api: &Api, request: Request<workload::ValidateJwtsvidReque
     Ok(response.encode_to_vec().into())
 }
 
-fn check(api: &Api, set: &IdentitySet, message: &workload::ValidateJwtsvidRequest) -> Result<JwtSvid, String> {
-    let svid = JwtSvid::parse_unverified(&message.svid).map_err(|error| format!("unable to parse JWT token: {error}"))?;
+fn check(
+    api: &Api,
+    set: &IdentitySet,
+    message: &workload::ValidateJwtsvidRequest,
+) -> Result<JwtSvid, String> {
+    let svid = JwtSvid::parse_unverified(&message.svid)
+        .map_err(|error| format!("unable to parse JWT token: {error}"))?;
     let trust_domain = svid.id.trust_domain();
     let bundle = set
         .bundles()
         .find(|view| view.bundle.trust_domain == trust_domain)
         .ok_or_else(|| format!("no keys found for trust domain \"{trust_domain}\""))?;
-    let authority = bundle
-        .bundle
-        .jwt_authority(&svid.key_id)
-        .ok_or_else(|| format!("public key \"{}\" not found in trust domain \"{trust_domain}\"", svid.key_id))?;
+    let authority = bundle.bundle.jwt_authority(&svid.key_id).ok_or_else(|| {
+        format!("public key \"{}\" not found in trust domain \"{trust_domain}\"", svid.key_id)
+    })?;
     jwt::verify(&svid, authority).map_err(|error| error.to_string())?;
     svid.check_times(api.clock.unix_now(), LEEWAY).map_err(|error| error.to_string())?;
     svid.check_audience(&[&message.audience]).map_err(|error| error.to_string())?;
@@ -116,7 +125,9 @@ mod tests {
         assert_eq!(fields.fields["n"].kind, Some(Kind::NumberValue(1.5)));
         assert_eq!(fields.fields["z"].kind, Some(Kind::NullValue(0)));
         assert!(matches!(&fields.fields["l"].kind, Some(Kind::ListValue(list)) if list.values.len() == 2));
-        assert!(matches!(&fields.fields["o"].kind, Some(Kind::StructValue(object)) if object.fields["k"].kind == Some(Kind::StringValue("v".into()))));
+        assert!(
+            matches!(&fields.fields["o"].kind, Some(Kind::StructValue(object)) if object.fields["k"].kind == Some(Kind::StringValue("v".into())))
+        );
     }
 
     #[test]

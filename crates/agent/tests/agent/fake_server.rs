@@ -19,7 +19,7 @@ use vouchsafe_ca::x509::authority::{CaTemplate, X509Ca, self_signed_ca};
 use vouchsafe_ca::x509::csr::{VerifyProofOfPossession, parse_csr};
 use vouchsafe_ca::x509::subject::Subject;
 use vouchsafe_ca::x509::svid::{Issued, SvidTemplate, issue_svid_now};
-use vouchsafe_identity::config::{ClientAuth, Expect, provider, server_config};
+use vouchsafe_identity::config::{ClientAuth, Expect, server_config};
 use vouchsafe_identity::own::{OwnSvid, SvidCell};
 use vouchsafe_identity::roots::{RootsCell, TrustRoots};
 use vouchsafe_proto::convert::{bundle_to_proto, spiffe_id_from_proto, spiffe_id_to_proto};
@@ -29,32 +29,36 @@ use vouchsafe_proto::spire::api::types;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_runtime::entropy::Entropy;
 use vouchsafe_transport::grpc;
-use vouchsafe_transport::tls::{Limits, TlsListener};
+use vouchsafe_transport::tls::{Limits, TlsListener, TlsPeer};
 use vouchsafe_types::bundle::{Bundle, JwtAuthority, X509Authority};
 use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
+use vouchsafe_types::x509_svid::X509Svid;
 
-pub const TOKEN: &str = "the-token";
+pub(crate) const TOKEN: &str = "the-token";
 
-pub struct Fake {
-    pub clock: Clock,
-    pub trust_domain: TrustDomain,
-    pub entries: Mutex<BTreeMap<String, types::Entry>>,
-    pub tokens: Mutex<HashSet<String>>,
-    pub denial: Mutex<Option<Reason>>,
-    pub hang: AtomicBool,
-    /// Asks for no client certificate: stands for a server that lets an ended agent SVID renew.
-    pub anyone: AtomicBool,
-    pub x509_ttl: AtomicU64,
-    pub jwt_ttl: AtomicU64,
+/// As the real server has it.
+const RENEWAL_GRACE: Duration = Duration::from_secs(96 * 3600);
+
+pub(crate) struct Fake {
+    pub(crate) clock: Clock,
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) entries: Mutex<BTreeMap<String, types::Entry>>,
+    pub(crate) tokens: Mutex<HashSet<String>>,
+    pub(crate) denial: Mutex<Option<Reason>>,
+    pub(crate) hang: AtomicBool,
+    pub(crate) x509_ttl: AtomicU64,
+    pub(crate) jwt_ttl: AtomicU64,
     /// Entries up to this number are sent whole at once.
-    pub whole_list: AtomicUsize,
-    pub issued: AtomicUsize,
-    pub jwts: AtomicUsize,
-    pub renewals: AtomicUsize,
+    pub(crate) whole_list: AtomicUsize,
+    pub(crate) issued: AtomicUsize,
+    pub(crate) jwts: AtomicUsize,
+    pub(crate) renewals: AtomicUsize,
     authorities: Mutex<Authorities>,
     cell: SvidCell,
     roots: RootsCell,
+    /// All authorities that there ever were.
+    known: Mutex<Bundle>,
 }
 
 struct Authorities {
@@ -64,14 +68,14 @@ struct Authorities {
 }
 
 /// A fake that listens. Dropping it takes the server away.
-pub struct Listening {
-    pub address: SocketAddr,
+pub(crate) struct Listening {
+    pub(crate) address: SocketAddr,
     cancel: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Listening {
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.cancel.cancel();
         self.tasks.close();
         self.tasks.wait().await;
@@ -79,16 +83,15 @@ impl Listening {
 }
 
 impl Fake {
-    pub async fn new(clock: Clock) -> Arc<Self> {
+    pub(crate) async fn new(clock: Clock) -> Arc<Self> {
         let trust_domain = TrustDomain::parse("example.org").unwrap();
         let authorities = authorities(&trust_domain, &clock, 1).await;
         let fake = Self {
-            trust_domain,
+            trust_domain: trust_domain.clone(),
             entries: Mutex::default(),
             tokens: Mutex::new(HashSet::from([TOKEN.to_owned()])),
             denial: Mutex::default(),
             hang: AtomicBool::new(false),
-            anyone: AtomicBool::new(false),
             x509_ttl: AtomicU64::new(3600),
             jwt_ttl: AtomicU64::new(300),
             whole_list: AtomicUsize::new(1),
@@ -96,6 +99,7 @@ impl Fake {
             jwts: AtomicUsize::new(0),
             renewals: AtomicUsize::new(0),
             authorities: Mutex::new(authorities),
+            known: Mutex::new(Bundle::new(trust_domain.clone())),
             cell: SvidCell::empty(),
             roots: RootsCell::new(TrustRoots::new()),
             clock,
@@ -104,14 +108,15 @@ impl Fake {
         Arc::new(fake)
     }
 
-    pub fn bundle(&self) -> Bundle {
+    pub(crate) fn bundle(&self) -> Bundle {
         self.authorities.lock().unwrap().bundle.clone()
     }
 
     /// New authorities, and nothing of the old ones.
-    pub async fn replace_authorities(&self) {
+    pub(crate) async fn replace_authorities(&self) {
         let sequence_number = self.bundle().sequence_number + 1;
-        *self.authorities.lock().unwrap() = authorities(&self.trust_domain, &self.clock, sequence_number).await;
+        *self.authorities.lock().unwrap() =
+            authorities(&self.trust_domain, &self.clock, sequence_number).await;
         self.take_office();
     }
 
@@ -121,22 +126,15 @@ impl Fake {
         let id = SpiffeId::server(&self.trust_domain);
         let issued = self.issue(&id, key.public_key_der(), Duration::from_secs(3600));
         self.cell.set(OwnSvid::from_pkcs8(&issued.chain, &key.pkcs8().unwrap())).unwrap();
-        self.roots.set(TrustRoots::of([&self.bundle()]));
+        // Agents of the old authorities may still come to renew.
+        let mut known = self.known.lock().unwrap();
+        known.x509_authorities.extend(self.bundle().x509_authorities);
+        self.roots.set(TrustRoots::of([&*known]));
     }
 
-    pub async fn listen(self: &Arc<Self>, address: Option<SocketAddr>) -> Listening {
-        let config = if self.anyone.load(Ordering::SeqCst) {
-            let mut config = rustls::ServerConfig::builder_with_provider(provider().clone())
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_no_client_auth()
-                .with_cert_resolver(Arc::new(self.cell.clone()));
-            config.alpn_protocols = vec![b"h2".to_vec()];
-            config
-        } else {
-            let auth = ClientAuth::Optional(self.roots.clone(), Expect::Anyone);
-            server_config(&self.cell, auth, self.clock.clone()).unwrap()
-        };
+    pub(crate) async fn listen(self: &Arc<Self>, address: Option<SocketAddr>) -> Listening {
+        let auth = ClientAuth::Lenient(self.roots.clone(), Expect::Anyone, RENEWAL_GRACE);
+        let config = server_config(&self.cell, auth, self.clock.clone()).unwrap();
         let address = address.unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
         let listener = TlsListener::bind(address, Arc::new(config), Limits::default()).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -150,7 +148,7 @@ impl Fake {
         Listening { address, cancel, tasks }
     }
 
-    pub fn put(&self, id: &str, selectors: &[String], change: impl FnOnce(&mut types::Entry)) {
+    pub(crate) fn put(&self, id: &str, selectors: &[String], change: impl FnOnce(&mut types::Entry)) {
         let mut entries = self.entries.lock().unwrap();
         let before = entries.remove(id);
         let mut entry = types::Entry {
@@ -170,11 +168,11 @@ impl Fake {
         entries.insert(id.to_owned(), entry);
     }
 
-    pub fn remove(&self, id: &str) {
+    pub(crate) fn remove(&self, id: &str) {
         self.entries.lock().unwrap().remove(id);
     }
 
-    pub fn issue(&self, id: &SpiffeId, public_key: &[u8], ttl: Duration) -> Issued {
+    pub(crate) fn issue(&self, id: &SpiffeId, public_key: &[u8], ttl: Duration) -> Issued {
         let ca = Arc::clone(&self.authorities.lock().unwrap().ca);
         let template = SvidTemplate {
             spiffe_id: id,
@@ -187,10 +185,17 @@ impl Fake {
         issue_svid_now(&ca, &template).unwrap().unwrap()
     }
 
-    /// What every call of an agent goes through.
-    async fn admit(&self) -> Result<(), Status> {
+    /// What every call of an agent goes through. Only a renewal is open to an SVID that ended.
+    async fn admit<T>(&self, request: &Request<T>, may_have_ended: bool) -> Result<(), Status> {
         if self.hang.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
+        }
+        let peer = request.extensions().get::<TlsPeer>().unwrap();
+        let chain = peer.chain.iter().map(|der| Arc::from(der.as_ref())).collect();
+        let svid = X509Svid::parse(chain).map_err(|error| Status::unauthenticated(error.to_string()))?;
+        let now = self.clock.unix_now();
+        if !may_have_ended && !(svid.not_before <= now && now < svid.not_after) {
+            return Err(denied(Reason::AgentExpired, "authorization denied"));
         }
         match *self.denial.lock().unwrap() {
             Some(reason) => Err(denied(reason, "authorization denied")),
@@ -225,7 +230,9 @@ async fn authorities(trust_domain: &TrustDomain, clock: &Clock, sequence_number:
     let mut bundle = Bundle::new(trust_domain.clone());
     bundle.sequence_number = sequence_number;
     bundle.x509_authorities.push(X509Authority::parse(der).unwrap());
-    bundle.jwt_authorities.push(JwtAuthority::parse(&kid, key.public_key_der().to_vec(), now + 24 * 3600).unwrap());
+    bundle
+        .jwt_authorities
+        .push(JwtAuthority::parse(&kid, key.public_key_der().to_vec(), now + 24 * 3600).unwrap());
     let jwt = JwtKey::new(trust_domain.clone(), key, kid, now, now + 24 * 3600);
     Authorities { ca, jwt, bundle }
 }
@@ -276,7 +283,7 @@ impl agent::v1::agent_server::Agent for Fake {
         &self,
         request: Request<agent::v1::RenewAgentRequest>,
     ) -> Result<Response<agent::v1::RenewAgentResponse>, Status> {
-        self.admit().await?;
+        self.admit(&request, true).await?;
         self.renewals.fetch_add(1, Ordering::SeqCst);
         let id = SpiffeId::agent(&self.trust_domain, &format!("join_token/{TOKEN}")).unwrap();
         let svid = self.agent_svid(&id, &request.into_inner().params.unwrap().csr);
@@ -285,9 +292,9 @@ impl agent::v1::agent_server::Agent for Fake {
 
     async fn post_status(
         &self,
-        _: Request<agent::v1::PostStatusRequest>,
+        request: Request<agent::v1::PostStatusRequest>,
     ) -> Result<Response<agent::v1::PostStatusResponse>, Status> {
-        self.admit().await?;
+        self.admit(&request, false).await?;
         Ok(Response::new(agent::v1::PostStatusResponse {}))
     }
 
@@ -309,13 +316,16 @@ impl entry::v1::entry_server::Entry for Fake {
         &self,
         request: Request<Streaming<entry::v1::SyncAuthorizedEntriesRequest>>,
     ) -> Result<Response<Self::SyncAuthorizedEntriesStream>, Status> {
-        self.admit().await?;
+        self.admit(&request, false).await?;
         let all = self.entries.lock().unwrap().clone();
         let mut requests = request.into_inner();
         requests.message().await?;
         let page = self.whole_list.load(Ordering::SeqCst);
         if all.len() <= page {
-            let whole = entry::v1::SyncAuthorizedEntriesResponse { entries: all.into_values().collect(), ..Default::default() };
+            let whole = entry::v1::SyncAuthorizedEntriesResponse {
+                entries: all.into_values().collect(),
+                ..Default::default()
+            };
             return Ok(Response::new(stream::iter([Ok(whole)]).boxed()));
         }
         let revisions: Vec<_> = all
@@ -355,7 +365,10 @@ impl entry::v1::entry_server::Entry for Fake {
 
 #[tonic::async_trait]
 impl bundle::v1::bundle_server::Bundle for Fake {
-    async fn get_bundle(&self, _: Request<bundle::v1::GetBundleRequest>) -> Result<Response<types::Bundle>, Status> {
+    async fn get_bundle(
+        &self,
+        _: Request<bundle::v1::GetBundleRequest>,
+    ) -> Result<Response<types::Bundle>, Status> {
         if self.hang.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
@@ -382,7 +395,7 @@ impl svid::v1::svid_server::Svid for Fake {
         &self,
         request: Request<svid::v1::BatchNewX509svidRequest>,
     ) -> Result<Response<svid::v1::BatchNewX509svidResponse>, Status> {
-        self.admit().await?;
+        self.admit(&request, false).await?;
         let entries = self.entries.lock().unwrap().clone();
         let ttl = Duration::from_secs(self.x509_ttl.load(Ordering::SeqCst));
         let one = |param: svid::v1::NewX509svidParams| {
@@ -394,7 +407,10 @@ impl svid::v1::svid_server::Svid for Fake {
             let csr = parse_csr(&param.csr, VerifyProofOfPossession::Yes).unwrap();
             let id = spiffe_id_from_proto(entry.spiffe_id.as_ref()).unwrap();
             let svid = self.proto(&id, &self.issue(&id, &csr.public_key_der, ttl));
-            svid::v1::batch_new_x509svid_response::Result { status: Some(types::Status::default()), svid: Some(svid) }
+            svid::v1::batch_new_x509svid_response::Result {
+                status: Some(types::Status::default()),
+                svid: Some(svid),
+            }
         };
         let results = request.into_inner().params.into_iter().map(one).collect();
         Ok(Response::new(svid::v1::BatchNewX509svidResponse { results }))
@@ -404,7 +420,7 @@ impl svid::v1::svid_server::Svid for Fake {
         &self,
         request: Request<svid::v1::NewJwtsvidRequest>,
     ) -> Result<Response<svid::v1::NewJwtsvidResponse>, Status> {
-        self.admit().await?;
+        self.admit(&request, false).await?;
         let request = request.into_inner();
         let entry = self.entries.lock().unwrap().get(&request.entry_id).cloned();
         let entry = entry.ok_or_else(|| Status::not_found("entry not found or not authorized"))?;

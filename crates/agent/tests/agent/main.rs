@@ -1,5 +1,7 @@
 //! A whole agent against a fake server, over real sockets: this process is the workload.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
 mod fake_server;
 
 use std::path::Path;
@@ -17,7 +19,8 @@ use vouchsafe_ca::key_manager::Disk;
 use vouchsafe_proto::denial::Reason;
 use vouchsafe_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use vouchsafe_proto::workload::{
-    JwtBundlesRequest, JwtsvidRequest, ValidateJwtsvidRequest, X509BundlesRequest, X509svidRequest, X509svidResponse,
+    JwtBundlesRequest, JwtsvidRequest, ValidateJwtsvidRequest, X509BundlesRequest, X509svidRequest,
+    X509svidResponse,
 };
 use vouchsafe_runtime::clock::{Clock, ClockHandle};
 use vouchsafe_runtime::entropy::Entropy;
@@ -65,7 +68,8 @@ impl World {
 
     fn config(&self, address: String) -> Config {
         let keys = Arc::new(Disk::open(self.dir.path().join("keys.json")).unwrap());
-        let mut config = Config::new(self.fake.trust_domain.clone(), address, self.dir.path().to_owned(), keys);
+        let mut config =
+            Config::new(self.fake.trust_domain.clone(), address, self.dir.path().to_owned(), keys);
         config.join_token = Some(TOKEN.into());
         let fake = Arc::clone(&self.fake);
         config.bootstrap = Bootstrap::Source(Arc::new(move || Ok(fake.bundle())));
@@ -75,7 +79,8 @@ impl World {
     }
 
     async fn start(&self) -> RunningAgent {
-        let address = self.server.as_ref().map_or("127.0.0.1:1".to_owned(), |server| server.address.to_string());
+        let address =
+            self.server.as_ref().map_or("127.0.0.1:1".to_owned(), |server| server.address.to_string());
         self.start_with(self.config(address)).await
     }
 
@@ -95,7 +100,13 @@ impl World {
             let shutdown = async move { drop(stopped.await) };
             supervisor.run(shutdown, Duration::from_secs(5)).await
         });
-        RunningAgent { client: connect(&running.socket_path).await, status: running.status, registry, stop, ended }
+        RunningAgent {
+            client: connect(&running.socket_path).await,
+            status: running.status,
+            registry,
+            stop,
+            ended,
+        }
     }
 }
 
@@ -178,13 +189,41 @@ async fn a_workload_gets_its_identities_and_every_change_of_them() {
 
     world.fake.put("api", &own_uid(), |_| ());
     let both = next(&mut stream).await;
-    assert_eq!(ids(&both), ["spiffe://example.org/api", "spiffe://example.org/web"], "only when both are issued");
+    assert_eq!(
+        ids(&both),
+        ["spiffe://example.org/api", "spiffe://example.org/web"],
+        "only when both are issued"
+    );
 
     world.fake.remove("api");
     assert_eq!(ids(&next(&mut stream).await), ["spiffe://example.org/web"]);
     world.fake.remove("web");
     let end = timeout(SOON, stream.message()).await.unwrap().unwrap_err();
     assert_eq!((end.code(), end.message()), (Code::PermissionDenied, "no identity issued"));
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_lags_behind_withdraws_nothing() {
+    let world = World::new().await;
+    world.fake.put("api", &own_uid(), |_| ());
+    world.fake.put("web", &own_uid(), |_| ());
+    let before = world.fake.entries.lock().unwrap().get("web").cloned().unwrap();
+    world.fake.put("web", &own_uid(), |_| ());
+    let mut agent = world.start().await;
+    let mut stream = agent.x509().await;
+    assert_eq!(ids(&next(&mut stream).await).len(), 2);
+
+    // A replica that has neither the change of one entry nor the other entry.
+    *world.fake.entries.lock().unwrap() = [("web".to_owned(), before.clone())].into();
+    let noticed = agent.status.wait_for(|status| status.sync_error.is_some());
+    timeout(SOON, noticed).await.unwrap().unwrap();
+    assert_eq!(agent.x509_once().await.unwrap().svids.len(), 2);
+
+    // It catches up, and now the withdrawal counts.
+    let after = vouchsafe_proto::spire::api::types::Entry { revision_number: 2, ..before };
+    *world.fake.entries.lock().unwrap() = [("web".to_owned(), after)].into();
+    while next(&mut stream).await.svids.len() != 1 {}
     agent.stop().await.unwrap();
 }
 
@@ -214,7 +253,9 @@ async fn requests_that_cannot_be_answered_say_why() {
     let world = World::new().await;
     let mut agent = world.start().await;
     agent.serving().await;
-    let refused = |code: Code, message: &str, status: Status| assert_eq!((status.code(), status.message()), (code, message));
+    let refused = |code: Code, message: &str, status: Status| {
+        assert_eq!((status.code(), status.message()), (code, message))
+    };
 
     let bare = agent.client.fetch_x509svid(X509svidRequest {}).await.unwrap_err();
     refused(Code::InvalidArgument, "security header missing from request", bare);
@@ -227,7 +268,10 @@ async fn requests_that_cannot_be_answered_say_why() {
     refused(Code::PermissionDenied, "no identity issued", agent.jwt(&["a"]).await.unwrap_err());
     let bad_id = with_header(JwtsvidRequest { audience: vec!["a".into()], spiffe_id: "nonsense".into() });
     let bad_id = agent.client.fetch_jwtsvid(bad_id).await.unwrap_err();
-    assert!(bad_id.code() == Code::InvalidArgument && bad_id.message().starts_with("invalid requested SPIFFE ID: "));
+    assert!(
+        bad_id.code() == Code::InvalidArgument
+            && bad_id.message().starts_with("invalid requested SPIFFE ID: ")
+    );
     let no_svid = ValidateJwtsvidRequest { audience: "a".into(), svid: String::new() };
     let no_svid = agent.client.validate_jwtsvid(with_header(no_svid)).await.unwrap_err();
     refused(Code::InvalidArgument, "svid must be specified", no_svid);
@@ -243,12 +287,15 @@ async fn without_identity_the_own_bundle_is_given_only_where_that_is_allowed() {
     let config = Config { allow_unauthenticated_verifiers: true, ..world.config(address) };
     let mut agent = world.start_with(config).await;
     agent.serving().await;
-    let mut bundles = agent.client.fetch_x509_bundles(with_header(X509BundlesRequest {})).await.unwrap().into_inner();
+    let mut bundles =
+        agent.client.fetch_x509_bundles(with_header(X509BundlesRequest {})).await.unwrap().into_inner();
     let message = bundles.message().await.unwrap().unwrap();
     assert_eq!(message.bundles["spiffe://example.org"], world.fake.bundle().x509_concatenated());
-    let mut bundles = agent.client.fetch_jwt_bundles(with_header(JwtBundlesRequest {})).await.unwrap().into_inner();
+    let mut bundles =
+        agent.client.fetch_jwt_bundles(with_header(JwtBundlesRequest {})).await.unwrap().into_inner();
     let keys: serde_json::Value =
-        serde_json::from_slice(&bundles.message().await.unwrap().unwrap().bundles["spiffe://example.org"]).unwrap();
+        serde_json::from_slice(&bundles.message().await.unwrap().unwrap().bundles["spiffe://example.org"])
+            .unwrap();
     assert_eq!(keys["keys"][0]["kid"], "kid-1");
     assert_eq!(agent.x509_once().await.unwrap_err().code(), Code::PermissionDenied);
     agent.stop().await.unwrap();
@@ -397,6 +444,24 @@ async fn a_banned_agent_forgets_its_svid_and_ends() {
 }
 
 #[tokio::test]
+async fn an_evicted_agent_ends_unless_the_server_only_stumbled() {
+    let world = World::new().await;
+    world.fake.put("web", &own_uid(), |_| ());
+    let mut agent = world.start().await;
+    next(&mut agent.x509().await).await;
+    let deny = |reason| *world.fake.denial.lock().unwrap() = reason;
+    deny(Some(Reason::AgentNotAttested));
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(ids(&agent.x509_once().await.unwrap()), ["spiffe://example.org/web"]);
+    deny(None);
+    timeout(SOON, agent.status.wait_for(|status| status.sync_error.is_none())).await.unwrap().unwrap();
+    deny(Some(Reason::AgentNotAttested));
+    let error = timeout(SOON * 2, agent.ended.join_next()).await.unwrap().unwrap().unwrap().unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("does not know this agent"), "{cause}");
+}
+
+#[tokio::test]
 async fn an_agent_whose_own_svid_ended_goes_on_serving() {
     let world = World::new().await;
     world.fake.x509_ttl.store(100 * 3600, Ordering::SeqCst);
@@ -414,10 +479,7 @@ async fn an_agent_whose_own_svid_ended_goes_on_serving() {
 
 /// Both clocks jump, as they do on one machine; the server replaces its authorities, as it must.
 async fn a_jump_of_the_clock(seconds: i64) {
-    let mut world = World::new().await;
-    world.stop_server().await;
-    world.fake.anyone.store(true, Ordering::SeqCst);
-    world.server = Some(world.fake.listen(None).await);
+    let world = World::new().await;
     world.fake.put("web", &own_uid(), |_| ());
     let mut agent = world.start().await;
     let mut stream = agent.x509().await;
@@ -427,7 +489,8 @@ async fn a_jump_of_the_clock(seconds: i64) {
     world.hands.jump(seconds);
     world.fake.replace_authorities().await;
     loop {
-        let message = timeout(Duration::from_secs(60), stream.message()).await.expect("in time").unwrap().unwrap();
+        let message =
+            timeout(Duration::from_secs(60), stream.message()).await.expect("in time").unwrap().unwrap();
         let now = world.clock.unix_now();
         let svid = leaf(&message);
         if svid.serial != before.serial && svid.not_before <= now && now < svid.not_after {

@@ -111,6 +111,11 @@ pub(super) fn parse_bool(text: &str) -> Result<bool, String> {
     }
 }
 
+/// Reads a whole number.
+pub(super) fn parse_number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "expected a whole number".to_owned())
+}
+
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     vouchsafe up\n  \

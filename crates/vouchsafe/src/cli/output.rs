@@ -62,3 +62,16 @@ fn without_nulls(value: Value) -> Value {
 pub(super) fn counted(count: usize, before: &str, one: &str, many: &str) -> String {
     format!("{count} {before}{}", if count == 1 { one } else { many })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn nulls_disappear_from_objects_and_lists_at_every_depth() {
+        let value = json!({"a": null, "b": [null, {"c": null, "d": 0}, [null]], "e": ""});
+        assert_eq!(without_nulls(value), json!({"b": [{"d": 0}, []], "e": ""}));
+    }
+}

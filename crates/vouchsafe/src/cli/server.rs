@@ -107,7 +107,9 @@ fn failed(status: tonic::Status) -> anyhow::Error {
 
 /// A SPIFFE ID typed by a person.
 fn parse_id(text: &str) -> anyhow::Result<types::Spiffeid> {
-    let id = SpiffeId::parse(text)?;
+    let id = SpiffeId::parse(text).map_err(|error| {
+        anyhow!("{error}: \"{text}\" is not a SPIFFE ID; write it like spiffe://example.org/web")
+    })?;
     Ok(types::Spiffeid { trust_domain: id.trust_domain_name().to_owned(), path: id.path().to_owned() })
 }
 

@@ -1,13 +1,16 @@
 //! The configuration of an agent.
 
-use std::path::{Path, PathBuf};
+mod first_contact;
+mod plugin_choice;
+mod unbuilt;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use vouchsafe_types::TrustDomain;
 use vouchsafe_types::secret::SecretText;
 
 use super::observe::{self, LogOverrides};
-use super::plugins;
 use super::problems::Problems;
 use super::section::Section;
 use super::{HealthListener, Invalid, KeyType, LogConfig, Source, Telemetry, check_socket_path};
@@ -161,7 +164,7 @@ fn read_top(top: &Section<'_>, flags: &Overrides, problems: &Problems) -> Option
     let telemetry = observe::read_telemetry(top);
     let health = observe::read_health(top);
     let plugins = match top.section("plugins") {
-        Some(section) => Some(read_plugins(section, problems)),
+        Some(section) => Some(plugin_choice::read(section, problems)),
         None => {
             problems.add("plugins section must be configured");
             None
@@ -177,7 +180,7 @@ fn read_top(top: &Section<'_>, flags: &Overrides, problems: &Problems) -> Option
         config.health = health;
         config
     });
-    refuse_unbuilt(&section);
+    unbuilt::refuse(&section);
     section.finish();
     config
 }
@@ -229,9 +232,9 @@ fn read_agent(section: &Section<'_>, flags: &Overrides, problems: &Problems) -> 
     let config = Config {
         data_dir: set(&flags.data_dir).or(section.text("data_dir")).unwrap_or_else(|| ".".to_owned()).into(),
         socket_path: socket_path.into(),
-        join_token: read_join_token(section, flags, problems),
-        bootstrap: read_bootstrap(section, flags, problems),
-        sync_interval: read_experimental(section),
+        join_token: first_contact::read_join_token(section, flags, problems),
+        bootstrap: first_contact::read_bootstrap(section, flags, problems),
+        sync_interval: unbuilt::read_experimental(section),
         x509_svid_cache_max_size: cache_size(section, "x509_svid_cache_max_size"),
         jwt_svid_cache_max_size: cache_size(section, "jwt_svid_cache_max_size"),
         allow_unauthenticated_verifiers: flags.allow_unauthenticated_verifiers || verifiers,
@@ -262,149 +265,4 @@ fn read_workload_key_type(section: &Section<'_>) -> KeyType {
 fn cache_size(section: &Section<'_>, key: &'static str) -> usize {
     let size = section.integer(key, 0, i64::from(i32::MAX)).and_then(|size| usize::try_from(size).ok());
     size.filter(|size| *size != 0).unwrap_or(DEFAULT_CACHE_SIZE)
-}
-
-/// A flag wins over both keys of the file.
-fn read_join_token(section: &Section<'_>, flags: &Overrides, problems: &Problems) -> Option<SecretText> {
-    let flag = flags.join_token.clone().filter(|token| !token.is_empty());
-    let (key, key_file) = (section.text("join_token"), section.text("join_token_file"));
-    let flag_file = set(&flags.join_token_file);
-    let (token, file) = match (flag, flag_file) {
-        (None, None) => (key.map(SecretText::from), key_file),
-        flags => flags,
-    };
-    if token.is_some() && file.is_some() {
-        problems.add("only one of join_token or join_token_file can be specified, not both");
-        return None;
-    }
-    let Some(path) = file else { return token };
-    match super::read_text(Path::new(&path)) {
-        Ok(text) if text.trim().is_empty() => {
-            problems.add(format!("join token file {} is empty", go::quote(&path)));
-            None
-        }
-        Ok(text) => Some(SecretText::from(text.trim())),
-        Err(error) => {
-            problems.add(format!("unable to read join token file {}: {error}", go::quote(&path)));
-            None
-        }
-    }
-}
-
-fn read_bootstrap(section: &Section<'_>, flags: &Overrides, problems: &Problems) -> Bootstrap {
-    let insecure = section.flag("insecure_bootstrap").unwrap_or(false) || flags.insecure_bootstrap;
-    let path = set(&flags.trust_bundle).or(section.text("trust_bundle_path"));
-    let format = set(&flags.trust_bundle_format).or(section.text("trust_bundle_format"));
-    let format = match format.as_deref() {
-        None | Some("pem") => BundleFormat::Pem,
-        Some("spiffe") => BundleFormat::Spiffe,
-        Some(_) => {
-            let text = "invalid value for trust_bundle_format, expected \"pem\" or \"spiffe\"";
-            section.problem("trust_bundle_format", text);
-            BundleFormat::Pem
-        }
-    };
-    let advice = "use trust_bundle_path with what `vouchsafe server bundle show` prints";
-    for key in ["trust_bundle_url", "trust_bundle_unix_socket", "trust_bundle_spiffe_workload_api"] {
-        section.not_built(key, advice);
-    }
-    match (path, insecure) {
-        (Some(_), true) => {
-            problems.add("only one of insecure_bootstrap or trust_bundle_path can be specified, not both");
-        }
-        (None, false) => problems.add(
-            "trust_bundle_path must be configured unless insecure_bootstrap is set; \
-             get the bundle with `vouchsafe server bundle show`",
-        ),
-        (Some(path), false) => return Bootstrap::File { path: path.into(), format },
-        (None, true) => {
-            problems
-                .warn("insecure_bootstrap is set: the first connection believes whichever server answers");
-        }
-    }
-    Bootstrap::Insecure
-}
-
-/// The `experimental` section, of which only the synchronization interval is built.
-fn read_experimental(section: &Section<'_>) -> Duration {
-    let Some(experimental) = section.section("experimental") else { return DEFAULT_SYNC_INTERVAL };
-    let interval = experimental.duration("sync_interval");
-    if interval.is_some_and(|interval| interval < Duration::from_millis(100)) {
-        experimental.problem("sync_interval", "must be at least 100ms");
-    }
-    if experimental.flag("use_sync_authorized_entries") == Some(false) {
-        experimental.problem("use_sync_authorized_entries", "is always on; remove it");
-    }
-    for key in ["named_pipe_name", "admin_named_pipe_name"] {
-        experimental.not_built(key, "named pipes exist on Windows only; use socket_path");
-    }
-    for key in ["jwt_svid_cache_hit_timeout", "require_pq_kem", "ratelimit", "broker", "feature_flags"] {
-        experimental.not_built(key, "remove it");
-    }
-    experimental.finish();
-    interval.unwrap_or(DEFAULT_SYNC_INTERVAL)
-}
-
-fn refuse_unbuilt(section: &Section<'_>) {
-    if let Some(mode) = section.text("rebootstrap_mode").filter(|mode| mode != "never") {
-        let mode = go::quote(&mode);
-        section.problem("rebootstrap_mode", &format!("{mode} is not supported yet: use \"never\""));
-    }
-    section.no_effect("rebootstrap_delay");
-    section.not_built("admin_socket_path", "remove it; the agent has no administrative API yet");
-    section.not_built("authorized_delegates", "remove it; the agent has no delegated identity API yet");
-    section.not_built("sds", "remove it; the agent does not speak Envoy's SDS yet");
-    section.no_effect("disable_sds_api");
-    section.not_built("disable_workload_api", "remove it; the Workload API is what the agent is for");
-    section.not_built("availability_target", "remove it; SVIDs are renewed at half of their lifetime");
-    for key in ["profiling_enabled", "profiling_freq", "profiling_names"] {
-        section.not_built(key, "remove it and profile the process with `perf`");
-    }
-    section.no_effect("profiling_port");
-}
-
-fn read_plugins(section: Section<'_>, problems: &Problems) -> (KeyManager, Option<UnixAttestor>) {
-    let nodes = plugins::enabled(&section, "NodeAttestor");
-    if nodes.len() != 1 {
-        let count = nodes.len();
-        let text = format!(
-            "plugins: exactly one NodeAttestor must be configured and enabled, not {count}; use \"join_token\""
-        );
-        problems.at(section.position(), text);
-    }
-    for node in nodes {
-        if node.name != "join_token" {
-            plugins::unsupported("NodeAttestor", &node.name, &["join_token"], node.position(), problems);
-        }
-        node.read_data(problems, |_| ());
-        plugins::finish_if_supported(node, &["join_token"]);
-    }
-    let workloads = plugins::enabled(&section, "WorkloadAttestor");
-    if workloads.is_empty() {
-        let text = "plugins: at least one WorkloadAttestor must be configured and enabled; use \"unix\"";
-        problems.at(section.position(), text);
-    }
-    let mut unix = None;
-    for workload in workloads {
-        if workload.name == "unix" {
-            unix = Some(workload.read_data(problems, |data| UnixAttestor {
-                discover_workload_path: data.flag("discover_workload_path").unwrap_or(false),
-                workload_size_limit: data.integer("workload_size_limit", i64::MIN, i64::MAX).unwrap_or(0),
-            }));
-        } else {
-            plugins::unsupported(
-                "WorkloadAttestor",
-                &workload.name,
-                &["unix"],
-                workload.position(),
-                problems,
-            );
-        }
-        plugins::finish_if_supported(workload, &["unix"]);
-    }
-    let keys_file = |directory: String| Path::new(&directory).join("keys.json");
-    let key_manager = plugins::key_manager(&section, problems, "directory", keys_file);
-    plugins::refuse_kind(&section, "SVIDStore", "remove it", problems);
-    section.finish();
-    (key_manager, unix)
 }

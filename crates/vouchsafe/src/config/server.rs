@@ -1,12 +1,14 @@
 //! The configuration of a server.
 
+mod plugin_choice;
+mod unbuilt;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use vouchsafe_types::{SpiffeId, TrustDomain};
 
 use super::observe::{self, LogOverrides};
-use super::plugins::{self, Plugin};
 use super::problems::Problems;
 use super::section::Section;
 use super::{HealthListener, Invalid, KeyType, LogConfig, Source, Telemetry, check_socket_path};
@@ -167,7 +169,7 @@ fn read_top(top: &Section<'_>, flags: &Overrides, problems: &Problems) -> Option
     let telemetry = observe::read_telemetry(top);
     let health = observe::read_health(top);
     let plugins = match top.section("plugins") {
-        Some(section) => Some(read_plugins(section, problems)),
+        Some(section) => Some(plugin_choice::read(section, problems)),
         None => {
             problems.add("plugins section must be configured");
             None
@@ -185,7 +187,7 @@ fn read_top(top: &Section<'_>, flags: &Overrides, problems: &Problems) -> Option
         config.health = health;
         config
     });
-    refuse_unbuilt(&section);
+    unbuilt::refuse(&section);
     section.finish();
     config
 }
@@ -323,150 +325,6 @@ fn warn_about_lifetimes(config: &Config, problems: &Problems) {
                  lives for less. Set {key} to {} or less, or ca_ttl to {CA_TTL_PER_SVID_TTL} times {key}",
                 go::format_duration(certain)
             ));
-        }
-    }
-}
-
-fn refuse_unbuilt(section: &Section<'_>) {
-    section.not_built("federation", "remove it; trust domains cannot be federated by this version");
-    section.not_built(
-        "disable_jwt_svids",
-        "remove it; JWT-SVIDs are always issued to entries that ask for them",
-    );
-    section.not_built("audit_log_enabled", "remove it or set it to false");
-    section.not_built("prune_attested_nodes_expired_for", "remove it and evict agents with `agent evict`");
-    section.no_effect("prune_attested_nodes_batch_size");
-    section.not_built("prune_tofu_nodes", "remove it and evict agents with `agent evict`");
-    section.not_built("max_attested_node_info_staleness", "remove it; agents are always looked up in memory");
-    section.not_built("proxy_protocol_trusted_cidrs", "remove it and let the load balancer pass TCP through");
-    for key in ["profiling_enabled", "profiling_freq", "profiling_names"] {
-        section.not_built(key, "remove it and profile the process with `perf`");
-    }
-    section.no_effect("profiling_port");
-    let Some(experimental) = section.section("experimental") else { return };
-    // The caches of this server follow the change feed by themselves; what tunes SPIRE's has nothing to act on.
-    for key in ["events_based_cache", "cache_reload_interval", "full_cache_reload_interval"] {
-        experimental.no_effect(key);
-    }
-    for key in ["prune_events_older_than", "event_timeout", "sql_transaction_timeout"] {
-        experimental.no_effect(key);
-    }
-    experimental.not_built("named_pipe_name", "named pipes exist on Windows only; use socket_path");
-    let keys = [
-        "auth_opa_policy_engine",
-        "agent_spiffe_id_as_selector",
-        "require_pq_kem",
-        "wit_key_type",
-        "wit_issuer",
-    ];
-    for key in keys.into_iter().chain(["feature_flags"]) {
-        experimental.not_built(key, "remove it");
-    }
-    experimental.finish();
-}
-
-struct Plugins {
-    data_store: DataStore,
-    key_manager: KeyManager,
-    join_token: bool,
-}
-
-fn read_plugins(section: Section<'_>, problems: &Problems) -> Plugins {
-    let stores = plugins::enabled(&section, "DataStore");
-    if stores.len() != 1 {
-        let count = stores.len();
-        let text = format!(
-            "plugins: exactly one DataStore must be configured and enabled, not {count}; use \"sql\""
-        );
-        problems.at(section.position(), text);
-    }
-    let mut path = PathBuf::new();
-    for store in stores {
-        match store.name.as_str() {
-            "sql" => path = read_sql(&store, problems).unwrap_or_default(),
-            name => plugins::unsupported("DataStore", name, &["sql"], store.position(), problems),
-        }
-        plugins::finish_if_supported(store, &["sql"]);
-    }
-    let mut join_token = false;
-    for attestor in plugins::enabled(&section, "NodeAttestor") {
-        match attestor.name.as_str() {
-            "join_token" => join_token = true,
-            name => {
-                plugins::unsupported("NodeAttestor", name, &["join_token"], attestor.position(), problems)
-            }
-        }
-        attestor.read_data(problems, |_| ());
-        plugins::finish_if_supported(attestor, &["join_token"]);
-    }
-    let key_manager = plugins::key_manager(&section, problems, "keys_path", PathBuf::from);
-    plugins::refuse_kind(&section, "UpstreamAuthority", "remove it; the server's CA signs itself", problems);
-    plugins::refuse_kind(&section, "Notifier", "remove it", problems);
-    plugins::refuse_kind(
-        &section,
-        "BundlePublisher",
-        "remove it and publish what `bundle show` prints",
-        problems,
-    );
-    plugins::refuse_kind(&section, "CredentialComposer", "remove it", problems);
-    section.finish();
-    Plugins { data_store: DataStore::Sqlite { path }, key_manager, join_token }
-}
-
-fn read_sql(store: &Plugin<'_>, problems: &Problems) -> Option<PathBuf> {
-    store.read_data(problems, |data| {
-        match data.text("database_type") {
-            Some(kind) if kind == "sqlite3" => {}
-            Some(kind) => {
-                let kind = go::quote(&kind);
-                data.problem("database_type", &format!("{kind} is not supported yet: use \"sqlite3\""));
-            }
-            None => data.problem("database_type", "must be configured: \"sqlite3\""),
-        }
-        let path = data.parsed("connection_string", sqlite_path);
-        if path.is_none() && data.text("connection_string").is_none() {
-            data.problem("connection_string", "must be configured: the path of the database file");
-        }
-        for key in ["ro_connection_string", "root_ca_path", "client_cert_path", "client_key_path"] {
-            data.not_built(key, "remove it; it has no meaning for sqlite3");
-        }
-        data.not_built("disable_migration", "remove it; the database is always brought up to date");
-        data.not_built("log_sql", "remove it");
-        // Bounds on a pool of connections; SQLite is used through fewer.
-        for key in ["max_open_conns", "max_idle_conns", "conn_max_lifetime"] {
-            data.no_effect(key);
-        }
-        path
-    })
-}
-
-/// The file that a connection string of SQLite names: a path, or `file:path?options`.
-fn sqlite_path(text: &str) -> Result<PathBuf, String> {
-    let path = text.strip_prefix("file:").unwrap_or(text);
-    let (path, options) = path.split_once('?').unwrap_or((path, ""));
-    let path = path.strip_prefix("//").unwrap_or(path);
-    if path == ":memory:" || path.is_empty() || options.split('&').any(|option| option == "mode=memory") {
-        return Err("a database in memory loses every entry at each restart; name a file".to_owned());
-    }
-    Ok(path.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_connection_string_names_a_file() {
-        for (text, expected) in [
-            ("./.data/datastore.sqlite3", "./.data/datastore.sqlite3"),
-            ("/run/spire/db", "/run/spire/db"),
-            ("file:db.sqlite3?_busy_timeout=1", "db.sqlite3"),
-            ("file:///run/db?mode=rw", "/run/db"),
-        ] {
-            assert_eq!(sqlite_path(text), Ok(PathBuf::from(expected)), "{text}");
-        }
-        for memory in [":memory:", "file::memory:", "file:x?mode=memory&cache=shared", "file:"] {
-            assert!(sqlite_path(memory).is_err(), "{memory}");
         }
     }
 }

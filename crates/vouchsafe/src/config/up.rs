@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use vouchsafe_types::TrustDomain;
 
 use super::observe::{LogConfig, LogFormat, LogLevel};
-use super::{MAX_SOCKET_PATH, Problem, check_socket_path};
+use super::{Lookup, MAX_SOCKET_PATH, Problem, check_socket_path};
 
 /// The trust domain unless told otherwise.
 pub const DEFAULT_TRUST_DOMAIN: &str = "vouchsafe.local";
@@ -68,7 +68,7 @@ pub struct Flags {
 
 /// `$XDG_STATE_HOME/vouchsafe`, or `~/.local/state/vouchsafe`. `None` without either variable.
 #[must_use]
-pub fn default_data_dir(lookup: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+pub fn default_data_dir(lookup: &Lookup<'_>) -> Option<PathBuf> {
     let absolute = |name: &str| lookup(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
     state.map(|state| state.join("vouchsafe"))
@@ -91,7 +91,7 @@ pub fn default_agent_socket(data_dir: &Path) -> PathBuf {
 /// # Errors
 ///
 /// Everything that is wrong with them.
-pub fn resolve(flags: Flags, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Config, Vec<Problem>> {
+pub fn resolve(flags: Flags, lookup: &Lookup<'_>) -> Result<Config, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut problem = |message: String| problems.push(Problem { position: None, message });
     let data_dir = flags.data_dir.or_else(|| default_data_dir(lookup)).unwrap_or_else(|| {

@@ -46,7 +46,7 @@ fn write_value(value: &Value, text: &mut String) {
 fn write_number(number: &serde_json::Number, text: &mut String) {
     let float = if number.is_f64() { number.as_f64() } else { None };
     match float {
-        Some(float) if float == 0.0 => text.push('0'),
+        Some(0.0) => text.push('0'),
         Some(float) if float.abs() >= 1e21 || float.abs() < 1e-6 => {
             let formatted = format!("{float:e}");
             let (mantissa, exponent) = formatted.split_once('e').unwrap_or((&formatted, "0"));

@@ -61,6 +61,21 @@ impl DataDirLock {
     }
 }
 
+/// Creates the directory that `file` belongs in, for this user alone, if it is missing.
+///
+/// # Errors
+///
+/// Names the directory.
+pub(super) fn create_parent(file: &Path) -> anyhow::Result<()> {
+    file.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), create)
+}
+
+fn create(path: &Path) -> anyhow::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| {
+        format!("cannot create the directory {}; choose another one or mend its parent", path.display())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

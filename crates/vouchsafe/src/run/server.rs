@@ -10,7 +10,7 @@ use vouchsafe_runtime::metrics::Registry;
 use vouchsafe_server::{Config, Deps, Policy, Running, Server};
 use vouchsafe_store::sqlite::Sqlite;
 
-use super::data_dir::DataDirLock;
+use super::data_dir::{self, DataDirLock};
 use super::{Host, http, key_type, resolve};
 use crate::config::server::{self, DataStore};
 use crate::config::{self};
@@ -33,6 +33,7 @@ pub(super) async fn start(
     registry: &Registry,
 ) -> anyhow::Result<Running> {
     let DataStore::Sqlite { path } = &config.data_store;
+    data_dir::create_parent(path)?;
     let store = Sqlite::open(path, host.clock.clone()).await.context("cannot open the datastore")?;
     let keys = key_manager(&config.key_manager)?;
     let deps = Deps {
@@ -78,8 +79,6 @@ pub(super) fn key_manager(chosen: &config::server::KeyManager) -> anyhow::Result
 }
 
 fn open_disk(path: &Path) -> anyhow::Result<Disk> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
-    }
+    data_dir::create_parent(path)?;
     Disk::open(path).context("cannot open the key manager")
 }

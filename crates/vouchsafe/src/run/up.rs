@@ -36,6 +36,8 @@ const TOKEN_TTL_SECS: i32 = 600;
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let began = Instant::now();
     let _lock = DataDirLock::acquire(&config.data_dir, "vouchsafe")?;
+    let _server_lock = DataDirLock::acquire(&config.data_dir.join("server"), "server")?;
+    let _agent_lock = DataDirLock::acquire(&config.data_dir.join("agent"), "agent")?;
     let mut host = Host::new(&config.log, &[])?;
     let name = config.trust_domain.as_str();
     let server_metrics = http::registry(&Telemetry::default(), "spire_server", name);

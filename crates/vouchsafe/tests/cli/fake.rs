@@ -93,9 +93,11 @@ impl Drop for Fake {
     }
 }
 
+type Answering = dyn Fn(&str, Bytes) -> Answer + Send + Sync;
+
 #[derive(Clone)]
 struct Service {
-    answer: Arc<dyn Fn(&str, Bytes) -> Answer + Send + Sync>,
+    answer: Arc<Answering>,
     calls: Arc<Mutex<Vec<Call>>>,
 }
 

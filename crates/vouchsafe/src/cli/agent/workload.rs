@@ -27,10 +27,8 @@ pub(super) async fn connect(target: &Target) -> anyhow::Result<SpiffeWorkloadApi
     Ok(SpiffeWorkloadApiClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
 }
 
-/// A request that the Workload API accepts.
-///
-/// > SPIFFE Workload API §3.2: "… every client request … MUST include the static gRPC metadata key-value pair
-/// > `workload.spiffe.io: true`"
+/// A request that the Workload API accepts: with the metadata `workload.spiffe.io: true`, which the standard demands so
+/// that a forged request from a browser or proxy is not mistaken for a workload's.
 pub(super) fn request<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));

@@ -5,6 +5,7 @@ use vouchsafe_proto::spire::api::server::agent::v1::CreateJoinTokenRequest;
 use vouchsafe_proto::spire::api::server::agent::v1::agent_client::AgentClient;
 
 use super::{failed, parse_id};
+use crate::cli::grammar::parse_number;
 use crate::cli::output::{Format, OutputArgs, print_json};
 use crate::cli::proto_json;
 use crate::cli::socket::ServerSocketArgs;
@@ -25,7 +26,7 @@ pub(in crate::cli) struct GenerateArgs {
     #[arg(long = "spiffeID", value_name = "id")]
     spiffe_id: Option<String>,
     /// Token TTL in seconds
-    #[arg(long = "ttl", value_name = "seconds", default_value_t = 600, allow_negative_numbers = true)]
+    #[arg(long = "ttl", value_name = "seconds", default_value = "600", value_parser = parse_number::<i32>)]
     ttl: i32,
     #[command(flatten)]
     output: OutputArgs,

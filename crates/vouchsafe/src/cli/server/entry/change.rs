@@ -10,10 +10,10 @@ use vouchsafe_proto::spire::api::types::{self, entry::AdditionalAttributes};
 
 use super::super::{failed, parse_id, parse_selector};
 use super::{data_file, text};
-use crate::cli::grammar::parse_bool;
+use crate::cli::grammar::{parse_bool, parse_number};
 use crate::cli::output::{Format, OutputArgs, print_json};
+use crate::cli::proto_json;
 use crate::cli::socket::{MAX_ANSWER_BYTES, ServerSocketArgs};
-use crate::cli::{grammar, proto_json};
 use crate::console::Console;
 use crate::go;
 
@@ -34,7 +34,7 @@ struct EntryFlags {
     #[arg(long = "downstream")]
     downstream: bool,
     /// An expiry, from epoch in seconds, for the resulting registration entry to be pruned
-    #[arg(long = "entryExpiry", value_name = "seconds", default_value_t = 0, hide_default_value = true)]
+    #[arg(long = "entryExpiry", value_name = "seconds", default_value = "0", hide_default_value = true, value_parser = parse_number::<i64>)]
     entry_expiry: i64,
     /// SPIFFE ID of a trust domain to federate with. Can be used more than once
     #[arg(long = "federatesWith", value_name = "id")]
@@ -43,7 +43,7 @@ struct EntryFlags {
     #[arg(long = "hint", value_name = "text", default_value = "", hide_default_value = true)]
     hint: String,
     /// The lifetime, in seconds, for JWT-SVIDs issued based on this registration entry
-    #[arg(long = "jwtSVIDTTL", value_name = "seconds", default_value_t = 0, hide_default_value = true)]
+    #[arg(long = "jwtSVIDTTL", value_name = "seconds", default_value = "0", hide_default_value = true, value_parser = parse_number::<i32>)]
     jwt_svid_ttl: i32,
     /// The SPIFFE ID of this record's parent
     #[arg(long = "parentID", value_name = "id", default_value = "", hide_default_value = true)]
@@ -58,7 +58,7 @@ struct EntryFlags {
     #[arg(long = "storeSVID")]
     store_svid: bool,
     /// The lifetime, in seconds, for x509-SVIDs issued based on this registration entry
-    #[arg(long = "x509SVIDTTL", value_name = "seconds", default_value_t = 0, hide_default_value = true)]
+    #[arg(long = "x509SVIDTTL", value_name = "seconds", default_value = "0", hide_default_value = true, value_parser = parse_number::<i32>)]
     x509_svid_ttl: i32,
     #[command(flatten)]
     output: OutputArgs,
@@ -97,7 +97,7 @@ pub(in crate::cli) struct UpdateArgs {
     /// A boolean value that, when set, includes a unique 'jti' claim in JWT-SVIDs issued for this entry and bypasses
     /// the agent JWT-SVID cache
     #[arg(long = "jwtSVIDIncludeJTI", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", value_name = "true|false", value_parser = grammar::parse_bool)]
+          default_missing_value = "true", value_name = "true|false", value_parser = parse_bool)]
     include_jti: Option<bool>,
     #[command(flatten)]
     flags: EntryFlags,

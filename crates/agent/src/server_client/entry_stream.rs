@@ -1,0 +1,63 @@
+//! The conversation of `SyncAuthorizedEntries`; what it means is [`crate::sync`].
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::transport::Channel;
+use vouchsafe_proto::spire::api::server::entry::v1 as entry_api;
+
+use super::MAX_MESSAGE;
+use crate::entries::{EntryIndex, output_mask};
+use crate::sync::{Outcome, ProtocolError, Sync};
+
+/// Asks for the difference to `held`.
+pub(super) async fn fetch(channel: Channel, held: &EntryIndex) -> Result<Outcome, Status> {
+    let mut client =
+        entry_api::entry_client::EntryClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+    let (send, requests) = mpsc::channel(1);
+    let gone = |_| Status::unavailable("the server ended the synchronization");
+    let first = entry_api::SyncAuthorizedEntriesRequest { output_mask: Some(output_mask()), ids: Vec::new() };
+    send.send(first).await.map_err(gone)?;
+    let mut answers = client.sync_authorized_entries(ReceiverStream::new(requests)).await?.into_inner();
+    let mut next = async || {
+        answers.message().await?.ok_or_else(|| Status::unavailable("the server ended the synchronization"))
+    };
+    let mut sync = Sync::new(held);
+    let mut page = next().await?;
+    // Without revisions the first message is the complete list.
+    if page.entry_revisions.is_empty() {
+        loop {
+            sync.entries(&page.entries);
+            if !page.more {
+                return Ok(sync.finish());
+            }
+            page = next().await?;
+        }
+    }
+    let page_size = page.entry_revisions.len();
+    loop {
+        if !page.entries.is_empty() {
+            return Err(Status::internal(ProtocolError::UnexpectedEntries.to_string()));
+        }
+        sync.revisions(&page.entry_revisions);
+        if !page.more {
+            break;
+        }
+        page = next().await?;
+    }
+    for ids in sync.requests(page_size) {
+        let request = entry_api::SyncAuthorizedEntriesRequest { output_mask: None, ids };
+        send.send(request).await.map_err(gone)?;
+        loop {
+            let page = next().await?;
+            if !page.entry_revisions.is_empty() {
+                return Err(Status::internal(ProtocolError::UnexpectedRevisions.to_string()));
+            }
+            sync.entries(&page.entries);
+            if !page.more {
+                break;
+            }
+        }
+    }
+    Ok(sync.finish())
+}

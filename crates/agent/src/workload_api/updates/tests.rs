@@ -1,0 +1,212 @@
+//! Streams over a state that the test edits; no server, no socket, paused time.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use futures_util::{FutureExt, StreamExt};
+use prost::Message;
+use tonic::metadata::MetadataValue;
+use vouchsafe_identity::own::SvidCell;
+use vouchsafe_identity::roots::{RootsCell, TrustRoots};
+use vouchsafe_proto::workload::X509svidResponse;
+use vouchsafe_runtime::clock::Clock;
+use vouchsafe_runtime::entropy::Entropy;
+use vouchsafe_runtime::metrics::Registry;
+use vouchsafe_transport::peer::PeerProcess;
+use vouchsafe_types::bundle::Bundle;
+use vouchsafe_types::entry::EntryId;
+use vouchsafe_types::selector::Selector;
+use vouchsafe_types::trust_domain::TrustDomain;
+
+use super::*;
+use crate::attest::{AttestorError, Attestors, WorkloadAttestor};
+use crate::bundles::Bundles;
+use crate::callers::Caller;
+use crate::entries::EntryIndex;
+use crate::entries::tests::entry;
+use crate::identities::Identities;
+use crate::identities::tests::svid;
+use crate::identity_set::IdentitySets;
+use crate::jwt_cache::JwtCache;
+use crate::jwt_issue::JwtIssuer;
+use crate::metrics::Metrics;
+use crate::server_client::ServerClient;
+use crate::status::{Phase, StatusBoard};
+use crate::workload_api::request::Connections;
+
+struct Always(&'static str);
+
+#[async_trait]
+impl WorkloadAttestor for Always {
+    fn name(&self) -> &'static str {
+        "always"
+    }
+
+    async fn attest(&self, _: &PeerProcess) -> Result<Vec<Selector>, AttestorError> {
+        Ok(vec![Selector::parse(self.0).unwrap()])
+    }
+}
+
+fn api() -> Arc<Api> {
+    let trust_domain = TrustDomain::parse("example.org").unwrap();
+    let clock = Clock::derived(std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000));
+    let metrics = Metrics::new(Registry::new("spire_agent", &[]));
+    let identities = Arc::new(Identities::default());
+    let client = ServerClient::new(
+        ("localhost:1".to_owned(), trust_domain.clone()),
+        (SvidCell::empty(), RootsCell::new(TrustRoots::new())),
+        clock.clone(),
+        Entropy::from_seed(1),
+    );
+    let board = StatusBoard::default();
+    board.set(|status| status.phase = Phase::Serving);
+    Arc::new(Api {
+        sets: IdentitySets::default(),
+        attestors: Attestors::new(vec![Arc::new(Always("unix:uid:1"))], &metrics),
+        jwt: JwtIssuer::new(JwtCache::new(10), Arc::new(client), Arc::clone(&identities), clock.clone()),
+        identities,
+        clock,
+        serving: board.serving(),
+        trust_domain,
+        allow_unauthenticated_verifiers: false,
+        allowed_foreign_jwt_claims: std::collections::HashSet::new(),
+        log_selectors: Vec::new(),
+        connections: Connections::new(&metrics),
+    })
+}
+
+fn entries(api: &Api, ids: &[&str]) {
+    api.identities.edit(|snapshot| {
+        let list = ids.iter().map(|id| entry(id, &["unix:uid:1"]));
+        snapshot.index = Arc::new(EntryIndex::build(list, &snapshot.index));
+        let bundle = Bundle::new(api.trust_domain.clone());
+        snapshot.bundles.get_or_insert_with(|| Arc::new(Bundles::of(bundle)));
+        true
+    });
+}
+
+fn issue(api: &Api, ids: &[(&str, i64)]) {
+    api.identities.edit(|snapshot| {
+        let mut svids: HashMap<_, _> = (*snapshot.svids).clone();
+        svids.extend(ids.iter().map(|(id, end)| (EntryId::parse(id).unwrap(), svid(id, *end))));
+        snapshot.svids = Arc::new(svids);
+        true
+    });
+}
+
+fn request() -> Request<()> {
+    let mut request = Request::new(());
+    request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
+    let (socket, _other_end) = std::os::unix::net::UnixStream::pair().unwrap();
+    request.extensions_mut().insert(Arc::new(Caller::new(PeerProcess::of(&socket).unwrap())));
+    request
+}
+
+fn served(message: Option<Result<Bytes, Status>>) -> Vec<String> {
+    let response = X509svidResponse::decode(message.unwrap().unwrap()).unwrap();
+    response.svids.into_iter().map(|svid| svid.spiffe_id.replace("spiffe://example.org/", "")).collect()
+}
+
+async fn open(api: &Arc<Api>) -> Result<Updates, Status> {
+    Updates::open(Arc::clone(api), Kind::X509Svids, &request()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_answer_waits_for_every_identity_and_asks_for_them() {
+    let api = api();
+    entries(&api, &["a", "b"]);
+    issue(&api, &[("a", 10_000)]);
+    let issuer = async {
+        api.identities.asked().await;
+        assert_eq!(api.identities.load().index.get("b").unwrap().usage.streams(), 1, "it counts as wanted");
+        issue(&api, &[("b", 10_000)]);
+    };
+    let (stream, ()) = tokio::join!(open(&api), issuer);
+    assert_eq!(served(stream.unwrap().next().await), ["a", "b"]);
+    assert_eq!(api.identities.load().index.get("b").unwrap().usage.streams(), 0, "the stream is gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_identity_that_is_never_issued_does_not_keep_the_others_for_ever() {
+    let api = api();
+    entries(&api, &["a", "b"]);
+    issue(&api, &[("a", 10_000)]);
+    let start = Instant::now();
+    let mut stream = open(&api).await.unwrap();
+    assert_eq!(start.elapsed(), FIRST_ANSWER_DEADLINE);
+    assert_eq!(served(stream.next().await), ["a"]);
+
+    // A renewal of what is held comes through as well.
+    let changed = Instant::now();
+    assert!(stream.next().now_or_never().is_none());
+    issue(&api, &[("a", 20_000)]);
+    api.identities.edit(|snapshot| {
+        let svids = Arc::make_mut(&mut snapshot.svids);
+        let renewed = HeldSvidOf(&svids["a"]).with_chain(b"renewed");
+        svids.insert(EntryId::parse("a").unwrap(), renewed);
+        true
+    });
+    assert_eq!(served(stream.next().await), ["a"]);
+    assert!(changed.elapsed() <= FIRST_ANSWER_DEADLINE, "{:?}", changed.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_at_all_after_the_wait_is_unavailable_and_not_denied() {
+    let api = api();
+    entries(&api, &["a"]);
+    assert_eq!(open(&api).await.unwrap_err().code(), tonic::Code::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_is_none_for_this_caller_sends_nothing() {
+    let api = api();
+    entries(&api, &["a"]);
+    issue(&api, &[("a", 10_000)]);
+    let mut stream = open(&api).await.unwrap();
+    assert_eq!(served(stream.next().await), ["a"]);
+    assert!(stream.next().now_or_never().is_none());
+    issue(&api, &[("elsewhere", 10_000)]);
+    assert!(stream.next().now_or_never().is_none());
+    entries(&api, &[]);
+    let end = stream.next().await.unwrap().unwrap_err();
+    assert_eq!((end.code(), end.message()), (tonic::Code::PermissionDenied, "no identity issued"));
+    assert!(stream.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_between_the_first_answer_and_the_watch_is_not_lost() {
+    let api = api();
+    entries(&api, &["a"]);
+    issue(&api, &[("a", 10_000)]);
+    let mut stream = open(&api).await.unwrap();
+    entries(&api, &["a", "b"]);
+    issue(&api, &[("b", 10_000)]);
+    assert_eq!(served(stream.next().await), ["a"]);
+    assert_eq!(served(stream.next().await), ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_agent_ends_its_streams() {
+    let api = api();
+    entries(&api, &["a"]);
+    issue(&api, &[("a", 10_000)]);
+    let mut stream = open(&api).await.unwrap();
+    stream.next().await;
+    api.identities.close();
+    assert_eq!(stream.next().await.unwrap().unwrap_err().code(), tonic::Code::Unavailable);
+}
+
+struct HeldSvidOf<'a>(&'a crate::identities::HeldSvid);
+
+impl HeldSvidOf<'_> {
+    fn with_chain(&self, chain: &'static [u8]) -> Arc<crate::identities::HeldSvid> {
+        Arc::new(crate::identities::HeldSvid {
+            spiffe_id: self.0.spiffe_id.clone(),
+            issued_for: self.0.issued_for,
+            chain: Bytes::from_static(chain),
+            key: self.0.key.clone(),
+            lifetime: self.0.lifetime,
+            authority_key_id: None,
+        })
+    }
+}
