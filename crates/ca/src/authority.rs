@@ -11,7 +11,6 @@ use std::time::{Duration, SystemTime};
 use vouchsafe_types::bundle;
 use vouchsafe_types::trust_domain::TrustDomain;
 
-use crate::class::Class;
 use crate::der::time;
 use crate::journal;
 use crate::jwt::JwtKey;
@@ -19,6 +18,7 @@ use crate::key::KeyType;
 use crate::key_manager::{KeyManager, KeyManagerError};
 use crate::random::{NoEntropy, key_id};
 use crate::x509::{BACKDATE_SECS, CaError, CaTemplate, Subject, X509Ca, self_signed_ca};
+use vouchsafe_runtime::class::Class;
 
 pub mod plan;
 pub mod rotation;

@@ -9,11 +9,11 @@ use prost::Message;
 
 use crate::authority::rotation::Change;
 use crate::authority::{Authority, AuthorityKind, SlotId, Status};
-use crate::class::Class;
 use crate::jwt::JwtKey;
 use crate::key_manager::{KeyManager, KeyManagerError};
 use crate::public_key::subject_key_id;
 use crate::x509::X509Ca;
+use vouchsafe_runtime::class::Class;
 
 mod load;
 

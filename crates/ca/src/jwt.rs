@@ -9,9 +9,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
 
-use crate::class::Class;
 use crate::der::time;
 use crate::signer::{self, SignError, Signature, Signer};
+use vouchsafe_runtime::class::Class;
 
 pub mod verify;
 

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use zeroize::Zeroizing;
 
-use crate::class::Class;
 use crate::key::{KeyError, KeyType, PrivateKey};
 use crate::signer::Signer;
+use vouchsafe_runtime::class::Class;
 
 mod disk;
 mod memory;

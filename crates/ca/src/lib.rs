@@ -21,7 +21,6 @@
 //! [`x509::svid::issue_svid`] and [`jwt::sign_jwt_svid`] sign with what is active.
 
 pub mod authority;
-pub mod class;
 pub(crate) mod der;
 pub mod journal;
 pub mod jwt;

@@ -2,9 +2,9 @@
 
 use async_trait::async_trait;
 
-use crate::class::Class;
 use crate::der::reader::{DerError, Reader};
 use crate::der::{oid, tag};
+use vouchsafe_runtime::class::Class;
 
 /// A private key that signs.
 ///

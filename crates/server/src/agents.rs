@@ -17,9 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use vouchsafe_lastgood::SealedFile;
 use vouchsafe_runtime::backoff::Backoff;
+use vouchsafe_runtime::class::Class;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_runtime::entropy::Entropy;
-use vouchsafe_store::{Class, Error as StoreError, Position, Rejected, Store};
+use vouchsafe_store::{Error as StoreError, Position, Rejected, Store};
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::spiffe_id::SpiffeId;
 
@@ -345,7 +346,8 @@ mod tests {
     /// Whatever part of the history the database has seen, the last update brings it up to date.
     #[test]
     fn an_update_holds_all_that_happened_before_it() {
-        let steps: [Box<dyn Fn(&mut Agent)>; 5] = [
+        type Change = Box<dyn Fn(&mut Agent)>;
+        let steps: [Change; 5] = [
             Box::new(renew("2")),
             Box::new(promote),
             Box::new(renew("3")),

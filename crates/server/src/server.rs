@@ -182,7 +182,8 @@ fn open_agents(config: &Config, deps: &Deps, model: &Arc<ReadModel>) -> Result<A
         let path = config.data_dir.join("agent-renewals.sealed");
         SealedFile::open(path, SealKey::new(*key), MAX_JOURNAL, JOURNAL)
     });
-    Agents::new(model.clone(), deps.clock.clone(), config.admin_ids.clone(), file).map_err(StartError::Journal)
+    Agents::new(model.clone(), deps.clock.clone(), config.admin_ids.clone(), file)
+        .map_err(StartError::Journal)
 }
 
 fn authority_shared(config: &Config, deps: &Deps, model: &Arc<ReadModel>, issuer: &Arc<Issuer>) -> Shared {

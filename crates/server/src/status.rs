@@ -5,7 +5,8 @@ use std::fmt::Display;
 use tonic::{Code, Status};
 use tracing::{error, warn};
 use vouchsafe_proto::spire::api::types;
-use vouchsafe_store::{Class, Error as StoreError};
+use vouchsafe_runtime::class::Class;
+use vouchsafe_store::Error as StoreError;
 
 /// A status with the text `"<what>: <why>"`, causes included.
 pub(crate) fn failed(code: Code, what: &str, why: impl Into<BoxError>) -> Status {
@@ -32,7 +33,7 @@ pub(crate) fn store_failed(what: &'static str, cause: &StoreError) -> Status {
             warn!(error = %cause, "{what}");
             Code::Unavailable
         }
-        Class::Permanent | Class::Bug => {
+        Class::Peer | Class::Permanent | Class::Bug => {
             error!(error = %cause, "{what}");
             Code::Internal
         }

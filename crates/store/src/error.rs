@@ -8,20 +8,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::change::Position;
+use vouchsafe_runtime::class::Class;
 
-/// The culprit behind an error. Retry, log level and status code follow from it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Class {
-    /// The request cannot succeed as it stands.
-    Caller,
-    /// The database does not answer now; later it may.
-    Transient,
-    /// Nothing changes until a person acts.
-    Permanent,
-    /// A mistake in this program.
-    Bug,
-}
+use crate::change::Position;
 
 /// Why a store call failed. Cheap to clone.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -25,6 +25,6 @@ pub mod sqlite;
 pub mod store;
 
 pub use change::{Change, Changes, Position, Record, Snapshot};
-pub use error::{Class, Error, Kind, Outcome, Rejected};
+pub use error::{Error, Kind, Outcome, Rejected};
 pub use sqlite::Sqlite;
 pub use store::{AgentChange, BundleChange, BundleUpdate, CreateOutcome, EntryChange, JournalRecord, Store};

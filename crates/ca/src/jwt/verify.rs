@@ -3,8 +3,8 @@
 use vouchsafe_types::bundle::JwtAuthority;
 use vouchsafe_types::jwt_svid::{JwsAlgorithm, JwtSvid};
 
-use crate::class::Class;
 use crate::public_key::{Hash, PublicKey, PublicKeyError, Scheme, VerifyError};
+use vouchsafe_runtime::class::Class;
 
 /// The token was not signed by this authority.
 #[derive(Debug, thiserror::Error)]

@@ -9,10 +9,10 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::profile::{Name, Tbs};
 use super::svid::OpenCertificate;
 use super::{BACKDATE_SECS, Subject};
-use crate::class::Class;
 use crate::public_key::{PublicKeyError, subject_key_id};
 use crate::random::{NoEntropy, serial_number};
 use crate::signer::{self, SignError, Signer};
+use vouchsafe_runtime::class::Class;
 
 /// An authority that can sign SVIDs. Immutable: a rotation makes another one.
 #[derive(Clone, Debug)]

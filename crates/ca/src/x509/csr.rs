@@ -8,12 +8,12 @@ use vouchsafe_types::spiffe_id::SpiffeId;
 use super::Subject;
 use super::profile::write_alternative_names;
 use super::svid::OpenCertificate;
-use crate::class::Class;
 use crate::der::reader::{DerError, Reader};
 use crate::der::{Writer, oid, tag};
 use crate::key::PrivateKey;
 use crate::public_key::{Hash, Kind, PublicKey, PublicKeyError, Scheme, VerifyError};
 use crate::signer::{self, SignError, Signature, Signer};
+use vouchsafe_runtime::class::Class;
 
 /// Largest request that is looked at, in bytes.
 pub const MAX_CSR_LEN: usize = 64 * 1024;

@@ -8,11 +8,11 @@ use vouchsafe_types::spiffe_id::SpiffeId;
 use super::authority::X509Ca;
 use super::profile::{Name, SVID_SUBJECT, Tbs};
 use super::{BACKDATE_SECS, Subject};
-use crate::class::Class;
 use crate::der::{Writer, tag, time};
 use crate::public_key::{PublicKeyError, subject_key_id};
 use crate::random::{NoEntropy, serial_number};
 use crate::signer::{self, SignError, Signature};
+use vouchsafe_runtime::class::Class;
 
 /// What an SVID should say.
 #[derive(Clone, Copy, Debug)]

@@ -13,9 +13,9 @@ use super::csr::{
     Csr, CsrTemplate, VerifyProofOfPossession as Proof, create_csr, create_csr_local, parse_csr,
 };
 use super::*;
-use crate::class::Class;
 use crate::key::{KeyType, PrivateKey};
 use crate::signer::Signer;
+use vouchsafe_runtime::class::Class;
 
 const NOW: i64 = 1_800_000_000;
 

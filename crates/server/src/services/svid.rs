@@ -6,7 +6,6 @@ use bytes::Bytes;
 use tonic::{Code, Request, Response, Status};
 use tracing::debug;
 use uuid::Uuid;
-use vouchsafe_ca::class::Class;
 use vouchsafe_ca::x509::Subject;
 use vouchsafe_ca::x509::csr::{Csr, CsrError, VerifyProofOfPossession, parse_csr};
 use vouchsafe_ca::x509::svid::Issued;
@@ -19,6 +18,7 @@ use vouchsafe_proto::spire::api::server::svid::v1::{
     NewJwtsvidResponse, NewX509svidParams, batch_new_x509svid_response,
 };
 use vouchsafe_proto::spire::api::types;
+use vouchsafe_runtime::class::Class;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::dns_name::{check_dns_name, wildcard_overlap};

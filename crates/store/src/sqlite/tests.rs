@@ -9,7 +9,8 @@ use vouchsafe_types::trust_domain::TrustDomain;
 
 use super::*;
 use crate::change::Snapshot;
-use crate::error::{Class, Outcome};
+use crate::error::Outcome;
+use vouchsafe_runtime::class::Class;
 
 /// Short enough for a test, long enough for a busy machine to commit in.
 const QUICK: Deadlines = Deadlines {

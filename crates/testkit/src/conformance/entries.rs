@@ -1,4 +1,5 @@
-use vouchsafe_store::{Class, CreateOutcome, Error, Kind, Position, Rejected, Snapshot};
+use vouchsafe_runtime::class::Class;
+use vouchsafe_store::{CreateOutcome, Error, Kind, Position, Rejected, Snapshot};
 use vouchsafe_types::entry::Entry;
 
 use super::Bed;

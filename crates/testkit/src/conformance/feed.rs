@@ -1,4 +1,5 @@
-use vouchsafe_store::{Change, Class, Error, Position, Store};
+use vouchsafe_runtime::class::Class;
+use vouchsafe_store::{Change, Error, Position, Store};
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::entry::Entry;
 

@@ -1,5 +1,6 @@
+use vouchsafe_runtime::class::Class;
 use vouchsafe_store::store::MAX_JOURNAL_BYTES;
-use vouchsafe_store::{Class, JournalRecord, Position};
+use vouchsafe_store::{JournalRecord, Position};
 
 use super::Bed;
 

@@ -1,6 +1,7 @@
 use tokio::task::JoinSet;
+use vouchsafe_runtime::class::Class;
 use vouchsafe_runtime::clock::Clock;
-use vouchsafe_store::{Class, Snapshot};
+use vouchsafe_store::Snapshot;
 
 use super::*;
 use crate::samples::agent;

@@ -2,7 +2,7 @@
 
 use super::{SlotId, Slots, State, Status, Summary};
 use crate::authority::Authority;
-use crate::class::Class;
+use vouchsafe_runtime::class::Class;
 
 impl<A: Authority> Slots<A> {
     /// Finds the slot of the authority that an operator wants to activate.

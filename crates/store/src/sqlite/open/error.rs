@@ -4,8 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::{Cause, Class};
+use crate::error::Cause;
 use crate::sqlite::fail::{Fail, Verdict, verdict};
+use vouchsafe_runtime::class::Class;
 
 /// Why a database file is not opened. The file is left as it was.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,5 @@
 //! The first identity: an entry for the calling user, and an SVID fetched and verified as any workload would.
 
-use std::fmt::Write;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
@@ -81,13 +80,10 @@ impl FirstSvid {
         agent: &SpiffeId,
         took: Duration,
     ) -> String {
-        let mut text = String::new();
         let (admin, api) = (config.server_socket.display(), config.agent_socket.display());
         let Self { user, uid, id, .. } = self;
         let registered = if self.created { "registered" } else { "registered before" };
-        // Writing to a String cannot fail.
-        let _: std::fmt::Result = write!(
-            text,
+        format!(
             "Vouchsafe is up in {:.2} s; trust domain {}\n\
              \n  server        {server}, admin socket {admin}\
              \n  agent         {agent}\
@@ -104,8 +100,7 @@ impl FirstSvid {
             config.trust_domain.as_str(),
             go::rfc3339(self.expires_at),
             config.data_dir.display(),
-        );
-        text
+        )
     }
 }
 
