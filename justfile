@@ -45,9 +45,10 @@ deny:
 interop *parts:
     bash interop/run clients {{ parts }}
 
-# Medians next to the limit measured in the same run; docs/benchmarks.md says which crate has which
-bench *args:
-    cargo bench --locked {{ args }}
+# Medians next to the limit measured in the same run
+bench:
+    cargo bench --locked -p vouchsafe-ca --bench issuance
+    cargo bench --locked -p vouchsafe-agent --bench workload_api
 
 # One fuzz target, or all of them, for so many seconds each
 fuzz target="all" seconds="60":

@@ -35,7 +35,7 @@ use crate::node::{Node, NodeError};
 use crate::server_client::ServerClient;
 use crate::state::{self, StateLoop};
 use crate::status::{AgentStatus, Phase, Serving, StatusBoard};
-use crate::sync_loop::SyncLoop;
+use crate::sync_loop::{SyncLoop, SyncSoon};
 use crate::trust::Trust;
 use crate::workload_api::WorkloadApi;
 use crate::workload_api::request::{Api, Connections};
@@ -139,6 +139,7 @@ struct Parts {
     denials: Denials,
     status: StatusBoard,
     metrics: Metrics,
+    soon: SyncSoon,
 }
 
 impl Parts {
@@ -180,7 +181,21 @@ impl Parts {
         });
         let cache = JwtCache::new(config.jwt_svid_cache_max_size);
         let jwt = JwtIssuer::new(cache, Arc::clone(&client), Arc::clone(&identities), deps.clock.clone());
-        Ok(Self { node, client, trust, cell, roots, identities, data_dir, jwt, denials, status, metrics })
+        let soon = SyncSoon::new(config.sync_interval);
+        Ok(Self {
+            node,
+            client,
+            trust,
+            cell,
+            roots,
+            identities,
+            data_dir,
+            jwt,
+            denials,
+            status,
+            metrics,
+            soon,
+        })
     }
 
     fn serve_restored(&self, confirmed_at: std::time::SystemTime) {
@@ -232,6 +247,7 @@ impl Parts {
             metrics: self.metrics.clone(),
             status: self.status.clone(),
             ready,
+            soon: self.soon.clone(),
         }
     }
 
@@ -268,6 +284,7 @@ impl Parts {
             allowed_foreign_jwt_claims: config.allowed_foreign_jwt_claims.clone(),
             log_selectors: config.log_selectors.clone(),
             connections: Connections::new(&self.metrics),
+            soon: self.soon,
         };
         (api, serving)
     }

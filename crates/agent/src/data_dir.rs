@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use vouchsafe_runtime::class::Class;
 use vouchsafe_types::bundle::{Bundle, X509Authority};
 use vouchsafe_types::pem;
 use vouchsafe_types::trust_domain::TrustDomain;
@@ -60,6 +61,18 @@ pub enum DataDirError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl DataDirError {
+    /// Whose fault it is.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Create { .. } | Self::Read { .. } | Self::Malformed { .. } => Class::Permanent,
+            // A full disk may be emptied.
+            Self::Write { .. } => Class::Transient,
+        }
+    }
 }
 
 impl DataDir {

@@ -1,7 +1,7 @@
 //! Gets X.509-SVIDs from the server: for workloads that wait, ahead of need, and in time for renewal.
 //!
-//! [`plan`] says what is needed; this loop asks in batches and puts the answers into the snapshot. Each kind of need
-//! has its own [`Lane`] with one batch under way, so a workload that waits never stands behind a thousand renewals.
+//! [`mod@plan`] says what is needed; this loop asks in batches and puts the answers into the snapshot. Each kind of need
+//! has its own lane with one batch under way, so a workload that waits never stands behind a thousand renewals.
 //! A failed batch is tried again after a growing, random time and with half the size; an entry that the server does
 //! not issue for is asked for again after the same kind of wait, alone.
 

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Code, Status};
 use tracing::{debug, warn};
 use vouchsafe_runtime::backoff::Backoff;
+use vouchsafe_runtime::class::Class;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_types::jwt_svid::JwtSvid;
 
@@ -46,6 +47,19 @@ pub enum JwtError {
     /// The agent stops.
     #[error("the agent is shutting down")]
     Stopped,
+}
+
+impl JwtError {
+    /// Whose fault it is.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Server { code: Code::InvalidArgument, .. } => Class::Caller,
+            Self::Server { code: Code::Unimplemented, .. } => Class::Permanent,
+            Self::Server { .. } | Self::Deadline(_) | Self::Stopped => Class::Transient,
+            Self::Malformed(_) => Class::Peer,
+        }
+    }
 }
 
 /// Issues and caches tokens. Cheap to clone.

@@ -3,17 +3,20 @@
 //! Every [`Config::sync_interval`](crate::config::Config::sync_interval) while all is well; after a failure sooner or
 //! later than that, at a random time that never lies more than [`RETRY_MAX`](crate::server_client::RETRY_MAX) ahead,
 //! so that a server that comes back is noticed within seconds and is not met by all agents at once. A failure changes
-//! nothing that is served.
+//! nothing that is served. A caller without identity makes the next one come at once ([`SyncSoon`]): its entry may
+//! have been written a moment ago.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use tracing::{debug, error, info, warn};
 use vouchsafe_identity::own::SvidCell;
+use vouchsafe_runtime::budget::Budget;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_runtime::readiness::Token;
 use vouchsafe_types::bundle::Bundle;
@@ -53,6 +56,40 @@ pub struct SyncLoop {
     pub status: StatusBoard,
     /// Marked when the agent can do its job.
     pub ready: Token,
+    /// Asks for a synchronization before the next one is due.
+    pub soon: SyncSoon,
+}
+
+/// Asks for a synchronization now instead of at the end of the interval. Cheap to clone.
+///
+/// At most [`SOON_PER_INTERVAL`] of these happen per interval on average, whoever asks: callers without identity
+/// cannot make this agent a load on the server.
+#[derive(Clone, Debug)]
+pub struct SyncSoon {
+    wake: Arc<Notify>,
+    budget: Arc<Mutex<Budget>>,
+}
+
+/// Synchronizations per interval that callers without identity may cause.
+pub const SOON_PER_INTERVAL: f64 = 1.0;
+/// How many of them may follow each other at once.
+const SOON_BURST: u32 = 2;
+
+impl SyncSoon {
+    /// For synchronizations every `interval`.
+    #[must_use]
+    pub fn new(interval: Duration) -> Self {
+        let rate = SOON_PER_INTERVAL / interval.as_secs_f64().max(f64::MIN_POSITIVE);
+        Self { wake: Arc::default(), budget: Arc::new(Mutex::new(Budget::new(rate, SOON_BURST, true))) }
+    }
+
+    /// Someone found nothing that may be there by now.
+    pub fn ask(&self) {
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        if budget.try_take(Instant::now(), 1).is_ok() {
+            self.wake.notify_one();
+        }
+    }
 }
 
 impl SyncLoop {
@@ -95,6 +132,7 @@ impl SyncLoop {
             };
             tokio::select! {
                 () = sleep(wait) => {}
+                () = self.soon.wake.notified(), if failures == 0 => {}
                 // A new SVID of our own: what was refused before may work now.
                 Ok(()) = own.changed(), if failures > 0 => {}
             }

@@ -26,7 +26,7 @@ use vouchsafe_ca::x509::{Subject, X509Ca};
 use vouchsafe_identity::own::SvidCell;
 use vouchsafe_identity::roots::{RootsCell, TrustRoots};
 use vouchsafe_runtime::clock::Clock;
-use vouchsafe_runtime::metrics::Registry;
+use vouchsafe_runtime::metrics::{Registry, sanitize};
 use vouchsafe_runtime::readiness::Token;
 use vouchsafe_store::{Error as StoreError, Rejected, Store};
 use vouchsafe_types::bundle::Bundle;
@@ -158,6 +158,7 @@ impl Authorities {
                     continue;
                 }
             }
+            self.tell_ttl();
             match self.rotate().await {
                 Ok(()) => readiness.mark(),
                 Err(cause) => {
@@ -185,6 +186,14 @@ impl Authorities {
         let effects = self.jwt_effects();
         rotation::rotate(&mut self.jwt, now, &effects).await?;
         Ok(())
+    }
+
+    /// How long the active X.509 authority still signs.
+    fn tell_ttl(&self) {
+        let Shared { metrics, plan, clock, .. } = &*self.shared;
+        let trust_domain = sanitize(plan.trust_domain.as_str());
+        let left = self.x509.active().map_or(0, |active| active.not_after() - clock.unix_now());
+        metrics.gauge("manager_x509_ca_rotate_ttl", &[("trust_domain_id", &trust_domain)]).set(left as f64);
     }
 
     /// Clients are verified with whatever the bundles in the model say.

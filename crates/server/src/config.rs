@@ -24,6 +24,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Who may administer over TCP, besides workloads whose entry says so.
     pub admin_ids: Vec<SpiffeId>,
+    /// Whether agents may attest with join tokens.
+    pub join_tokens: bool,
     /// Kind of the X.509 authorities' keys.
     pub ca_key_type: KeyType,
     /// Kind of the JWT authorities' keys.

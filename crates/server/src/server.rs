@@ -234,6 +234,7 @@ fn routes(
     };
     let agent = AgentService {
         join_tokens,
+        attests_join_tokens: config.join_tokens,
         agents: agents.clone(),
         issuer: issuer.clone(),
         store: deps.store.clone(),

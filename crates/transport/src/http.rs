@@ -33,7 +33,7 @@ pub const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Default)]
 pub struct Pages {
     health: Option<Health>,
-    metrics: Option<Registry>,
+    metrics: Vec<Registry>,
     /// Metrics at every path that is not a health path, as SPIRE's Prometheus port does.
     metrics_everywhere: bool,
 }
@@ -60,19 +60,18 @@ impl Pages {
         self
     }
 
-    /// Adds `/metrics`.
+    /// Adds `registry` to `/metrics`. Several differ in their prefixes.
     #[must_use]
     pub fn with_metrics(mut self, registry: Registry) -> Self {
-        self.metrics = Some(registry);
+        self.metrics.push(registry);
         self
     }
 
     /// Serves metrics at any path that has no page of its own.
     #[must_use]
     pub fn with_metrics_everywhere(mut self, registry: Registry) -> Self {
-        self.metrics = Some(registry);
         self.metrics_everywhere = true;
-        self
+        self.with_metrics(registry)
     }
 
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
@@ -93,12 +92,10 @@ impl Pages {
                 return health_page(report.ready, &report);
             }
         }
-        match &self.metrics {
-            Some(registry) if self.metrics_everywhere || path == "/metrics" => {
-                page(StatusCode::OK, PROMETHEUS, registry.render())
-            }
-            _ => page(StatusCode::NOT_FOUND, TEXT, "not found\n"),
+        if self.metrics.is_empty() || !(self.metrics_everywhere || path == "/metrics") {
+            return page(StatusCode::NOT_FOUND, TEXT, "not found\n");
         }
+        page(StatusCode::OK, PROMETHEUS, self.metrics.iter().map(Registry::render).collect::<String>())
     }
 }
 

@@ -59,6 +59,7 @@ struct Host {
     readiness: Readiness,
     tasks: Supervisor,
     log: Arc<Output>,
+    shutdown: Shutdown,
 }
 
 impl Host {
@@ -70,7 +71,10 @@ impl Host {
         }
         let entropy = Entropy::from_os().context("the operating system gives no randomness")?;
         tracing::debug!(seed = entropy.seed(), "Seeded");
-        Ok(Self { readiness: Readiness::new(clock.clone()), clock, entropy, tasks: Supervisor::new(), log })
+        // From here on a signal is kept for `run`, also one that comes while the part starts.
+        let shutdown = signals::shutdown()?;
+        let readiness = Readiness::new(clock.clone());
+        Ok(Self { clock, entropy, readiness, tasks: Supervisor::new(), log, shutdown })
     }
 
     /// Runs until the first signal, then drains; a second signal skips to the end.
@@ -88,7 +92,7 @@ impl Host {
                 }
             }
         });
-        let Shutdown { first, second, .. } = signals::shutdown()?;
+        let Shutdown { first, second, .. } = self.shutdown;
         let readiness = self.readiness.clone();
         let first = async move {
             first.await;

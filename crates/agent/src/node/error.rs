@@ -4,6 +4,7 @@ use tonic::{Code, Status};
 use vouchsafe_ca::key_manager::KeyManagerError;
 use vouchsafe_ca::signer::SignError;
 use vouchsafe_identity::own::OwnSvidError;
+use vouchsafe_runtime::class::Class;
 
 use crate::data_dir::DataDirError;
 use crate::server_client::shown;
@@ -57,13 +58,26 @@ pub enum NodeError {
 }
 
 impl NodeError {
+    /// Whose fault it is.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Refused { .. } | Self::NoToken | Self::Banned | Self::Evicted | Self::ForeignKey(_) => {
+                Class::Permanent
+            }
+            Self::Server(_) => Class::Transient,
+            Self::Unusable(_) => Class::Peer,
+            Self::Key(error) => error.class(),
+            Self::Sign(error) => error.class(),
+            Self::Own(_) => Class::Bug,
+            Self::DataDir(error) => error.class(),
+        }
+    }
+
     /// Whether trying again cannot help: an operator must do something.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        matches!(
-            self,
-            Self::Refused { .. } | Self::NoToken | Self::Banned | Self::Evicted | Self::ForeignKey(_)
-        )
+        self.class() == Class::Permanent
     }
 
     /// The gRPC status that stands for it in metrics.

@@ -18,6 +18,7 @@ use crate::identity_set::{IdentitySet, IdentitySets};
 use crate::jwt_issue::JwtIssuer;
 use crate::metrics::Metrics;
 use crate::status::Serving;
+use crate::sync_loop::SyncSoon;
 
 /// What the methods answer from.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub struct Api {
     pub log_selectors: Vec<String>,
     /// `workload_api_connection(s)`.
     pub connections: Connections,
+    /// For callers whose entry is not known yet.
+    pub soon: SyncSoon,
 }
 
 /// A caller whose request may be answered.
@@ -91,9 +94,10 @@ impl Api {
         attested.identities(&self.identities, &self.sets)
     }
 
-    /// Logs and returns the answer for a caller without identity.
+    /// Logs and returns the answer for a caller without identity, and looks for news.
     #[must_use]
     pub fn no_identity(&self, attested: &Attested) -> Status {
+        self.soon.ask();
         let shown: Vec<_> = attested
             .selectors
             .iter()

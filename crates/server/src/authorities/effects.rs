@@ -11,6 +11,7 @@ use vouchsafe_ca::authority::{
 };
 use vouchsafe_ca::jwt::JwtKey;
 use vouchsafe_ca::x509::{X509Ca, cross_certify};
+use vouchsafe_runtime::metrics::sanitize;
 use vouchsafe_types::bundle::{Bundle, JwtAuthority, X509Authority};
 
 use super::{OwnJournal, Shared};
@@ -89,14 +90,13 @@ impl Effects<X509Ca> for X509Effects {
     }
 
     fn activated(&self, authority: &Arc<X509Ca>) {
-        let Shared { issuer, metrics, plan, clock, .. } = &*self.shared;
+        let Shared { issuer, metrics, plan, .. } = &*self.shared;
         issuer.activate_x509(authority.clone());
         metrics.counter("ca_manager_x509_ca_activate", &[]).inc();
-        let labels = [("trust_domain_id", vouchsafe_runtime::metrics::sanitize(plan.trust_domain.as_str()))];
-        let labels: Vec<(&str, &str)> = labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let not_after = authority.not_after();
-        metrics.gauge("manager_x509_ca_rotate_expiration", &labels).set(not_after as f64);
-        metrics.gauge("manager_x509_ca_rotate_ttl", &labels).set((not_after - clock.unix_now()) as f64);
+        let trust_domain = sanitize(plan.trust_domain.as_str());
+        let expiration =
+            metrics.gauge("manager_x509_ca_rotate_expiration", &[("trust_domain_id", &trust_domain)]);
+        expiration.set(authority.not_after() as f64);
         *self.activated.lock().unwrap_or_else(PoisonError::into_inner) = Some(authority.clone());
     }
 }

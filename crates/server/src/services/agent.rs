@@ -44,6 +44,7 @@ pub(crate) const MAX_VERSION: usize = 255;
 /// Agents: attestation, renewal, and what an operator does with them.
 pub(crate) struct AgentService {
     pub(crate) join_tokens: JoinTokens,
+    pub(crate) attests_join_tokens: bool,
     pub(crate) agents: Arc<Agents>,
     pub(crate) issuer: Arc<Issuer>,
     pub(crate) store: Arc<dyn Store>,
@@ -60,7 +61,7 @@ impl AgentService {
         let csr = parse_csr(evidence.csr, VerifyProofOfPossession::No)
             .map_err(|e| invalid("failed to parse CSR", e))?;
         let attested = match evidence.kind {
-            "join_token" => self.join_tokens.attest(evidence.payload).await?,
+            "join_token" if self.attests_join_tokens => self.join_tokens.attest(evidence.payload).await?,
             kind => {
                 let why = format!("could not find node attestor type {kind:?}");
                 return Err(failed(Code::FailedPrecondition, "error getting node attestor", why));

@@ -50,6 +50,7 @@ pub(super) async fn start(
         admin_socket: config.socket_path.clone(),
         data_dir: config.data_dir.clone(),
         admin_ids: config.admin_ids.clone(),
+        join_tokens: config.join_token_attestor,
         ca_key_type: key_type(config.ca_key_type),
         jwt_key_type: key_type(config.jwt_key_type),
         ca_ttl: config.ca_ttl,

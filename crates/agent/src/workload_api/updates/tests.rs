@@ -151,6 +151,20 @@ async fn an_identity_that_is_never_issued_does_not_keep_the_others_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_later_answer_waits_for_a_new_identity_as_the_first_does() {
+    let api = api();
+    entries(&api, &["a"]);
+    issue(&api, &[("a", 10_000)]);
+    let mut stream = open(&api).await.unwrap();
+    assert_eq!(served(stream.next().await), ["a"]);
+    entries(&api, &["a", "b", "c"]);
+    issue(&api, &[("b", 10_000)]);
+    assert!(stream.next().now_or_never().is_none(), "two of three");
+    issue(&api, &[("c", 10_000)]);
+    assert_eq!(served(stream.next().await), ["a", "b", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_at_all_after_the_wait_is_unavailable_and_not_denied() {
     let api = api();
     entries(&api, &["a"]);

@@ -5,16 +5,16 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use rustls::pki_types::{CertificateDer, UnixTime};
-use tonic::Request;
 use tonic::metadata::MetadataValue;
+use tonic::{Request, Status, Streaming};
 use vouchsafe_identity::roots::{RootsCell, TrustRoots};
 use vouchsafe_identity::verify::SvidVerifier;
 use vouchsafe_proto::convert::spiffe_id_to_proto;
 use vouchsafe_proto::spire::api::server::entry::v1::BatchCreateEntryRequest;
 use vouchsafe_proto::spire::api::server::entry::v1::entry_client::EntryClient;
 use vouchsafe_proto::spire::api::types;
-use vouchsafe_proto::workload::X509svidRequest;
 use vouchsafe_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
+use vouchsafe_proto::workload::{X509svidRequest, X509svidResponse};
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_transport::connect::uds_channel;
 use vouchsafe_types::bundle::Bundle;
@@ -82,6 +82,7 @@ impl FirstSvid {
     ) -> String {
         let (admin, api) = (config.server_socket.display(), config.agent_socket.display());
         let Self { user, uid, id, .. } = self;
+        let program = std::env::args().next().unwrap_or_else(|| "vouchsafe".to_owned());
         let registered = if self.created { "registered" } else { "registered before" };
         format!(
             "Vouchsafe is up in {:.2} s; trust domain {}\n\
@@ -92,9 +93,9 @@ impl FirstSvid {
              \n  Workload API  unix://{api}\
              \n  state         {}\n\
              \nTry next, in another terminal:\
-             \n  vouchsafe agent api fetch x509 -socketPath {api}\
-             \n  vouchsafe agent api fetch jwt -audience demo -socketPath {api}\
-             \n  vouchsafe server entry show -socketPath {admin}\n\
+             \n  {program} agent api fetch x509 -socketPath {api}\
+             \n  {program} agent api fetch jwt -audience demo -socketPath {api}\
+             \n  {program} server entry show -socketPath {admin}\n\
              \nCtrl-C stops it; the state stays.\n\n",
             took.as_secs_f64(),
             config.trust_domain.as_str(),
@@ -123,30 +124,39 @@ async fn register(config: &Config, agent: &SpiffeId, id: &SpiffeId, uid: u32) ->
     }
 }
 
-/// The chain of `id`, as soon as the Workload API has it.
+/// The chain of `id`, as soon as the Workload API has it: the first refusal makes the agent look for the new entry.
 async fn fetch(config: &Config, id: &SpiffeId) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let mut client = SpiffeWorkloadApiClient::new(uds_channel(&config.agent_socket).await?);
+    let mut pause = FIRST_PAUSE;
     loop {
         let mut request = Request::new(X509svidRequest {});
         request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
-        match client.fetch_x509svid(request).await {
-            Ok(stream) => {
-                let mut stream = stream.into_inner();
-                while let Ok(Some(update)) = stream.message().await {
-                    let Some(svid) = update.svids.into_iter().find(|svid| svid.spiffe_id == id.as_str())
-                    else {
-                        continue;
-                    };
-                    let chain = certificate::split(&svid.x509_svid)?;
-                    return Ok(chain.iter().map(|der| CertificateDer::from(der.to_vec())).collect());
-                }
-            }
-            // The agent has not heard of the entry yet.
-            Err(status) if status.code() == tonic::Code::PermissionDenied => {}
-            Err(status) => bail!("cannot fetch an SVID: {}", status.message()),
+        let refused = match client.fetch_x509svid(request).await {
+            Err(status) => status,
+            Ok(stream) => match chain_of(id, stream.into_inner()).await {
+                Ok(chain) => return Ok(chain),
+                Err(status) => status,
+            },
+        };
+        if refused.code() != tonic::Code::PermissionDenied {
+            bail!("cannot fetch an SVID: {}", refused.message());
         }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(pause).await;
+        pause *= 2;
     }
 }
 
-const POLL: Duration = Duration::from_millis(50);
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+async fn chain_of(
+    id: &SpiffeId,
+    mut updates: Streaming<X509svidResponse>,
+) -> Result<Vec<CertificateDer<'static>>, Status> {
+    while let Some(update) = updates.message().await? {
+        if let Some(svid) = update.svids.iter().find(|svid| svid.spiffe_id == id.as_str()) {
+            let chain = certificate::split(&svid.x509_svid).map_err(|e| Status::internal(e.to_string()))?;
+            return Ok(chain.iter().map(|der| CertificateDer::from(der.to_vec())).collect());
+        }
+    }
+    Err(Status::unavailable("the stream ended"))
+}
