@@ -160,7 +160,7 @@ impl Node {
                         {
                             (own, failures) = (attested, 0);
                         }
-                        if let Err(status) = self.trust.recover().await {
+                        if let Err(status) = self.trust.recover() {
                             warn!(error = shown(&status), "cannot bootstrap again");
                         }
                     }

@@ -125,7 +125,7 @@ impl SyncLoop {
                     self.interval.mul_f64(0.9 + 0.2 * self.client.jitter())
                 }
                 Err(status) => {
-                    self.failed(&status).await;
+                    self.failed(&status);
                     failures += 1;
                     retry_backoff().delay(failures, self.client.jitter())
                 }
@@ -139,12 +139,12 @@ impl SyncLoop {
         }
     }
 
-    async fn failed(&self, status: &Status) {
+    fn failed(&self, status: &Status) {
         error!(error = shown(status), "Synchronize failed");
         self.status.set(|board| board.sync_error = Some(status.message().to_owned()));
         self.ready.degrade(status.message());
         self.denials.hear(status);
-        if let Err(status) = self.trust.recover().await {
+        if let Err(status) = self.trust.recover() {
             warn!(error = shown(&status), "cannot bootstrap again");
         }
     }

@@ -193,7 +193,8 @@ async fn serve_connection<I, S, B>(
         deadline::bound(service.clone().oneshot(request), timeout)
     });
     let heard = Arc::new(AtomicBool::new(false));
-    let io = Heard { io, heard: heard.clone() };
+    // Behind one type, because each type of connection would be another copy of all HTTP/2 code.
+    let io: Box<dyn Stream> = Box::new(Heard { io, heard: heard.clone() });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), respond));
     let mut silence = pin!(tokio::time::sleep(first_byte_timeout));
     let mut aged = pin!(async {
@@ -274,6 +275,10 @@ impl Connections {
         Drained { open, cut }
     }
 }
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<I: AsyncRead + AsyncWrite + Send + Unpin> Stream for I {}
 
 /// Notes whether anything was ever received.
 struct Heard<I> {

@@ -229,7 +229,7 @@ mod tests {
         let text = logged(&config, || {
             tracing::info!(target: "h2::codec", "frame");
             tracing::warn!(target: "h2::codec", "odd");
-            tracing::trace!(target: "vouchsafe_server::feed", "event");
+            tracing::debug!(target: "vouchsafe_server::feed", "event");
         });
         assert!(!text.contains("frame") && text.contains("msg=odd") && text.contains("msg=event"), "{text}");
     }

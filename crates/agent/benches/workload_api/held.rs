@@ -16,6 +16,7 @@ use vouchsafe_agent::metrics::Metrics;
 use vouchsafe_agent::rotation::Lifetime;
 use vouchsafe_agent::server_client::ServerClient;
 use vouchsafe_agent::status::{Phase, StatusBoard};
+use vouchsafe_agent::sync_loop::SyncSoon;
 use vouchsafe_agent::workload_api::request::{Api, Connections};
 use vouchsafe_ca::key::{KeyType, PrivateKey};
 use vouchsafe_ca::signer::Signer;
@@ -69,6 +70,7 @@ pub(crate) async fn api() -> Arc<Api> {
     Arc::new(Api {
         sets: IdentitySets::default(),
         attestors: Attestors::new(vec![Arc::new(UnixAttestor::new(UnixAttestorConfig::default()))], &metrics),
+        soon: SyncSoon::new(TTL),
         jwt: JwtIssuer::new(cache, Arc::new(client), Arc::clone(&identities), clock.clone()),
         identities,
         clock,
@@ -93,7 +95,7 @@ async fn svid(
     let template = CaTemplate { trust_domain, subject: &subject, now, not_after: now + 86_400 };
     let ca_der = self_signed_ca(&ca_key, &template).await.unwrap();
     let mut bundle = Bundle::new(trust_domain.clone());
-    bundle.x509_authorities.push(X509Authority::parse(&ca_der).unwrap());
+    bundle.x509_authorities.push(X509Authority::parse(ca_der.as_slice()).unwrap());
     let ca = X509Ca::new(trust_domain.clone(), ca_der.into(), Vec::new(), Arc::new(ca_key), now).unwrap();
     let key = PrivateKey::generate(KeyType::EcP256).unwrap();
     let template = SvidTemplate {
