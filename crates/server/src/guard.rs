@@ -9,7 +9,7 @@ use futures_util::future::Either;
 use tonic::body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
-use tracing::warn;
+use tracing::{debug, warn};
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_transport::peer::PeerProcess;
 use vouchsafe_transport::tls::TlsPeer;
@@ -60,7 +60,14 @@ where
                 Either::Left(self.inner.call(request))
             }
             Err(denial) => {
-                warn!(method, caller = %peer, reason = denial.detail, "Failed to authenticate caller");
+                let reason = denial.detail;
+                match peer {
+                    // Anybody can cause these, as many as they like.
+                    Peer::Anonymous => {
+                        debug!(method, caller = %peer, reason, "Failed to authenticate caller")
+                    }
+                    _ => warn!(method, caller = %peer, reason, "Failed to authenticate caller"),
+                }
                 Either::Right(ready(Ok(denial.status.into_http())))
             }
         }

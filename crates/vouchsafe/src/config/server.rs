@@ -244,7 +244,7 @@ fn read_server(section: &Section<'_>, flags: &Overrides, problems: &Problems) ->
         agent_ttl: positive(section, "agent_ttl"),
         jwt_issuer: section.text("jwt_issuer"),
         admin_ids: read_admin_ids(section, problems),
-        rate_limit: read_rate_limit(section),
+        rate_limit: read_rate_limit(section, problems),
         log: observe::read_log(section, &log, problems),
         trust_domain: trust_domain?,
         data_dir: data_dir?.into(),
@@ -299,7 +299,7 @@ fn read_admin_ids(section: &Section<'_>, problems: &Problems) -> Vec<SpiffeId> {
     ids
 }
 
-fn read_rate_limit(section: &Section<'_>) -> RateLimit {
+fn read_rate_limit(section: &Section<'_>, problems: &Problems) -> RateLimit {
     let Some(limit) = section.section("ratelimit") else {
         return RateLimit { attestation: true, signing: true };
     };
@@ -307,6 +307,10 @@ fn read_rate_limit(section: &Section<'_>) -> RateLimit {
         attestation: limit.flag("attestation").unwrap_or(true),
         signing: limit.flag("signing").unwrap_or(true),
     };
+    if read.attestation || read.signing {
+        problems
+            .warn("ratelimit: limits per source address are not built yet; nothing is limited".to_owned());
+    }
     limit.finish();
     read
 }
