@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tonic::Code;
 use vouchsafe_runtime::metrics::{Call, Counter, Gauge, Registry, Summary};
+use vouchsafe_transport::rpc_metrics::STATUS_NAMES;
 
 /// Makes the agent's metrics. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -144,25 +145,7 @@ impl Metrics {
 /// How SPIRE's call counters spell a gRPC status.
 #[must_use]
 pub fn status_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "Canceled",
-        Code::Unknown => "Unknown",
-        Code::InvalidArgument => "InvalidArgument",
-        Code::DeadlineExceeded => "DeadlineExceeded",
-        Code::NotFound => "NotFound",
-        Code::AlreadyExists => "AlreadyExists",
-        Code::PermissionDenied => "PermissionDenied",
-        Code::ResourceExhausted => "ResourceExhausted",
-        Code::FailedPrecondition => "FailedPrecondition",
-        Code::Aborted => "Aborted",
-        Code::OutOfRange => "OutOfRange",
-        Code::Unimplemented => "Unimplemented",
-        Code::Internal => "Internal",
-        Code::Unavailable => "Unavailable",
-        Code::DataLoss => "DataLoss",
-        Code::Unauthenticated => "Unauthenticated",
-    }
+    STATUS_NAMES[code as usize]
 }
 
 const X509: &[(&str, &str)] = &[("svid_type", "X509")];

@@ -36,25 +36,8 @@ pub fn selectors(texts: &[&str]) -> SelectorSet {
 /// A plain entry `id` for `/workload/<id>` under `/host`, with the selector `unix:user:<id>`.
 #[must_use]
 pub fn entry(id: &str) -> Entry {
-    Entry {
-        id: entry_id(id),
-        spiffe_id: spiffe_id(&format!("/workload/{id}")),
-        parent_id: spiffe_id("/host"),
-        selectors: selectors(&[&format!("unix:user:{id}")]),
-        x509_svid_ttl: 0,
-        jwt_svid_ttl: 0,
-        federates_with: Vec::new(),
-        admin: false,
-        downstream: false,
-        store_svid: false,
-        expires_at: 0,
-        dns_names: Vec::new(),
-        hint: String::new(),
-        disable_x509_svid_prefetch: false,
-        jwt_svid_include_jti: false,
-        revision_number: 0,
-        created_at: 0,
-    }
+    let selectors = selectors(&[&format!("unix:user:{id}")]);
+    Entry::new(entry_id(id), spiffe_id(&format!("/workload/{id}")), spiffe_id("/host"), selectors)
 }
 
 /// An entry `id` with every field set, and texts that a careless engine trips over.

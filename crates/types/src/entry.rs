@@ -54,6 +54,30 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// An entry with nothing but what every entry has.
+    #[must_use]
+    pub fn new(id: EntryId, spiffe_id: SpiffeId, parent_id: SpiffeId, selectors: SelectorSet) -> Self {
+        Self {
+            id,
+            spiffe_id,
+            parent_id,
+            selectors,
+            x509_svid_ttl: 0,
+            jwt_svid_ttl: 0,
+            federates_with: Vec::new(),
+            admin: false,
+            downstream: false,
+            store_svid: false,
+            expires_at: 0,
+            dns_names: Vec::new(),
+            hint: String::new(),
+            disable_x509_svid_prefetch: false,
+            jwt_svid_include_jti: false,
+            revision_number: 0,
+            created_at: 0,
+        }
+    }
+
     /// Checks everything that an entry of `trust_domain` must fulfil, except that its id and content are unique.
     ///
     /// # Errors

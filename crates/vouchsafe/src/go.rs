@@ -4,6 +4,8 @@ mod duration;
 mod json;
 mod time;
 
+use vouchsafe_transport::rpc_metrics::STATUS_NAMES;
+
 pub use self::duration::{DurationError, format_duration, parse_duration};
 pub use self::json::to_json;
 pub use self::time::{check_layout, rfc3339, rfc3339_nanos, time_string};
@@ -38,26 +40,7 @@ pub fn quote(text: &str) -> String {
 /// The name of a gRPC status code, as `codes.Code` prints it.
 #[must_use]
 pub fn code_name(code: i32) -> String {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "Canceled",
-        "Unknown",
-        "InvalidArgument",
-        "DeadlineExceeded",
-        "NotFound",
-        "AlreadyExists",
-        "PermissionDenied",
-        "ResourceExhausted",
-        "FailedPrecondition",
-        "Aborted",
-        "OutOfRange",
-        "Unimplemented",
-        "Internal",
-        "Unavailable",
-        "DataLoss",
-        "Unauthenticated",
-    ];
-    let name = usize::try_from(code).ok().and_then(|index| NAMES.get(index));
+    let name = usize::try_from(code).ok().and_then(|index| STATUS_NAMES.get(index));
     name.map_or_else(|| format!("Code({code})"), |name| (*name).to_owned())
 }
 

@@ -71,25 +71,9 @@ pub fn entry_from_proto(message: &types::Entry) -> Result<Entry, ConvertError> {
     let (Some(spiffe_id), Some(parent_id)) = (patch.spiffe_id.clone(), patch.parent_id.clone()) else {
         return Err(ConvertError::MissingSpiffeId);
     };
-    let mut entry = Entry {
-        id: EntryId::parse(&message.id).map_err(|e| ConvertError::field("entry ID", e))?,
-        spiffe_id,
-        parent_id,
-        selectors: SelectorSet::default(),
-        x509_svid_ttl: 0,
-        jwt_svid_ttl: 0,
-        federates_with: Vec::new(),
-        admin: false,
-        downstream: false,
-        store_svid: false,
-        expires_at: 0,
-        dns_names: Vec::new(),
-        hint: String::new(),
-        disable_x509_svid_prefetch: false,
-        jwt_svid_include_jti: false,
-        revision_number: message.revision_number,
-        created_at: message.created_at,
-    };
+    let id = EntryId::parse(&message.id).map_err(|e| ConvertError::field("entry ID", e))?;
+    let mut entry = Entry::new(id, spiffe_id, parent_id, SelectorSet::default());
+    (entry.revision_number, entry.created_at) = (message.revision_number, message.created_at);
     patch.apply(&mut entry);
     Ok(entry)
 }

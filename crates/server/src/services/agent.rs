@@ -290,25 +290,8 @@ fn alias_entry(agent: &SpiffeId, alias: SpiffeId) -> Result<Entry, Status> {
     let selector = Selector::new("spiffe_id", agent.as_str())
         .map_err(|e| failed(Code::InvalidArgument, "failed to create join token registration entry", e))?;
     let id = EntryId::parse(&Uuid::new_v4().to_string());
-    Ok(Entry {
-        id: id.map_err(|e| failed(Code::Internal, "failed to create join token registration entry", e))?,
-        spiffe_id: alias,
-        parent_id: agent.clone(),
-        selectors: SelectorSet::from_iter([selector]),
-        x509_svid_ttl: 0,
-        jwt_svid_ttl: 0,
-        federates_with: Vec::new(),
-        admin: false,
-        downstream: false,
-        store_svid: false,
-        expires_at: 0,
-        dns_names: Vec::new(),
-        hint: String::new(),
-        disable_x509_svid_prefetch: false,
-        jwt_svid_include_jti: false,
-        revision_number: 0,
-        created_at: 0,
-    })
+    let id = id.map_err(|e| failed(Code::Internal, "failed to create join token registration entry", e))?;
+    Ok(Entry::new(id, alias, agent.clone(), SelectorSet::from_iter([selector])))
 }
 
 fn agent_filter(filter: Option<list_agents_request::Filter>) -> Result<AgentFilter, Status> {

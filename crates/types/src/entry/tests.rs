@@ -14,25 +14,9 @@ fn selectors(texts: &[&str]) -> SelectorSet {
 }
 
 fn entry() -> Entry {
-    Entry {
-        id: EntryId::parse("e1").unwrap(),
-        spiffe_id: id("spiffe://example.org/workload"),
-        parent_id: id("spiffe://example.org/spire/agent/join_token/a"),
-        selectors: selectors(&["unix:uid:1000"]),
-        x509_svid_ttl: 0,
-        jwt_svid_ttl: 0,
-        federates_with: Vec::new(),
-        admin: false,
-        downstream: false,
-        store_svid: false,
-        expires_at: 0,
-        dns_names: Vec::new(),
-        hint: String::new(),
-        disable_x509_svid_prefetch: false,
-        jwt_svid_include_jti: false,
-        revision_number: 0,
-        created_at: 0,
-    }
+    let parent = id("spiffe://example.org/spire/agent/join_token/a");
+    let workload = id("spiffe://example.org/workload");
+    Entry::new(EntryId::parse("e1").unwrap(), workload, parent, selectors(&["unix:uid:1000"]))
 }
 
 /// The whole chain of messages, as the server reports it.

@@ -71,6 +71,7 @@ fn api() -> Arc<Api> {
         allow_unauthenticated_verifiers: false,
         allowed_foreign_jwt_claims: std::collections::HashSet::new(),
         log_selectors: Vec::new(),
+        soon: crate::sync_loop::SyncSoon::new(Duration::from_secs(5)),
         connections: Connections::new(&metrics),
     })
 }

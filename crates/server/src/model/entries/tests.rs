@@ -11,25 +11,7 @@ fn selectors(list: &[&str]) -> SelectorSet {
 }
 
 fn entry(name: &str, parent: &str, path: &str, has: &[&str]) -> Arc<Entry> {
-    Arc::new(Entry {
-        id: EntryId::parse(name).unwrap(),
-        spiffe_id: id(path),
-        parent_id: id(parent),
-        selectors: selectors(has),
-        x509_svid_ttl: 0,
-        jwt_svid_ttl: 0,
-        federates_with: Vec::new(),
-        admin: false,
-        downstream: false,
-        store_svid: false,
-        expires_at: 0,
-        dns_names: Vec::new(),
-        hint: String::new(),
-        disable_x509_svid_prefetch: false,
-        jwt_svid_include_jti: false,
-        revision_number: 0,
-        created_at: 0,
-    })
+    Arc::new(Entry::new(EntryId::parse(name).unwrap(), id(path), id(parent), selectors(has)))
 }
 
 fn agent(name: &str, has: &[&str]) -> Agent {
