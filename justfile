@@ -45,6 +45,10 @@ deny:
 interop *parts:
     bash interop/run clients {{ parts }}
 
+# The commands of docs/identity.md, or of other pages, with the release binary
+docs *pages:
+    docs/check {{ pages }}
+
 # Medians next to the limit measured in the same run
 bench:
     cargo bench --locked -p vouchsafe-ca --bench issuance

@@ -34,7 +34,10 @@ fuzz_target!(|input: &[u8]| {
                 assert_eq!(restored.value, value());
             }
             Ok(None) => panic!("there is a file"),
-            Err(_) => assert_ne!(content, SEALED.as_slice()),
+            Err(error) => {
+                assert_ne!(content, SEALED.as_slice());
+                assert!(error.to_string().contains("vouchsafe-fuzz-sealed"), "{error} names the file");
+            }
         }
     }
 });

@@ -103,11 +103,7 @@ impl Agent {
             let (identities, jwt, status) =
                 (Arc::clone(&parts.identities), parts.jwt.clone(), parts.status.clone());
             let state = StateLoop { identities, jwt, saver, position, status };
-            supervisor.start("agent-state", |cancel| state.run(cancel));
-            supervisor.start("agent-state-writer", |cancel| async move {
-                persister.run(cancel).await;
-                Ok::<_, std::convert::Infallible>(())
-            });
+            supervisor.start("agent-state", |cancel| state.run(persister, cancel));
         }
         let status = parts.status.watch();
         let token = deps.readiness.token("agent");

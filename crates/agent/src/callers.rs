@@ -3,11 +3,11 @@
 //! One [`Caller`] belongs to one connection and travels with each of its requests as an extension. It remembers the
 //! attested selectors for [`ATTESTATION_LIFETIME`] and the identity set that they lead to for as long as nothing
 //! changes, so that the common request costs two atomic reads. One request at a time attests; the others wait for
-//! its answer.
+//! its answer, good or bad. A connection that says nothing keeps no old state alive but its own.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -30,7 +30,8 @@ pub struct Caller {
     /// Who connected.
     pub peer: PeerProcess,
     attested: ArcSwapOption<Attested>,
-    one_at_a_time: tokio::sync::Mutex<()>,
+    /// Held by the request that attests; says when that last failed.
+    one_at_a_time: tokio::sync::Mutex<Option<Instant>>,
 }
 
 /// What a process was found to be.
@@ -46,7 +47,8 @@ pub struct Attested {
 #[derive(Debug)]
 struct Matched {
     version: u64,
-    index: Arc<EntryIndex>,
+    /// Which index it was; weak, because connections may be many and silent for days.
+    index: Weak<EntryIndex>,
     slots: Vec<Arc<EntrySlot>>,
     set: Arc<IdentitySet>,
 }
@@ -55,7 +57,7 @@ impl Caller {
     /// Knows nothing yet.
     #[must_use]
     pub fn new(peer: PeerProcess) -> Self {
-        Self { peer, attested: ArcSwapOption::empty(), one_at_a_time: tokio::sync::Mutex::new(()) }
+        Self { peer, attested: ArcSwapOption::empty(), one_at_a_time: tokio::sync::Mutex::new(None) }
     }
 
     /// What the process is, as of at most [`ATTESTATION_LIFETIME`] ago.
@@ -71,11 +73,15 @@ impl Caller {
         if let Some(attested) = self.fresh() {
             return Ok(attested);
         }
-        let _one_at_a_time = self.one_at_a_time.lock().await;
+        let asked = Instant::now();
+        let mut failed = self.one_at_a_time.lock().await;
         if let Some(attested) = self.fresh() {
             return Ok(attested);
         }
-        let selectors = attestors.attest(&self.peer).await?;
+        if failed.is_some_and(|failed| failed >= asked) {
+            return Err(Unattested);
+        }
+        let selectors = attestors.attest(&self.peer).await.inspect_err(|_| *failed = Some(Instant::now()))?;
         let until = Instant::now() + ATTESTATION_LIFETIME;
         // Same selectors as before: what was matched and encoded for them is still good.
         let matched = self
@@ -108,11 +114,13 @@ impl Attested {
         }
         let snapshot = identities.load();
         let slots = match before.as_ref() {
-            Some(before) if Arc::ptr_eq(&before.index, &snapshot.index) => before.slots.clone(),
+            Some(before) if Weak::as_ptr(&before.index) == Arc::as_ptr(&snapshot.index) => {
+                before.slots.clone()
+            }
             _ => snapshot.index.matching(&self.selectors),
         };
         let set = sets.of(&snapshot, &slots);
-        let index = Arc::clone(&snapshot.index);
+        let index = Arc::downgrade(&snapshot.index);
         let matched = Matched { version: snapshot.version, index, slots, set: Arc::clone(&set) };
         self.matched.store(Some(Arc::new(matched)));
         set
@@ -197,3 +205,81 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for CallerConnection<I> {
 /// How long a process is believed to be what it was found to be. Short, because a process may change its user or
 /// program; not zero, because looking costs far more than answering.
 pub const ATTESTATION_LIFETIME: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+    use vouchsafe_runtime::metrics::Registry;
+    use vouchsafe_types::selector::Selector;
+
+    use crate::attest::{ATTESTOR_DEADLINE, AttestorError, WorkloadAttestor};
+    use crate::entries::tests::entry;
+    use crate::metrics::Metrics;
+
+    /// Hangs as long as it is told to.
+    struct Fake {
+        asked: AtomicUsize,
+        hangs: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl WorkloadAttestor for Fake {
+        fn name(&self) -> &'static str {
+            "fake"
+        }
+
+        async fn attest(&self, _: &PeerProcess) -> Result<Vec<Selector>, AttestorError> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            if self.hangs.load(Ordering::SeqCst) > 0 {
+                std::future::pending::<()>().await;
+            }
+            Ok(vec![Selector::parse("unix:uid:1").unwrap()])
+        }
+    }
+
+    fn caller() -> (Arc<Fake>, Attestors, Caller) {
+        let fake = Arc::new(Fake { asked: AtomicUsize::new(0), hangs: AtomicUsize::new(0) });
+        let metrics = Metrics::new(Registry::new("spire_agent", &[]));
+        let attestors = Attestors::new(vec![Arc::clone(&fake) as Arc<dyn WorkloadAttestor>], &metrics);
+        let (socket, _other_end) = std::os::unix::net::UnixStream::pair().unwrap();
+        (fake, attestors, Caller::new(PeerProcess::of(&socket).unwrap()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_wait_share_one_answer_good_or_bad() {
+        let (fake, attestors, caller) = caller();
+        fake.hangs.store(1, Ordering::SeqCst);
+        let start = Instant::now();
+        let all = futures_util::future::join_all((0..100).map(|_| caller.attested(&attestors))).await;
+        assert!(all.iter().all(Result::is_err));
+        assert_eq!((start.elapsed(), fake.asked.load(Ordering::SeqCst)), (ATTESTOR_DEADLINE, 1));
+        fake.hangs.store(0, Ordering::SeqCst);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let all = futures_util::future::join_all((0..100).map(|_| caller.attested(&attestors))).await;
+        assert!(all.iter().all(Result::is_ok), "the next request tries again");
+        assert_eq!(fake.asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_silent_connection_keeps_no_old_index_alive() {
+        let (_, attestors, caller) = caller();
+        let (identities, sets) = (Identities::default(), IdentitySets::default());
+        let index = |ids: &[&str]| {
+            let entries = ids.iter().map(|id| entry(id, &["unix:uid:1"]));
+            identities.edit(|snapshot| {
+                snapshot.index = Arc::new(EntryIndex::build(entries, &snapshot.index));
+                true
+            });
+        };
+        index(&["a"]);
+        let attested = caller.attested(&attestors).await.unwrap();
+        assert_eq!(attested.identities(&identities, &sets).members.len(), 1);
+        let old = Arc::downgrade(&identities.load().index);
+        index(&["a", "b"]);
+        assert!(old.upgrade().is_none());
+        assert_eq!(attested.identities(&identities, &sets).members.len(), 2);
+    }
+}

@@ -1,7 +1,9 @@
 //! The agent's directory, in SPIRE's format: an agent of either kind can take over the other's.
 //!
 //! `agent-data.json` holds the agent's own SVID and the trust bundle (certificates only); `keys.json` is the key
-//! manager's. Both are replaced atomically and readable by the agent's user alone.
+//! manager's. Both are replaced atomically and readable by the agent's user alone. What cannot be written (a full disk)
+//! is kept, and written by the next [`DataDir::store_again`]: the key manager's file holds only the newest keys, so an
+//! old SVID would be of no use after a restart.
 
 use std::fs;
 use std::io;
@@ -22,7 +24,14 @@ use vouchsafe_types::x509_svid::X509Svid;
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    data: Mutex<Data>,
+    held: Mutex<Held>,
+}
+
+/// What the file should hold, and whether it does.
+#[derive(Debug)]
+struct Held {
+    data: Data,
+    stored: bool,
 }
 
 /// Why the directory cannot be used.
@@ -98,7 +107,7 @@ impl DataDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Data::default(),
             Err(source) => return Err(DataDirError::Read { path: file, source }),
         };
-        Ok(Self { path: path.into(), data: Mutex::new(data) })
+        Ok(Self { path: path.into(), held: Mutex::new(Held { data, stored: true }) })
     }
 
     /// Where it is.
@@ -113,7 +122,7 @@ impl DataDir {
     ///
     /// [`DataDirError::Malformed`].
     pub fn svid(&self) -> Result<Option<(X509Svid, bool)>, DataDirError> {
-        let data = self.data.lock().unwrap_or_else(PoisonError::into_inner);
+        let data = &self.held.lock().unwrap_or_else(PoisonError::into_inner).data;
         if data.svid.is_empty() {
             return Ok(None);
         }
@@ -128,7 +137,7 @@ impl DataDir {
     ///
     /// [`DataDirError::Malformed`].
     pub fn bundle(&self, trust_domain: &TrustDomain) -> Result<Option<Bundle>, DataDirError> {
-        let data = self.data.lock().unwrap_or_else(PoisonError::into_inner);
+        let data = &self.held.lock().unwrap_or_else(PoisonError::into_inner).data;
         if data.bundle.is_empty() {
             return Ok(None);
         }
@@ -145,7 +154,7 @@ impl DataDir {
     ///
     /// # Errors
     ///
-    /// [`DataDirError::Write`]; what was stored before is still there.
+    /// [`DataDirError::Write`]; what was stored before is still there, and [`DataDir::store_again`] is worth a try.
     pub fn store_svid(&self, svid: &X509Svid, reattestable: bool) -> Result<(), DataDirError> {
         let chain = svid.chain.iter().map(|der| encode(der)).collect();
         self.store(|data| (data.svid, data.reattestable) = (chain, reattestable))
@@ -168,21 +177,33 @@ impl DataDir {
     pub fn store_bundle(&self, bundle: &Bundle) -> Result<(), DataDirError> {
         let authorities: Vec<_> =
             bundle.x509_authorities.iter().map(|authority| encode(&authority.der)).collect();
-        if self.data.lock().unwrap_or_else(PoisonError::into_inner).bundle == authorities {
+        if self.held.lock().unwrap_or_else(PoisonError::into_inner).data.bundle == authorities {
             return Ok(());
         }
         self.store(|data| data.bundle = authorities)
     }
 
+    /// Writes what could not be written before, if there is anything. Blocks on the disk only then.
+    ///
+    /// # Errors
+    ///
+    /// [`DataDirError::Write`]; try again later.
+    pub fn store_again(&self) -> Result<(), DataDirError> {
+        if self.held.lock().unwrap_or_else(PoisonError::into_inner).stored {
+            return Ok(());
+        }
+        self.store(|_| ())
+    }
+
     fn store(&self, change: impl FnOnce(&mut Data)) -> Result<(), DataDirError> {
-        let mut held = self.data.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut data = held.clone();
-        change(&mut data);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut held.data);
+        held.stored = false;
         let path = self.path.join(FILE);
         let write = |source| DataDirError::Write { path: path.clone(), source };
-        let text = serde_json::to_vec(&data).map_err(|error| write(error.into()))?;
+        let text = serde_json::to_vec(&held.data).map_err(|error| write(error.into()))?;
         vouchsafe_lastgood::sealed::replace(&path, &text).map_err(write)?;
-        *held = data;
+        held.stored = true;
         Ok(())
     }
 
@@ -273,6 +294,23 @@ mod tests {
         assert_eq!(written["bootstrap_start_time"], "2026-01-02T03:04:05Z");
         assert_eq!(written["connection_attempts"], 7);
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_written_once_it_can_be() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join(FILE);
+        fs::write(&file, r#"{"svid":["b2xk"]}"#).unwrap();
+        let dir = DataDir::open(root.path()).unwrap();
+        // A directory in the place of the temporary file: the new content cannot be written.
+        let blocked = root.path().join(format!("{FILE}.{}.tmp", std::process::id()));
+        fs::create_dir(&blocked).unwrap();
+        assert!(dir.delete_svid().is_err() && dir.store_again().is_err());
+        assert!(dir.svid().unwrap().is_none());
+        fs::remove_dir(&blocked).unwrap();
+        dir.store_again().unwrap();
+        let written: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        assert_eq!(written["svid"], serde_json::json!([]));
     }
 
     #[test]

@@ -21,9 +21,9 @@ use vouchsafe_proto::workload;
 use vouchsafe_types::entry::EntryId;
 use vouchsafe_types::secret::SecretText;
 use vouchsafe_types::spiffe_id::SpiffeId;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
-use crate::entries::WorkloadEntry;
+use crate::entries::{EntrySlot, WorkloadEntry};
 use crate::identities::secret_bytes;
 use crate::jwt_issue::JwtError;
 use crate::rotation::{Lifetime, Standing};
@@ -95,11 +95,20 @@ pub(crate) fn encode(token: &Token, hint: &str) -> Bytes {
         svid: token.text.as_str().to_owned(),
         hint: hint.to_owned(),
     };
-    secret_bytes(Zeroizing::new(workload::JwtsvidResponse { svids: vec![svid] }.encode_to_vec()))
+    let mut response = workload::JwtsvidResponse { svids: vec![svid] };
+    let encoded = Zeroizing::new(response.encode_to_vec());
+    response.svids.iter_mut().for_each(|svid| svid.svid.zeroize());
+    secret_bytes(encoded)
 }
 
-/// What a request for a token that is not there waits for.
-pub type Flight = watch::Receiver<Option<Result<Arc<CachedToken>, Arc<JwtError>>>>;
+/// A request that is under way.
+#[derive(Clone, Debug)]
+pub(crate) struct Flight {
+    /// What it is for. A caller whose entry is another one by now must not wait for it.
+    pub(crate) slot: Arc<EntrySlot>,
+    /// What its callers wait for.
+    pub(crate) landed: watch::Receiver<Option<Result<Arc<CachedToken>, Arc<JwtError>>>>,
+}
 
 /// The place of one (entry, audience).
 pub struct JwtSlot {

@@ -1,14 +1,16 @@
 //! Gets JWT-SVIDs from the server: at once for who waits, ahead of need for who has one.
 //!
 //! A request runs to its end even if the caller that started it gives up, so the next caller finds the token. Many
-//! callers for the same token share one request.
+//! callers for the same token share one request. At most [`MAX_PER_ENTRY`] requests are under way for one entry, so a
+//! workload that asks for ever new audiences neither piles up requests nor keeps other workloads' from the server.
 
-use std::sync::{Arc, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Code, Status};
@@ -16,11 +18,12 @@ use tracing::{debug, warn};
 use vouchsafe_runtime::backoff::Backoff;
 use vouchsafe_runtime::class::Class;
 use vouchsafe_runtime::clock::Clock;
+use vouchsafe_types::entry::EntryId;
 use vouchsafe_types::jwt_svid::JwtSvid;
 
 use crate::entries::{EntrySlot, WorkloadEntry};
 use crate::identities::Identities;
-use crate::jwt_cache::{CachedToken, Flight, JwtCache, JwtSlot, Token, encode};
+use crate::jwt_cache::{CachedToken, Flight, JwtCache, JwtSlot, SlotState, Token, encode};
 use crate::metrics::Metrics;
 use crate::rotation::Lifetime;
 use crate::server_client::{ServerClient, shown};
@@ -77,6 +80,8 @@ struct Inner {
     backoff: Backoff,
     waiting: Semaphore,
     renewing: Arc<Semaphore>,
+    /// Turns of the entries that somebody waits for.
+    turns: Mutex<HashMap<EntryId, Arc<Semaphore>>>,
     tasks: TaskTracker,
     issued: watch::Sender<u64>,
 }
@@ -98,6 +103,7 @@ impl JwtIssuer {
             backoff: crate::server_client::retry_backoff(),
             waiting: Semaphore::new(MAX_WAITING),
             renewing: Arc::new(Semaphore::new(MAX_RENEWING)),
+            turns: Mutex::default(),
             tasks: TaskTracker::new(),
             issued: watch::Sender::new(0),
         };
@@ -125,19 +131,32 @@ impl JwtIssuer {
     /// # Cancel safety
     ///
     /// Cancel safe; the request to the server goes on and fills the cache.
-    pub async fn token(&self, slot: &EntrySlot, audience: &[String]) -> Result<Bytes, JwtError> {
+    pub async fn token(&self, slot: &Arc<EntrySlot>, audience: &[String]) -> Result<Bytes, JwtError> {
         let entry = &slot.entry;
         let cacheable = audience.iter().map(String::len).sum::<usize>() <= MAX_CACHED_AUDIENCE;
         if entry.jwt_svid_include_jti || !cacheable {
+            let _turn = self.inner.turn(&entry.id).await?;
             let token = self.inner.issue(entry, audience).await?;
             return Ok(encode(&token, &entry.hint));
         }
-        if let Some(held) = self.inner.cache.token(entry, audience, self.inner.clock.unix_now()) {
+        let held = || self.inner.cache.token(entry, audience, self.inner.clock.unix_now());
+        if let Some(held) = held() {
             return Ok(held);
         }
         let place = self.inner.cache.slot(&entry.id, audience, self.inner.clock.unix_now());
-        let mut flight = self.start(entry, &place);
-        let landed = flight.wait_for(Option::is_some).await.map_err(|_| JwtError::Stopped)?;
+        let flight = match place.flight(slot) {
+            Some(flight) => flight,
+            None => {
+                let turn = self.inner.turn(&entry.id).await?;
+                // Whoever had the turn before may have asked for the same.
+                if let Some(held) = held() {
+                    return Ok(held);
+                }
+                self.start(slot, &place, turn)
+            }
+        };
+        let mut landed = flight.landed;
+        let landed = landed.wait_for(Option::is_some).await.map_err(|_| JwtError::Stopped)?;
         match landed.as_ref() {
             Some(Ok(token)) => Ok(token.encoded()),
             Some(Err(error)) => Err(JwtError::clone(error)),
@@ -145,23 +164,25 @@ impl JwtIssuer {
         }
     }
 
-    /// Joins the request that is under way for `place`, or starts one.
-    fn start(&self, entry: &WorkloadEntry, place: &Arc<JwtSlot>) -> Flight {
+    /// Joins the request that is under way for `place`, or starts one, which keeps `turn` until it has landed.
+    fn start(&self, slot: &Arc<EntrySlot>, place: &Arc<JwtSlot>, turn: OwnedSemaphorePermit) -> Flight {
         let mut state = place.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = &state.flight {
-            return flight.clone();
+        if let Some(flight) = state.flight_for(slot) {
+            return flight;
         }
-        let (landed, flight) = watch::channel(None);
+        let (landing, landed) = watch::channel(None);
+        let flight = Flight { slot: Arc::clone(slot), landed };
         state.flight = Some(flight.clone());
         drop(state);
-        let (inner, entry, place) = (Arc::clone(&self.inner), entry.clone(), Arc::clone(place));
+        let (inner, slot, place) = (Arc::clone(&self.inner), Arc::clone(slot), Arc::clone(place));
         self.inner.tasks.spawn(async move {
             let outcome = inner
-                .issue(&entry, &place.audience)
+                .issue(&slot.entry, &place.audience)
                 .await
-                .map(|token| Arc::new(CachedToken::new(token, &entry)));
-            inner.land(&place, &outcome);
-            landed.send_replace(Some(outcome.map_err(Arc::new)));
+                .map(|token| Arc::new(CachedToken::new(token, &slot.entry)));
+            inner.land(&place, &slot, &outcome);
+            landing.send_replace(Some(outcome.map_err(Arc::new)));
+            drop(turn);
         });
         flight
     }
@@ -181,25 +202,19 @@ impl JwtIssuer {
         while !cancel.is_cancelled() {
             let now = self.inner.clock.unix_now();
             let snapshot = self.inner.identities.load();
-            let entry = |id: &vouchsafe_types::entry::EntryId| {
-                snapshot.index.get(id.as_str()).map(|slot| &slot.entry)
-            };
+            let entry = |id: &EntryId| snapshot.index.get(id.as_str()).map(|slot| &slot.entry);
             let tainted = crate::taint::jwt_keys(snapshot.bundles.as_deref());
             self.inner.cache.prune(now, entry, |key_id| tainted.contains(&key_id));
+            self.inner.forget_idle_turns();
             let held = self.inner.cache.len();
             metrics.jwt_svids_held(held);
             board.set(|status| status.jwt_svids = held);
             for place in self.inner.cache.due(now, entry) {
-                let Some(entry) = entry(&place.entry_id) else { continue };
-                let Ok(permit) = Arc::clone(&self.inner.renewing).try_acquire_owned() else { break };
-                if !place.may_renew() {
-                    continue;
+                let Some(slot) = snapshot.index.get(place.entry_id.as_str()) else { continue };
+                let Ok(turn) = Arc::clone(&self.inner.renewing).try_acquire_owned() else { break };
+                if place.may_renew() {
+                    self.start(slot, &place, turn);
                 }
-                let mut flight = self.start(entry, &place);
-                self.inner.tasks.spawn(async move {
-                    let _held_until_landed = permit;
-                    flight.wait_for(Option::is_some).await.map(drop).unwrap_or_default();
-                });
             }
             let next = self.inner.cache.next_due(now).map_or(TICK, |due| {
                 Duration::from_secs(u64::try_from(due - now).unwrap_or(1))
@@ -217,8 +232,28 @@ impl JwtIssuer {
 }
 
 impl Inner {
-    fn land(&self, place: &JwtSlot, outcome: &Result<Arc<CachedToken>, JwtError>) {
+    /// Waits until fewer than [`MAX_PER_ENTRY`] requests are under way for the entry.
+    async fn turn(&self, entry: &EntryId) -> Result<OwnedSemaphorePermit, JwtError> {
+        let turns = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            let of_entry = turns.entry(entry.clone());
+            Arc::clone(of_entry.or_insert_with(|| Arc::new(Semaphore::new(MAX_PER_ENTRY))))
+        };
+        let turn = timeout(ISSUE_DEADLINE, turns.acquire_owned()).await;
+        turn.map_err(|_| JwtError::Deadline(ISSUE_DEADLINE))?.map_err(|_| JwtError::Stopped)
+    }
+
+    fn forget_idle_turns(&self) {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, of_entry| Arc::strong_count(of_entry) > 1);
+    }
+
+    fn land(&self, place: &JwtSlot, slot: &Arc<EntrySlot>, outcome: &Result<Arc<CachedToken>, JwtError>) {
         let mut state = place.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.flight_for(slot).is_none() {
+            // The entry changed meanwhile, and another request is under way for what it is now.
+            return;
+        }
         state.flight = None;
         match outcome {
             Ok(token) => {
@@ -292,9 +327,20 @@ impl Inner {
 }
 
 impl JwtSlot {
+    fn flight(&self, slot: &Arc<EntrySlot>) -> Option<Flight> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).flight_for(slot)
+    }
+
     fn may_renew(&self) -> bool {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.flight.is_none() && state.not_before.is_none_or(|not_before| Instant::now() >= not_before)
+    }
+}
+
+impl SlotState {
+    /// The request that is under way for exactly this entry; one that another version of it had is none.
+    fn flight_for(&self, slot: &Arc<EntrySlot>) -> Option<Flight> {
+        self.flight.as_ref().filter(|flight| Arc::ptr_eq(&flight.slot, slot)).cloned()
     }
 }
 
@@ -307,6 +353,9 @@ pub const ISSUE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Requests for tokens that somebody waits for, at one time. Further callers wait for their turn.
 const MAX_WAITING: usize = 256;
+
+/// Of these, for one entry.
+pub const MAX_PER_ENTRY: usize = 16;
 
 /// Renewals ahead of need at one time.
 const MAX_RENEWING: usize = 8;

@@ -136,6 +136,9 @@ impl Node {
         let mut posted = false;
         let mut failures = 0;
         loop {
+            if let Err(error) = self.data_dir.store_again() {
+                warn!(error = %error, cause = error_source(&error), "Could not store SVID");
+            }
             if !posted {
                 posted = self.post_status().await;
             }
@@ -152,6 +155,8 @@ impl Node {
                             && denial::reason(status).is_some()
                         {
                             self.denials.hear(status);
+                            // Heard here and acted on here: it must not end the wait below.
+                            denials.mark_unchanged();
                             own = self.on_denial(own).await?;
                         }
                         // A server that does not take ended SVIDs refuses the connection and says nothing else.

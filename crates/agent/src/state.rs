@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use vouchsafe_ca::key_manager::KeyManager;
-use vouchsafe_lastgood::{Saver, SealKey, SealedFile, Version};
+use vouchsafe_lastgood::{Persister, Saver, SealKey, SealedFile, Version};
 use vouchsafe_types::bundle::Bundle;
 use vouchsafe_types::entry::EntryId;
 use vouchsafe_types::spiffe_id::SpiffeId;
@@ -220,33 +220,39 @@ pub struct StateLoop {
 }
 
 impl StateLoop {
-    /// Submits changes until `cancel`.
+    /// Saves changes until `cancel`. The writer ends after the last of them was handed to it, so that it is written too.
     ///
     /// # Errors
     ///
     /// Never; the signature is that of a supervised task.
-    pub async fn run(mut self, cancel: CancellationToken) -> Result<(), std::convert::Infallible> {
+    pub async fn run(
+        mut self,
+        persister: Persister<Frozen>,
+        cancel: CancellationToken,
+    ) -> Result<(), std::convert::Infallible> {
+        let handed_over = CancellationToken::new();
+        let hand_over = async {
+            cancel.run_until_cancelled(self.live()).await;
+            self.submit();
+            handed_over.cancel();
+        };
+        tokio::join!(hand_over, persister.run(handed_over.clone()));
+        Ok(())
+    }
+
+    /// Submits changes until the agent stops.
+    async fn live(&mut self) {
         let (mut changes, mut issued) = (self.identities.watch(), self.jwt.issued());
-        loop {
+        while !self.identities.is_closed() {
             tokio::select! {
-                () = cancel.cancelled() => return Ok(()),
                 Ok(()) = changes.changed() => {}
                 Ok(()) = issued.changed() => {}
-            }
-            if self.identities.is_closed() {
-                return Ok(());
+                else => return,
             }
             changes.mark_unchanged();
             issued.mark_unchanged();
             self.submit();
-            // Whatever happens in the gap is written after it, also when the agent stops in the gap.
-            tokio::select! {
-                () = cancel.cancelled() => {
-                    self.submit();
-                    return Ok(());
-                }
-                () = sleep(MIN_GAP) => {}
-            }
+            sleep(MIN_GAP).await;
         }
     }
 
@@ -280,6 +286,11 @@ mod tests {
     use super::*;
     use crate::entries::tests::entry;
     use crate::identities::tests::svid;
+    use crate::server_client::ServerClient;
+    use vouchsafe_identity::own::SvidCell;
+    use vouchsafe_identity::roots::RootsCell;
+    use vouchsafe_runtime::clock::Clock;
+    use vouchsafe_runtime::entropy::Entropy;
     use vouchsafe_types::trust_domain::TrustDomain;
 
     #[test]
@@ -321,5 +332,35 @@ mod tests {
         assert_eq!(snapshot.svids["a"].lifetime, svid("a", 1_000).lifetime);
         assert_eq!(snapshot.bundles.as_ref().unwrap().own.bundle, bundle);
         assert!(cache.token(&a, &audience, 10).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_changes_right_before_the_end_is_saved() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = || SealedFile::open(dir.path().join(FILE), SealKey::new([7; 32]), MAX_BYTES, KIND);
+        let identities = Arc::new(Identities::default());
+        let clock = Clock::derived(SystemTime::UNIX_EPOCH);
+        let address = ("localhost:1".to_owned(), TrustDomain::parse("example.org").unwrap());
+        let cells = (SvidCell::empty(), RootsCell::default());
+        let client = Arc::new(ServerClient::new(address, cells, clock.clone(), Entropy::from_seed(1)));
+        let jwt = JwtIssuer::new(JwtCache::new(1), client, Arc::clone(&identities), clock);
+        let status = StatusBoard::default();
+        status.set(|status| status.last_sync = Some(SystemTime::UNIX_EPOCH));
+        let (persister, saver) = Persister::new(file());
+        let state = StateLoop { identities: Arc::clone(&identities), jwt, saver, position: 0, status };
+        let cancel = CancellationToken::new();
+        let end = async {
+            identities.edit(|snapshot| {
+                let a = entry("a", &["unix:uid:1"]);
+                snapshot.index = Arc::new(EntryIndex::build([a], &EntryIndex::default()));
+                true
+            });
+            // As the Workload API and the supervisor do when the agent stops.
+            identities.close();
+            cancel.cancel();
+        };
+        let (ended, ()) = tokio::join!(state.run(persister, cancel.clone()), end);
+        ended.unwrap();
+        assert_eq!(file().restore::<Saved>().unwrap().unwrap().value.entries.len(), 1);
     }
 }

@@ -119,7 +119,9 @@ impl<'a> Sync<'a> {
                         "Received malformed entry from SPIRE server; are the server and agent versions compatible?"
                     );
                     self.dropped_by_server += 1;
-                    if let Some(slot) = self.held.get(&message.id) {
+                    if let Some(slot) = self.held.get(&message.id)
+                        && !self.received.contains_key(&slot.entry.id)
+                    {
                         self.kept.insert(slot.entry.id.clone());
                     }
                     continue;
@@ -279,6 +281,15 @@ mod tests {
         let mut sync = Sync::new(&held);
         sync.revisions(&[revision("a", 7, 0)]);
         assert!(sync.requests(500).is_empty());
+    }
+
+    #[test]
+    fn an_entry_that_comes_twice_counts_once_even_if_the_second_is_malformed() {
+        let held = held(&[("a", 1, 5)]);
+        let mut sync = Sync::new(&held);
+        sync.entries(&[full("a", 2, 5), proto::Entry { spiffe_id: None, ..full("a", 2, 5) }]);
+        let outcome = sync.finish();
+        assert_eq!((ids(&outcome), outcome.stats.total), (vec!["a".to_owned()], 1));
     }
 
     #[test]

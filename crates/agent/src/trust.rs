@@ -51,26 +51,40 @@ impl Trust {
         self.identities.load().bundles.clone()
     }
 
-    /// A connection on which to attest, and whether what comes over it may be believed only this once.
+    /// A connection on which to attest.
     ///
     /// # Errors
     ///
     /// What is missing to know the server by.
     pub fn attestation_channel(&self) -> Result<Channel, Status> {
-        if self.held().is_some_and(|held| is_usable(&held.own.bundle, self.clock.unix_now())) {
-            info!("Bundle loaded");
-            return self.client.anonymous(Anonymous::Verified);
-        }
-        match self.configured()? {
-            Some(bundle) => {
+        match self.basis()? {
+            Basis::Held => {
+                info!("Bundle loaded");
+                self.client.anonymous(Anonymous::Verified)
+            }
+            Basis::Configured(bundle) => {
                 self.roots.set(TrustRoots::of([&bundle]));
                 self.client.anonymous(Anonymous::Verified)
             }
-            None => {
+            Basis::Nothing => {
                 warn!("Insecure bootstrap enabled; skipping server certificate verification");
                 self.client.anonymous(Anonymous::Insecure)
             }
         }
+    }
+
+    fn basis(&self) -> Result<Basis, Status> {
+        let held = self.held();
+        if held.as_ref().is_some_and(|held| is_usable(&held.own.bundle, self.clock.unix_now())) {
+            return Ok(Basis::Held);
+        }
+        Ok(match self.configured()? {
+            Some(bundle) => Basis::Configured(bundle),
+            // Believing whoever answers is for the first start alone: a clock that somebody else sets must not bring
+            // it back, and with it the next join token.
+            None if held.is_some() => Basis::Held,
+            None => Basis::Nothing,
+        })
     }
 
     /// Looks at what the operator configured, if nothing that is held is valid at this time and that is. Returns whether
@@ -84,9 +98,8 @@ impl Trust {
         if is_usable(&held.own.bundle, self.clock.unix_now()) {
             return Ok(false);
         }
-        // Believing whoever answers is for the first start alone: a clock that somebody else sets must not bring it
-        // back. And what is configured is often the very first bundle, worth less than what is held: a server that
-        // is ours proves its new authority by the last one.
+        // What is configured is often the very first bundle, worth less than what is held: a server that is ours
+        // proves its new authority by the last one.
         let bundle = self.configured()?.filter(|bundle| is_usable(bundle, self.clock.unix_now()));
         let Some(bundle) = bundle else { return Ok(false) };
         warn!("every authority of the held bundle is outside its validity; bootstrapping again");
@@ -113,6 +126,14 @@ impl Trust {
     }
 }
 
+/// What the server is known by when the agent attests.
+#[derive(Debug, Eq, PartialEq)]
+enum Basis {
+    Held,
+    Configured(Bundle),
+    Nothing,
+}
+
 /// Whether at least one authority is within its validity.
 #[must_use]
 pub fn is_usable(bundle: &Bundle, now: i64) -> bool {
@@ -125,4 +146,42 @@ pub fn is_usable(bundle: &Bundle, now: i64) -> bool {
 
 pub(crate) fn error_source(error: &dyn std::error::Error) -> Option<String> {
     error.source().map(ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, SystemTime};
+    use vouchsafe_identity::own::SvidCell;
+    use vouchsafe_runtime::entropy::Entropy;
+    use vouchsafe_types::trust_domain::TrustDomain;
+
+    fn trust(bootstrap: Bootstrap, directory: &std::path::Path) -> Trust {
+        let clock = Clock::derived(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000));
+        let roots = RootsCell::new(TrustRoots::new());
+        let address = ("localhost:1".to_owned(), TrustDomain::parse("example.org").unwrap());
+        let cells = (SvidCell::empty(), roots.clone());
+        Trust {
+            bootstrap,
+            roots,
+            identities: Arc::default(),
+            data_dir: Arc::new(DataDir::open(directory).unwrap()),
+            client: Arc::new(ServerClient::new(address, cells, clock.clone(), Entropy::from_seed(1))),
+            clock,
+        }
+    }
+
+    #[test]
+    fn whoever_answers_is_believed_only_as_long_as_no_bundle_was_ever_held() {
+        let directory = tempfile::tempdir().unwrap();
+        let trust = trust(Bootstrap::Insecure, directory.path());
+        assert_eq!(trust.basis().unwrap(), Basis::Nothing);
+        // One without an authority that is valid now.
+        let ended = Bundle::new(TrustDomain::parse("example.org").unwrap());
+        trust.identities.edit(|snapshot| {
+            snapshot.bundles = Some(Arc::new(Bundles::of(ended)));
+            true
+        });
+        assert_eq!(trust.basis().unwrap(), Basis::Held);
+    }
 }

@@ -94,7 +94,7 @@ impl<T: Serialize + Send + Sync + 'static> Persister<T> {
         let work = move || file.save(version, submitted.confirmed_at, &*submitted.value);
         let outcome = match tokio::task::spawn_blocking(work).await {
             Ok(Ok(()) | Err(SaveError::Older { .. })) => Outcome::Saved(version),
-            Ok(Err(error)) => Outcome::Failed(error.to_string()),
+            Ok(Err(error)) => Outcome::Failed(with_cause(&error)),
             Err(error) => Outcome::Failed(error.to_string()),
         };
         self.report(outcome)
@@ -124,6 +124,14 @@ impl<T> Saver<T> {
     #[must_use]
     pub fn outcome(&self) -> watch::Receiver<Outcome> {
         self.outcome.clone()
+    }
+}
+
+/// What the system said is what tells a missing directory from a wrong owner.
+fn with_cause(error: &SaveError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }
 
@@ -174,7 +182,8 @@ mod tests {
         let mut outcome = saver.outcome();
         saver.submit(at(1), SystemTime::UNIX_EPOCH, Arc::new(1_u64));
         let repair = async {
-            outcome.wait_for(|o| matches!(o, Outcome::Failed(_))).await.unwrap();
+            let failed = outcome.wait_for(|o| matches!(o, Outcome::Failed(_))).await.unwrap().clone();
+            assert!(matches!(&failed, Outcome::Failed(why) if why.contains("No such file")), "{failed:?}");
             std::fs::create_dir(&missing).unwrap();
             outcome.wait_for(|o| *o == Outcome::Saved(at(1))).await.unwrap();
             cancel.cancel();

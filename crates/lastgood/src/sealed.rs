@@ -233,10 +233,6 @@ impl SealedFile {
             return Err(SaveError::Older { path: inner.path.clone(), held, offered: version });
         }
         let sealed = inner.seal(version, confirmed_at, value)?;
-        let size = sealed.len() as u64;
-        if size > inner.max_bytes {
-            return Err(SaveError::TooLarge { path: inner.path.clone(), size, max: inner.max_bytes });
-        }
         replace(&inner.path, &sealed).map_err(|source| inner.save_failed(source))?;
         *newest = Some(version);
         Ok(())
@@ -249,6 +245,7 @@ impl SealedFile {
     /// [`RestoreError`] says what is wrong with the file. Nothing of it is returned; retrying does not help.
     pub fn restore<T: DeserializeOwned>(&self) -> Result<Option<Restored<T>>, RestoreError> {
         let inner = &*self.inner;
+        remove_leftovers(&inner.path);
         let Some(mut sealed) = inner.read()? else { return Ok(None) };
         let restored: Restored<T> = inner.unseal(&mut sealed)?;
         let mut newest = inner.newest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -275,15 +272,23 @@ impl Inner {
         let header = Header { kind: self.kind.to_owned(), version, confirmed_at: since_epoch };
         let header = postcard::to_allocvec(&header).map_err(|e| encode(e.to_string()))?;
         let header_len = u16::try_from(header.len()).map_err(|e| encode(e.to_string()))?;
+        let length = postcard::experimental::serialized_size(value).map_err(|e| encode(e.to_string()))?;
+        let whole = FIXED + header.len() + length + AES_256_GCM.tag_len();
+        let (size, max) = (whole as u64, self.max_bytes);
+        if size > max {
+            return Err(SaveError::TooLarge { path: self.path.clone(), size, max });
+        }
         let mut nonce = [0; NONCE_LEN];
         rand::fill(&mut nonce).map_err(|e| encode(e.to_string()))?;
-        let mut sealed = Vec::new();
+        let mut sealed = Vec::with_capacity(whole);
         sealed.extend_from_slice(MAGIC);
         sealed.push(FORMAT);
         sealed.extend_from_slice(&nonce);
         sealed.extend_from_slice(&header_len.to_be_bytes());
         sealed.extend_from_slice(&header);
-        let mut body = Zeroizing::new(postcard::to_allocvec(value).map_err(|e| encode(e.to_string()))?);
+        // As long as it will be from the start: growing would leave copies of the value behind, unwiped.
+        let mut body = Zeroizing::new(vec![0; length]);
+        postcard::to_slice(value, &mut body).map_err(|e| encode(e.to_string()))?;
         let cipher = self.key.cipher().ok_or_else(|| encode("unusable key".into()))?;
         let tag = cipher
             .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(&sealed), &mut body)
@@ -392,6 +397,24 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
         return Err(error);
     }
     File::open(directory)?.sync_all()
+}
+
+/// Removes what writers of `path` left that ended in the middle of [`replace`], under whatever process number. Nobody
+/// may be writing it meanwhile. Best effort: at worst they take up space.
+fn remove_leftovers(path: &Path) {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str()))
+    else {
+        return;
+    };
+    let is_leftover = |file: &str| {
+        let process = file.strip_prefix(name).and_then(|rest| rest.strip_prefix('.')?.strip_suffix(".tmp"));
+        process.is_some_and(|process| process.parse::<u32>().is_ok())
+    };
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(is_leftover) {
+            drop(fs::remove_file(entry.path()));
+        }
+    }
 }
 
 fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {

@@ -7,11 +7,12 @@
 //!
 //! The number of pending updates is bounded by the number of agents: a later one merges into an earlier one.
 
+mod update;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -20,13 +21,14 @@ use vouchsafe_runtime::backoff::Backoff;
 use vouchsafe_runtime::class::Class;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_runtime::entropy::Entropy;
-use vouchsafe_store::{Error as StoreError, Position, Rejected, Store};
+use vouchsafe_store::{Error as StoreError, Outcome, Position, Rejected, Store};
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::spiffe_id::SpiffeId;
 
 use crate::authorize::{Registry, is_admin};
 use crate::journal::{Journal, JournalError};
 use crate::model::ReadModel;
+pub(crate) use update::AgentUpdate;
 
 /// Agents by what memory holds.
 pub(crate) struct Agents {
@@ -36,25 +38,6 @@ pub(crate) struct Agents {
     pending: Mutex<Pending>,
     journal: Option<Journal>,
     wake: Notify,
-}
-
-/// What has become of an agent since the database last heard of it.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub(crate) struct AgentUpdate {
-    serials: Option<Serials>,
-    /// The version that the agent reported.
-    version: Option<String>,
-}
-
-/// The SVIDs that an agent may use, as memory has them.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-struct Serials {
-    /// The serial number that the database has; another one means that the agent was attested anew meanwhile.
-    base: String,
-    serial: String,
-    expires_at: i64,
-    new_serial: String,
-    new_expires_at: i64,
 }
 
 /// Pending updates with the generation of their last change.
@@ -137,7 +120,9 @@ impl Agents {
     ) {
         let mut failures = 0_u32;
         loop {
-            let wait = match self.write_all(&*store).await {
+            // Dropped half-way it has written an update or not: the journal still has it.
+            let Some(outcome) = cancel.run_until_cancelled(self.write_all(&*store)).await else { return };
+            let wait = match outcome {
                 Ok(()) => {
                     failures = 0;
                     None
@@ -162,7 +147,8 @@ impl Agents {
     async fn write_all(&self, store: &dyn Store) -> Result<(), StoreError> {
         let mut written = Vec::new();
         let mut newest = Position::START;
-        for (id, generation, update) in self.numbered() {
+        for id in self.pending_ids() {
+            let Some((generation, update, news)) = self.offer(&id) else { continue };
             match store
                 .update_agent(&id, Box::new(move |agent| update.apply(agent).map_err(Rejected::new)))
                 .await
@@ -171,7 +157,13 @@ impl Agents {
                 Err(cause) if cause.class() == Class::Caller => {
                     info!(agent = %id, %cause, "Dropped an update of an agent that is gone or banned");
                 }
-                Err(cause) => return Err(cause),
+                Err(cause) => {
+                    let unknown = matches!(cause, StoreError::Unavailable { outcome: Outcome::Unknown, .. });
+                    if news && !unknown {
+                        self.not_written(&id, generation);
+                    }
+                    return Err(cause);
+                }
             }
             written.push((id, generation));
         }
@@ -199,8 +191,9 @@ impl Agents {
     /// Applies `change` to the agent as memory has it and keeps the result for the database.
     /// An agent that is gone or banned stays so.
     fn change(&self, id: &SpiffeId, change: impl FnOnce(&mut Agent)) -> u64 {
-        let stored = self.model.load().agents.get(id).cloned();
+        // In this order: what is no longer pending is in the model.
         let mut pending = self.lock();
+        let stored = self.model.load().agents.get(id).cloned();
         let Some(stored) = stored.filter(|agent| !agent.is_banned()) else { return pending.generation };
         let held = pending.by_agent.get(id).map(|(_, update)| update.clone()).unwrap_or_default();
         let update = held.after(&stored, change);
@@ -216,13 +209,25 @@ impl Agents {
         (pending.generation, updates.collect())
     }
 
-    fn numbered(&self) -> Vec<(SpiffeId, u64, AgentUpdate)> {
-        let pending = self.lock();
-        pending
-            .by_agent
-            .iter()
-            .map(|(id, (generation, update))| (id.clone(), *generation, update.clone()))
-            .collect()
+    fn pending_ids(&self) -> Vec<SpiffeId> {
+        self.lock().by_agent.keys().cloned().collect()
+    }
+
+    /// The pending update of an agent, which from now on the database may have, and whether that is news.
+    fn offer(&self, id: &SpiffeId) -> Option<(u64, AgentUpdate, bool)> {
+        let mut pending = self.lock();
+        let (generation, update) = pending.by_agent.get_mut(id)?;
+        let news = update.offer();
+        Some((*generation, update.clone(), news))
+    }
+
+    /// The database does not have what it was offered.
+    fn not_written(&self, id: &SpiffeId, generation: u64) {
+        if let Some((held, update)) = self.lock().by_agent.get_mut(id)
+            && *held == generation
+        {
+            update.withdraw();
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Pending> {
@@ -232,8 +237,10 @@ impl Agents {
 
 impl Registry for Agents {
     fn agent(&self, id: &SpiffeId) -> Option<Agent> {
+        // In this order: what is no longer pending is in the model.
+        let pending = self.lock();
         let mut agent = Agent::clone(self.model.load().agents.get(id)?);
-        if let Some((_, update)) = self.lock().by_agent.get(id) {
+        if let Some((_, update)) = pending.by_agent.get(id) {
             // A banned agent refuses the update and is returned as it is.
             update.apply(&mut agent).unwrap_or_default();
         }
@@ -254,55 +261,6 @@ impl Registry for Agents {
     }
 }
 
-impl AgentUpdate {
-    /// Brings `agent` up to date. Applying it twice does no harm; an agent that was attested anew keeps its SVID.
-    ///
-    /// # Errors
-    ///
-    /// The agent is banned: it stays as it is.
-    fn apply(&self, agent: &mut Agent) -> Result<(), &'static str> {
-        if agent.is_banned() {
-            return Err("agent is banned");
-        }
-        if let Some(now) = &self.serials
-            && (agent.serial_number == now.base || agent.serial_number == now.serial)
-        {
-            agent.serial_number.clone_from(&now.serial);
-            agent.expires_at = now.expires_at;
-            agent.new_serial_number.clone_from(&now.new_serial);
-            agent.new_expires_at = now.new_expires_at;
-        }
-        if let Some(version) = &self.version {
-            agent.agent_version.clone_from(version);
-        }
-        Ok(())
-    }
-
-    /// This update and `change` after it, for an agent of which the database has `stored`.
-    fn after(self, stored: &Agent, change: impl FnOnce(&mut Agent)) -> Self {
-        let mut now = stored.clone();
-        // Refused for a banned agent only, which the caller has excluded.
-        self.apply(&mut now).unwrap_or_default();
-        let before = now.clone();
-        change(&mut now);
-        let base =
-            self.serials.as_ref().map_or_else(|| stored.serial_number.clone(), |held| held.base.clone());
-        let moved =
-            now.serial_number != before.serial_number || now.new_serial_number != before.new_serial_number;
-        let serials = Serials {
-            base,
-            serial: now.serial_number,
-            expires_at: now.expires_at,
-            new_serial: now.new_serial_number,
-            new_expires_at: now.new_expires_at,
-        };
-        Self {
-            serials: if moved { Some(serials) } else { self.serials },
-            version: (now.agent_version != stored.agent_version).then_some(now.agent_version),
-        }
-    }
-}
-
 impl Pending {
     fn set(&mut self, id: &SpiffeId, update: AgentUpdate) -> u64 {
         self.generation += 1;
@@ -315,82 +273,3 @@ impl Pending {
 const RETRY_MIN: Duration = Duration::from_millis(250);
 /// Longest delay after a failed write.
 const RETRY_MAX: Duration = Duration::from_secs(10);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use vouchsafe_types::selector::SelectorSet;
-
-    fn agent(serial: &str) -> Agent {
-        Agent {
-            id: SpiffeId::parse("spiffe://example.org/spire/agent/x").unwrap(),
-            attestation_type: "join_token".into(),
-            serial_number: serial.into(),
-            expires_at: 10,
-            new_serial_number: String::new(),
-            new_expires_at: 0,
-            can_reattest: false,
-            selectors: SelectorSet::default(),
-            agent_version: String::new(),
-        }
-    }
-
-    fn renew(serial: &'static str) -> impl Fn(&mut Agent) + Clone {
-        move |agent| agent.new_serial_number = serial.into()
-    }
-
-    fn promote(agent: &mut Agent) {
-        agent.serial_number = std::mem::take(&mut agent.new_serial_number);
-    }
-
-    /// Whatever part of the history the database has seen, the last update brings it up to date.
-    #[test]
-    fn an_update_holds_all_that_happened_before_it() {
-        type Change = Box<dyn Fn(&mut Agent)>;
-        let steps: [Change; 5] = [
-            Box::new(renew("2")),
-            Box::new(promote),
-            Box::new(renew("3")),
-            Box::new(promote),
-            Box::new(renew("4")),
-        ];
-        let stored = agent("1");
-        let (mut expected, mut update) = (stored.clone(), AgentUpdate::default());
-        for step in steps {
-            step(&mut expected);
-            let earlier = update.clone();
-            update = update.after(&stored, step);
-            for seen in [AgentUpdate::default(), earlier, update.clone()] {
-                let mut database = stored.clone();
-                seen.apply(&mut database).unwrap();
-                if database.serial_number == "1" || database.serial_number == expected.serial_number {
-                    update.apply(&mut database).unwrap();
-                    assert_eq!(database, expected);
-                }
-            }
-        }
-        assert_eq!((expected.serial_number.as_str(), expected.new_serial_number.as_str()), ("3", "4"));
-    }
-
-    #[test]
-    fn an_agent_that_was_attested_anew_keeps_its_svid() {
-        let update = AgentUpdate::default().after(&agent("1"), renew("2"));
-        let mut anew = agent("7");
-        update.apply(&mut anew).unwrap();
-        assert_eq!(anew, agent("7"));
-    }
-
-    #[test]
-    fn a_reported_version_leaves_the_serials_alone() {
-        let update = AgentUpdate::default().after(&agent("1"), |it| it.agent_version = "v".into());
-        assert_eq!(update, AgentUpdate { serials: None, version: Some("v".into()) });
-    }
-
-    #[test]
-    fn a_banned_agent_stays_banned() {
-        let update = AgentUpdate::default().after(&agent("1"), renew("2"));
-        let mut it = agent("");
-        assert!(update.apply(&mut it).is_err());
-        assert_eq!(it, agent(""));
-    }
-}

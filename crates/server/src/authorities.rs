@@ -71,7 +71,7 @@ pub(crate) struct Authorities {
     journal: Arc<OwnJournal>,
     x509: Slots<X509Ca>,
     jwt: Slots<JwtKey>,
-    own: OwnSvidRotation,
+    own: Arc<Mutex<OwnSvidRotation>>,
     roots: RootsCell,
 }
 
@@ -115,17 +115,19 @@ impl Authorities {
         let (x509, jwt) = {
             let Shared { plan, keys, clock, model, .. } = &*shared;
             let (journal, now) = (journal.journal.lock().await, clock.now());
+            // One that expired while the server was off is replaced at once, and certifies the one that replaces it.
+            let recently = now.checked_sub(KEEP_EXPIRED).unwrap_or(now);
             let bundle = model.load().bundles.get(&plan.trust_domain).cloned();
             let (keys, bundle) = (&**keys, bundle.as_deref());
             (
-                journal::load_x509(&journal, keys, &plan.trust_domain, bundle, now).await,
+                journal::load_x509(&journal, keys, &plan.trust_domain, bundle, recently).await,
                 journal::load_jwt(&journal, keys, &plan.trust_domain, bundle, now).await,
             )
         };
         let mut it = Self {
             x509: x509.map_err(AuthorityError::Keys)?,
             jwt: jwt.map_err(AuthorityError::Keys)?,
-            own: OwnSvidRotation::new(shared.clone(), cell),
+            own: Arc::new(Mutex::new(OwnSvidRotation::new(shared.clone(), cell))),
             journal: Arc::new(journal),
             shared,
             roots,
@@ -133,31 +135,36 @@ impl Authorities {
         rotation::resume(&it.x509, &it.x509_effects());
         rotation::resume(&it.jwt, &it.jwt_effects());
         it.rotate().await.map_err(AuthorityError::First)?;
-        it.refresh_roots();
-        it.own.rotate_if_due().await.map_err(|cause| AuthorityError::OwnSvid(cause.to_string()))?;
+        refresh(&it.roots, &it.shared.model);
+        it.own
+            .lock()
+            .await
+            .rotate_if_due()
+            .await
+            .map_err(|cause| AuthorityError::OwnSvid(cause.to_string()))?;
         Ok(it)
     }
 
     /// Keeps the authorities, the server's own SVID and the trusted roots current until `cancel`.
+    ///
+    /// Side by side: a rotation that waits for a store that hangs must not keep the server's own SVID from being
+    /// renewed, without which no agent could connect.
     pub(crate) async fn run(mut self, readiness: Token, cancel: CancellationToken) {
-        let mut changed = self.shared.model.watch();
+        let (shared, own, roots) = (self.shared.clone(), self.own.clone(), self.roots.clone());
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = self.keep_rotating(readiness) => {}
+            () = keep_issued(&own) => {}
+            () = keep_trusted(&shared, &roots) => {}
+        }
+    }
+
+    async fn keep_rotating(&mut self, readiness: Token) {
         let mut prune_at = tokio::time::Instant::now() + PRUNE_EVERY;
-        // Not a sleep: changes of the model come between, and must not put the next look off.
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = ticks();
         readiness.mark();
         loop {
-            tokio::select! {
-                () = cancel.cancelled() => return,
-                _ = tick.tick() => {}
-                moved = changed.changed() => {
-                    if moved.is_err() {
-                        return;
-                    }
-                    self.refresh_roots();
-                    continue;
-                }
-            }
+            tick.tick().await;
             self.tell_ttl();
             match self.rotate().await {
                 Ok(()) => readiness.mark(),
@@ -165,9 +172,6 @@ impl Authorities {
                     error!(error = chain(&cause), "Cannot rotate signing authorities; trying again");
                     readiness.degrade(&format!("cannot rotate signing authorities: {}", chain(&cause)));
                 }
-            }
-            if let Err(cause) = self.own.rotate_if_due().await {
-                warn!(error = %cause, "Cannot renew the server's own SVID; trying again");
             }
             if tokio::time::Instant::now() >= prune_at {
                 prune_at = tokio::time::Instant::now() + PRUNE_EVERY;
@@ -181,7 +185,7 @@ impl Authorities {
         let effects = self.x509_effects();
         rotation::rotate(&mut self.x509, now, &effects).await?;
         if let Some(bridge) = effects.bridge().await {
-            self.own.cross(bridge);
+            self.own.lock().await.cross(bridge);
         }
         let effects = self.jwt_effects();
         rotation::rotate(&mut self.jwt, now, &effects).await?;
@@ -194,12 +198,6 @@ impl Authorities {
         let trust_domain = sanitize(plan.trust_domain.as_str());
         let left = self.x509.active().map_or(0, |active| active.not_after() - clock.unix_now());
         metrics.gauge("manager_x509_ca_rotate_ttl", &[("trust_domain_id", &trust_domain)]).set(left as f64);
-    }
-
-    /// Clients are verified with whatever the bundles in the model say.
-    fn refresh_roots(&self) {
-        let snapshot = self.shared.model.load();
-        self.roots.set(TrustRoots::of(snapshot.bundles.iter().map(|(_, bundle)| &**bundle)));
     }
 
     async fn prune_bundle(&self) {
@@ -242,6 +240,36 @@ impl OwnJournal {
         let (key, journal) = found.unwrap_or_else(|| (uuid::Uuid::new_v4().to_string(), Journal::new()));
         Ok(Self { key, journal: Mutex::new(journal) })
     }
+}
+
+/// Renews the server's own SVID whenever it is due, and at once when another authority is active.
+async fn keep_issued(own: &Mutex<OwnSvidRotation>) {
+    let mut tick = ticks();
+    loop {
+        tick.tick().await;
+        if let Err(cause) = own.lock().await.rotate_if_due().await {
+            warn!(error = %cause, "Cannot renew the server's own SVID; trying again");
+        }
+    }
+}
+
+/// Keeps trusting whom the bundles in the model name. Ends with the model.
+async fn keep_trusted(shared: &Shared, roots: &RootsCell) {
+    let mut changed = shared.model.watch();
+    while changed.changed().await.is_ok() {
+        refresh(roots, &shared.model);
+    }
+}
+
+fn refresh(roots: &RootsCell, model: &ReadModel) {
+    roots.set(TrustRoots::of(model.load().bundles.iter().map(|(_, bundle)| &**bundle)));
+}
+
+/// Not a sleep, so that what is done at a tick does not put the next one off.
+fn ticks() -> tokio::time::Interval {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -39,7 +39,8 @@ impl Feed {
         let mut wake = self.store.watch();
         let mut failures = 0_u32;
         loop {
-            let pause = match self.catch_up().await {
+            let Some(outcome) = cancel.run_until_cancelled(self.catch_up()).await else { return };
+            let pause = match outcome {
                 Ok(()) => {
                     if failures > 0 {
                         info!(failures, "The database answers again");

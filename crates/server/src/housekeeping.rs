@@ -32,7 +32,7 @@ impl Housekeeping {
                 () = tokio::time::sleep(EVERY) => {}
             }
             let began = Instant::now();
-            let outcome = self.tidy_up().await;
+            let Some(outcome) = cancel.run_until_cancelled(self.tidy_up()).await else { return };
             let status = if outcome.is_ok() { "OK" } else { "Unknown" };
             self.metrics.call("registration_entry_manager_prune").observe(&[], status, began.elapsed());
             if let Err(cause) = outcome {

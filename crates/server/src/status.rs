@@ -41,18 +41,22 @@ pub(crate) fn store_failed(what: &'static str, cause: &StoreError) -> Status {
     failed(code, what, Chain(cause).to_string())
 }
 
-/// An error with all its causes, as one line.
+/// An error with all its causes, as one line. A cause that an error's own text ends with is not told twice.
 pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
 
 impl Display for Chain<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
+        let mut told = self.0.to_string();
         let mut next = self.0.source();
         while let Some(cause) = next {
-            write!(f, ": {cause}")?;
+            let text = cause.to_string();
+            if !told.ends_with(&text) {
+                told.push_str(": ");
+                told.push_str(&text);
+            }
             next = cause.source();
         }
-        Ok(())
+        f.write_str(&told)
     }
 }
 
@@ -61,5 +65,29 @@ pub(crate) fn item_status(status: Result<(), &Status>) -> types::Status {
     match status {
         Ok(()) => types::Status { code: Code::Ok.into(), message: "OK".to_owned() },
         Err(status) => types::Status { code: status.code().into(), message: status.message().to_owned() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Sample {
+        #[error("no such file")]
+        Missing,
+        #[error("cannot read")]
+        Silent(#[source] Box<Self>),
+        #[error("cannot open: {0}")]
+        Telling(#[source] Box<Self>),
+    }
+
+    #[test]
+    fn every_cause_is_told_once() {
+        let told = Sample::Telling(Box::new(Sample::Missing));
+        assert_eq!(Chain(&told).to_string(), "cannot open: no such file");
+        let both = Sample::Telling(Box::new(Sample::Silent(Box::new(Sample::Missing))));
+        assert_eq!(Chain(&both).to_string(), "cannot open: cannot read: no such file");
+        assert_eq!(invalid("oops", told).message(), "oops: cannot open: no such file");
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use support::agent::{TestAgent, attest, join_params, key_and_csr};
 use support::messages::{assert_item_refused, assert_refused, entry, paths};
-use support::{TestServer, World, eventually};
+use support::{HOUR, TestServer, World, eventually};
 use tokio::time::timeout;
 use tonic::Code;
 use vouchsafe_proto::spire::api::server::bundle::v1::GetFederatedBundleRequest;
@@ -88,10 +88,16 @@ async fn an_attested_agent_is_served_whatever_the_store_does() {
 async fn no_call_of_an_agent_reads_the_store() {
     let world = World::with_disk_keys();
     let (server, mut agent, entry_id) = with_agent(&world).await;
-    let feed = server.faults.calls(Method::ChangesAfter);
     server.faults.set_all(&Fault::Stall);
     server.store.create_join_token(join_token("wakes-the-feed", 1), None).await.unwrap();
-    eventually(async || (server.faults.calls(Method::ChangesAfter) > feed).then_some(())).await;
+    // A look that had begun before may end, and the one for the token after it does not.
+    let mut seen = 0;
+    eventually(async || {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let before = std::mem::replace(&mut seen, server.faults.calls(Method::ChangesAfter));
+        (before == seen).then_some(())
+    })
+    .await;
 
     let reads = server.faults.reads();
     live(&mut agent, &entry_id).await;
@@ -115,6 +121,31 @@ async fn renewals_are_written_back_when_the_store_recovers() {
         (held.serial_number == second && held.new_serial_number == third).then_some(held)
     });
     assert_eq!(after.await.agent_version, "1.2.3");
+}
+
+/// The database took the first of two renewals and could not say so.
+#[tokio::test]
+async fn an_agent_is_known_at_every_moment_while_the_store_catches_up() {
+    let world = World::with_disk_keys();
+    let (server, mut agent, entry_id) = with_agent(&world).await;
+    server.faults.set(Method::READS, &Fault::unavailable());
+    server.faults.set(Method::WRITES, &Fault::LoseAnswer);
+    for _ in 0..2 {
+        live(&mut agent, &entry_id).await;
+        let serial = agent.identity.svid.serial.clone();
+        eventually(async || (stored(&server, &agent).await.serial_number == serial).then_some(())).await;
+    }
+    server.faults.set(Method::WRITES, &Fault::unavailable());
+    live(&mut agent, &entry_id).await;
+
+    server.faults.clear();
+    let serial = agent.identity.svid.serial.clone();
+    eventually(async || {
+        agent.authorized().await.unwrap();
+        (stored(&server, &agent).await.serial_number == serial).then_some(())
+    })
+    .await;
+    agent.authorized().await.unwrap();
 }
 
 #[tokio::test]
@@ -187,20 +218,6 @@ async fn what_an_operator_writes_fails_at_once_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn an_agent_that_cannot_be_written_down_keeps_its_token() {
-    let world = World::new();
-    let server = world.start().await;
-    let token = server.token().await;
-    server.faults.set(&[Method::PutAgent], &Fault::disk_full());
-    let (_, csr) = key_and_csr().await;
-    let attested = attest(&server.connect(None), join_params(&token, csr)).await;
-    assert_refused(attested, Code::Unavailable, "failed to create attested agent: …");
-    assert_eq!(server.running.counts(), (0, 0));
-    server.faults.clear();
-    TestAgent::attest(&server, &token).await.unwrap();
-}
-
-#[tokio::test]
 async fn what_changed_while_the_feed_could_not_be_read_is_seen_after() {
     let world = World::new();
     let (server, agent, _) = with_agent(&world).await;
@@ -226,4 +243,25 @@ async fn a_server_whose_store_hangs_stops_all_the_same() {
     live(&mut agent, &entry_id).await;
     drop(agent);
     timeout(FAST, server.stop()).await.expect("stopping waits for the store").unwrap();
+}
+
+/// Half a day on, the next authority is due, which cannot be published; the one that signs is still good.
+#[tokio::test]
+async fn the_server_renews_its_own_svid_while_the_store_hangs() {
+    let world = World::with_disk_keys();
+    let (server, mut agent, entry_id) = with_agent(&world).await;
+    server.faults.set_all(&Fault::Stall);
+    world.hands.jump(13 * HOUR);
+    let renewed = eventually(async || {
+        agent.reconnect();
+        agent.renew().await.ok()
+    });
+    let renewed = timeout(Duration::from_secs(10), renewed).await.expect("agents can connect");
+    agent.adopt(renewed);
+    live(&mut agent, &entry_id).await;
+    assert!(server.faults.calls(Method::UpdateBundle) > 0, "a rotation waits");
+
+    server.faults.clear();
+    let both = async || (server.bundle().await.x509_authorities.len() == 2).then_some(());
+    eventually(both).await;
 }

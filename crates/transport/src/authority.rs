@@ -26,7 +26,7 @@
 //! # Bounds
 //!
 //! [`MAX_BLOCK`] bytes of a header block and of what it decodes to, [`MAX_FIELDS`] fields, [`MAX_CONTINUATIONS`]
-//! frames for it. A block beyond any of them ends the connection: h2 is given one that no
+//! frames for it; at most two blocks wait for h2. A block beyond any of them ends the connection: h2 is given one that no
 //! decoder accepts, and answers GOAWAY as it does to any such block. (A first block beyond them is h2's to refuse.)
 //!
 //! # The HPACK crate
@@ -63,6 +63,8 @@ pub struct LenientAuthority<T> {
 #[derive(Debug)]
 struct Following {
     follower: Follower,
+    /// What was received and not followed yet.
+    received: Vec<u8>,
     /// What h2 may read, from `taken` on.
     ready: Vec<u8>,
     taken: usize,
@@ -74,7 +76,8 @@ const READ_SIZE: usize = 8 * 1024;
 impl<T> LenientAuthority<T> {
     /// Wraps a connection on which nothing was read yet.
     pub fn new(inner: T) -> Self {
-        let following = Following { follower: Follower::new(), ready: Vec::new(), taken: 0 };
+        let following =
+            Following { follower: Follower::new(), received: Vec::new(), ready: Vec::new(), taken: 0 };
         Self { inner, following: Some(Box::new(following)) }
     }
 
@@ -85,6 +88,12 @@ impl<T> LenientAuthority<T> {
 }
 
 impl Following {
+    /// Follows `input`, and keeps what is too much for now.
+    fn follow(&mut self, input: &[u8]) {
+        let rest = self.follower.feed(input, &mut self.ready);
+        self.received.extend_from_slice(rest);
+    }
+
     /// Moves ready bytes to `buf`. `false` when there were none.
     fn deliver(&mut self, buf: &mut ReadBuf<'_>) -> bool {
         let left = &self.ready[self.taken..];
@@ -93,6 +102,7 @@ impl Following {
         self.taken += count;
         if self.taken == self.ready.len() {
             self.ready.clear();
+            self.ready.shrink_to(READ_SIZE);
             self.taken = 0;
         }
         count > 0
@@ -116,6 +126,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for LenientAuthority<T> {
             if following.deliver(buf) {
                 return Poll::Ready(Ok(()));
             }
+            if !following.received.is_empty() {
+                let received = std::mem::take(&mut following.received);
+                following.follow(&received);
+                continue;
+            }
             if following.follower.passes_through() {
                 this.following = None;
                 return Pin::new(&mut this.inner).poll_read(cx, buf);
@@ -129,7 +144,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for LenientAuthority<T> {
                 following.deliver(buf);
                 return Poll::Ready(Ok(()));
             }
-            following.follower.feed(chunk.filled(), &mut following.ready);
+            following.follow(chunk.filled());
         }
     }
 }

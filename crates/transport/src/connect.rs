@@ -1,6 +1,7 @@
 //! Client channels.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
@@ -62,12 +64,41 @@ pub fn tls_channel(server: &str, config: Arc<rustls::ClientConfig>) -> Result<Ch
     Ok(endpoint.connect_with_connector_lazy(service_fn(move |_| {
         let (server, name, connector) = (server.clone(), name.clone(), connector.clone());
         async move {
-            let tcp = TcpStream::connect(&*server).await?;
+            let tcp = connect_to_any(tokio::net::lookup_host(&*server).await?).await?;
             tcp.set_nodelay(true)?;
             Ok::<_, io::Error>(TokioIo::new(connector.connect(name, tcp).await?))
         }
     })))
 }
+
+/// Connects to the first of `addresses` that answers. Each gets a head start of [`HEAD_START`] before the next is tried
+/// beside it (RFC 8305 §5): a host that is dead and says nothing must not keep us from the others.
+async fn connect_to_any(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
+    let mut attempts = JoinSet::new();
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    for address in addresses.take(MAX_ADDRESSES) {
+        attempts.spawn(TcpStream::connect(address));
+        match tokio::time::timeout(HEAD_START, attempts.join_next()).await {
+            Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
+            Ok(Some(Ok(Err(error)))) => last = error,
+            Ok(Some(Err(panicked))) => last = io::Error::other(panicked),
+            Ok(None) | Err(_) => {}
+        }
+    }
+    while let Some(attempt) = attempts.join_next().await {
+        match attempt {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(panicked) => last = io::Error::other(panicked),
+        }
+    }
+    Err(last)
+}
+
+/// How long an address is tried before the next one is tried too.
+const HEAD_START: Duration = Duration::from_millis(250);
+/// Addresses of one host that are tried.
+const MAX_ADDRESSES: usize = 16;
 
 /// Why there is no channel.
 #[derive(Debug, thiserror::Error)]

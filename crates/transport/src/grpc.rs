@@ -5,8 +5,8 @@
 //!
 //! * at most [`Options::max_connections`] at a time; at that bound no further connection is accepted, so that
 //!   clients wait in the kernel's backlog until one ends. Of these, one peer may hold
-//!   [`Options::max_connections_per_peer`]; beyond that its new connections are closed at once, so that it
-//!   cannot keep others out;
+//!   [`Options::max_connections_per_peer`], and all processes of one user half; beyond that its new connections are
+//!   closed at once, so that it cannot keep others out;
 //! * a connection that says nothing for [`Options::first_byte_timeout`] is closed;
 //! * after its greatest age (± 10 %, drawn once per connection) a connection is asked to close: the client
 //!   opens another and finishes on this one what it has begun. So clients spread anew when servers are added;
@@ -48,7 +48,7 @@ use crate::listener::{Connection, Listener, PeerKey};
 pub struct Options {
     /// Connections at a time.
     pub max_connections: usize,
-    /// Connections at a time from one process or address.
+    /// Connections at a time from one process or address. All processes of one user may have half of all connections.
     pub max_connections_per_peer: usize,
     /// RPCs at a time on one connection; the client waits beyond it.
     pub max_concurrent_streams: u32,
@@ -131,7 +131,7 @@ where
             () = cancel.cancelled() => break,
             Some(ended) = connections.tasks.join_next_with_id() => connections.ended(ended),
             (permit, accepted) = accepted => match accepted {
-                Ok(io) if connections.of(io.peer_key()) >= options.max_connections_per_peer => {
+                Ok(io) if !connections.may_have(io.peer_key(), &options) => {
                     tracing::debug!(peer = ?io.peer_key(), "connection dropped: too many from this peer");
                 }
                 Ok(io) => {
@@ -236,14 +236,18 @@ struct Connections {
 }
 
 impl Connections {
-    fn of(&self, peer: PeerKey) -> usize {
-        self.counts.get(&peer).copied().unwrap_or(0)
+    fn may_have(&self, peer: PeerKey, options: &Options) -> bool {
+        let of = |key| self.counts.get(&key).copied().unwrap_or(0);
+        of(peer) < options.max_connections_per_peer
+            && peer.user().is_none_or(|user| of(user) < options.max_connections.div_ceil(2))
     }
 
     fn start(&mut self, peer: PeerKey, task: impl Future<Output = ()> + Send + 'static) {
         let id = self.tasks.spawn(task).id();
         self.peers.insert(id, peer);
-        *self.counts.entry(peer).or_insert(0) += 1;
+        for key in [Some(peer), peer.user()].into_iter().flatten() {
+            *self.counts.entry(key).or_insert(0) += 1;
+        }
     }
 
     fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
@@ -254,10 +258,12 @@ impl Connections {
             tracing::error!(%error, "connection panicked");
         }
         let Some(peer) = self.peers.remove(&id) else { return };
-        if let Some(count) = self.counts.get_mut(&peer) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&peer);
+        for key in [Some(peer), peer.user()].into_iter().flatten() {
+            if let Some(count) = self.counts.get_mut(&key) {
+                *count -= 1;
+                if *count == 0 {
+                    self.counts.remove(&key);
+                }
             }
         }
     }

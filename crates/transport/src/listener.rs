@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::server::Connected;
@@ -34,8 +34,44 @@ pub trait Connection: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'stati
 /// What connections are counted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PeerKey {
-    /// A process on this machine.
-    Process(i32),
-    /// An address on the network.
+    /// A process on this machine, and its user.
+    Process(i32, u32),
+    /// A user of this machine: all of its processes, because a process makes others at will.
+    User(u32),
+    /// An address on the network. One IPv6 customer has 2⁶⁴ of them and counts as one ([`PeerKey::address`]).
     Address(IpAddr),
+}
+
+impl PeerKey {
+    /// By the address of a peer: of IPv6, the network part.
+    #[must_use]
+    pub fn address(address: IpAddr) -> Self {
+        Self::Address(match address.to_canonical() {
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+            address => address,
+        })
+    }
+
+    /// The user that a process belongs to.
+    #[must_use]
+    pub fn user(self) -> Option<Self> {
+        match self {
+            Self::Process(_, user) => Some(Self::User(user)),
+            Self::User(_) | Self::Address(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_one_ipv6_network_count_as_one_and_those_of_ipv4_do_not() {
+        let key = |text: &str| PeerKey::address(text.parse().unwrap());
+        assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:3:4:5:6"));
+        assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
+        assert_ne!(key("::ffff:10.0.0.1"), key("::ffff:10.0.0.2"));
+        assert_eq!(key("::ffff:10.0.0.1"), key("10.0.0.1"));
+    }
 }

@@ -9,12 +9,16 @@
 //!   alone where the kernel has no `SO_PEERPIDFD`.
 //!
 //! A caller attests, then asks [`PeerProcess::still_same`]: only then was what it read about this process.
-//! `exec` keeps the process, so the answer stays `true` across it; what the process runs is read at attestation.
+//!
+//! `exec` keeps the process: what it runs is read at attestation. But one that is of **another user or group** than
+//! when it connected is no longer the same. Otherwise a process could connect, leave the connection to a child, become
+//! a set-user-ID program, and the child would be given what belongs to root.
 
 use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -62,11 +66,27 @@ impl PeerProcess {
         if peer.still_same() { Ok(peer) } else { Err(Error::Gone { pid: peer.pid }) }
     }
 
-    /// Whether the process that connected is still running, and so whether its pid still means it.
+    /// Whether the process that connected is still running as the same user and group, and so whether its pid still
+    /// means it.
     ///
-    /// `false` when in doubt. One `poll` system call with a pidfd, one read of `/proc/<pid>/stat` without.
+    /// `false` when in doubt. A `stat` of `/proc/<pid>`, then one `poll` with a pidfd, or a read of `/proc/<pid>/stat`
+    /// without.
     #[must_use]
     pub fn still_same(&self) -> bool {
+        // The owner is read by number, so it counts only if the process has not ended after that.
+        self.owner_is_the_same() && self.is_running()
+    }
+
+    /// The kernel shows the effective user and group as the owner of this directory. Of a process that we cannot see (in
+    /// another PID namespace, or hidden by `hidepid`) there is none, and nothing else can be read about it either.
+    fn owner_is_the_same(&self) -> bool {
+        match fs::metadata(format!("/proc/{}", self.pid)) {
+            Ok(owner) => (owner.uid(), owner.gid()) == (self.uid, self.gid),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
+    }
+
+    fn is_running(&self) -> bool {
         match &self.pidfd {
             Some(pidfd) => {
                 let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
@@ -157,6 +177,15 @@ mod tests {
         assert_eq!(peer.uid, nix::unistd::geteuid().as_raw());
         assert!(peer.start_time.is_some());
         assert!(peer.still_same());
+    }
+
+    #[test]
+    fn a_peer_that_became_another_user_is_no_longer_the_same() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let peer = PeerProcess::of(&ours).unwrap();
+        let other_user = PeerProcess { uid: peer.uid + 1, ..peer.clone() };
+        let other_group = PeerProcess { gid: peer.gid + 1, ..peer.clone() };
+        assert!(peer.still_same() && !other_user.still_same() && !other_group.still_same());
     }
 
     /// A child whose first act is to connect to a socket of ours and stay.

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -44,8 +44,8 @@ pub struct TlsListener {
     tcp: TcpListener,
     acceptor: TlsAcceptor,
     limits: Limits,
-    handshakes: JoinSet<(IpAddr, Result<TlsConnection, HandshakeError>)>,
-    unfinished: HashMap<IpAddr, usize>,
+    handshakes: JoinSet<(PeerKey, Result<TlsConnection, HandshakeError>)>,
+    unfinished: HashMap<PeerKey, usize>,
 }
 
 impl TlsListener {
@@ -80,17 +80,18 @@ impl TlsListener {
     }
 
     fn begin(&mut self, tcp: TcpStream, address: SocketAddr) {
-        let unfinished = self.unfinished.entry(address.ip()).or_insert(0);
+        let peer = PeerKey::address(address.ip());
+        let unfinished = self.unfinished.entry(peer).or_insert(0);
         if *unfinished >= self.limits.handshakes.div_ceil(2) {
             tracing::debug!(%address, "connection dropped: too many unfinished handshakes from this address");
             return;
         }
         *unfinished += 1;
         let handshake = shake_hands(self.acceptor.clone(), tcp, address, self.limits.handshake_timeout);
-        self.handshakes.spawn(async move { (address.ip(), handshake.await) });
+        self.handshakes.spawn(async move { (peer, handshake.await) });
     }
 
-    fn ended(&mut self, from: IpAddr) {
+    fn ended(&mut self, from: PeerKey) {
         if let Some(unfinished) = self.unfinished.get_mut(&from) {
             *unfinished -= 1;
             if *unfinished == 0 {
@@ -180,7 +181,7 @@ impl Connected for TlsConnection {
 
 impl Connection for TlsConnection {
     fn peer_key(&self) -> PeerKey {
-        PeerKey::Address(self.peer.address.ip())
+        PeerKey::address(self.peer.address.ip())
     }
 }
 

@@ -127,7 +127,7 @@ impl Connected for UnixConnection {
 
 impl Connection for UnixConnection {
     fn peer_key(&self) -> PeerKey {
-        PeerKey::Process(self.peer.pid)
+        PeerKey::Process(self.peer.pid, self.peer.uid)
     }
 }
 

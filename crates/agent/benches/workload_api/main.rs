@@ -13,7 +13,7 @@
 //! other processes on the machine do not dilute it. `req/s` is its inverse: what one core of server does. Latencies
 //! are seen by the client. Exits with 1 if a ratio is below its target.
 
-#![allow(clippy::unwrap_used, reason = "a benchmark")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark")]
 
 mod empty;
 mod held;

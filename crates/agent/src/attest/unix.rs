@@ -6,6 +6,10 @@
 //! | `unix:user`, `unix:group` | their names, where there are any |
 //! | `unix:supplementary_gid`, `unix:supplementary_group` | one each per supplementary group |
 //! | `unix:path`, `unix:sha256` | the program file; only with `discover_workload_path` |
+//!
+//! Looking blocks a thread: a name service may hang, and a program may be of any size. So at most [`MAX_LOOKS`] threads
+//! look and [`MAX_DIGESTS`] read programs at a time, and the rest of the agent keeps threads for itself. Further
+//! callers wait, within their attestor's deadline.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -14,11 +18,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nix::unistd::{Gid, Group, Uid, User};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use vouchsafe_transport::peer::PeerProcess;
 use vouchsafe_types::selector::Selector;
 
-use super::digest::Digests;
+use super::digest::{DigestError, Digests, Program};
 use super::{AttestorError, WorkloadAttestor};
 
 /// Settings of the `unix` attestor, as SPIRE has them.
@@ -50,15 +55,50 @@ struct Inner {
     digests: Digests,
     users: Names,
     groups: Names,
+    looks: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+}
+
+/// What one look finds.
+#[derive(Debug)]
+struct Looked {
+    values: Vec<String>,
+    /// The program, when its digest is asked for and not known yet.
+    unread: Option<Program>,
 }
 
 impl UnixAttestor {
     /// With these settings.
     #[must_use]
     pub fn new(config: UnixAttestorConfig) -> Self {
-        let inner =
-            Inner { config, digests: Digests::default(), users: Names::default(), groups: Names::default() };
+        let inner = Inner {
+            config,
+            digests: Digests::default(),
+            users: Names::default(),
+            groups: Names::default(),
+            looks: Arc::new(Semaphore::new(MAX_LOOKS)),
+            reads: Arc::new(Semaphore::new(MAX_DIGESTS)),
+        };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Runs `work` on a thread, when one of `permits` is free. It runs to its end even if nobody waits for it any more.
+    async fn on_a_thread<T: Send + 'static>(
+        &self,
+        permits: &Arc<Semaphore>,
+        work: impl FnOnce(&Inner) -> Result<T, AttestorError> + Send + 'static,
+    ) -> Result<T, AttestorError> {
+        let failed = |error: String| AttestorError::Lookup {
+            what: format!("attestation thread: {error}"),
+            source: None,
+        };
+        let permit = Arc::clone(permits).acquire_owned().await.map_err(|error| failed(error.to_string()))?;
+        let inner = Arc::clone(&self.inner);
+        let work = move || {
+            let _held_to_the_end = permit;
+            work(&inner)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|error| failed(error.to_string()))?
     }
 }
 
@@ -69,10 +109,13 @@ impl WorkloadAttestor for UnixAttestor {
     }
 
     async fn attest(&self, peer: &PeerProcess) -> Result<Vec<Selector>, AttestorError> {
-        let (inner, pid) = (Arc::clone(&self.inner), peer.pid);
-        let values = tokio::task::spawn_blocking(move || inner.look_at(pid)).await.map_err(|error| {
-            AttestorError::Lookup { what: format!("attestation thread: {error}"), source: None }
-        })??;
+        let peer = peer.clone();
+        let looked = self.on_a_thread(&self.inner.looks, move |inner| inner.look_at(&peer)).await?;
+        let mut values = looked.values;
+        if let Some(program) = looked.unread {
+            let read = move |inner: &Inner| inner.digests.read(program).map_err(no_digest);
+            values.push(format!("sha256:{}", self.on_a_thread(&self.inner.reads, read).await?));
+        }
         values
             .iter()
             .map(|value| Selector::new(KIND, value))
@@ -82,22 +125,19 @@ impl WorkloadAttestor for UnixAttestor {
 }
 
 impl Inner {
-    fn look_at(&self, pid: i32) -> Result<Vec<String>, AttestorError> {
+    fn look_at(&self, peer: &PeerProcess) -> Result<Looked, AttestorError> {
+        let pid = peer.pid;
         let process = self.config.proc_root.join(pid.to_string());
         let text = std::fs::read_to_string(process.join("status"))
             .map_err(|source| lookup(format!("failed to get process {pid}"), source))?;
-        let status = ProcStatus::parse(&text).ok_or_else(|| AttestorError::Lookup {
-            what: format!("UIDs lookup: no UIDs for process {pid}"),
-            source: None,
-        })?;
-        let mut values = vec![format!("uid:{}", status.uid)];
-        values.extend(self.users.of(status.uid, user_name).map(|name| format!("user:{name}")));
-        values.push(format!("gid:{}", status.gid));
-        values.extend(self.groups.of(status.gid, group_name).map(|name| format!("group:{name}")));
-        for gid in status.groups {
-            values.push(format!("supplementary_gid:{gid}"));
-            values.extend(self.groups.of(gid, group_name).map(|name| format!("supplementary_group:{name}")));
+        let status = ProcStatus::parse(&text)
+            .ok_or_else(|| refused(format!("UIDs lookup: no UIDs for process {pid}")))?;
+        // A process that runs a set-user-ID program for a moment must not get what belongs to that program's owner.
+        if (status.uid, status.gid) != (peer.uid, peer.gid) {
+            return Err(refused(format!("process {pid} is of another user or group than when it connected")));
         }
+        let mut values = self.users_and_groups(&status)?;
+        let mut unread = None;
         if self.config.discover_workload_path {
             let program = process.join("exe");
             let path =
@@ -105,12 +145,27 @@ impl Inner {
             values.push(format!("path:{}", path.display()));
             if let Ok(limit) = u64::try_from(self.config.workload_size_limit) {
                 // Through /proc, so that a program in another mount namespace is the one that is read.
-                let digest = self
-                    .digests
-                    .of(&program, limit)
-                    .map_err(|error| AttestorError::Lookup { what: error.to_string(), source: None })?;
-                values.push(format!("sha256:{digest}"));
+                let program = Program::open(&program, limit).map_err(no_digest)?;
+                match self.digests.known(&program).map_err(no_digest)? {
+                    Some(digest) => values.push(format!("sha256:{digest}")),
+                    None => unread = Some(program),
+                }
             }
+        }
+        Ok(Looked { values, unread })
+    }
+
+    fn users_and_groups(&self, status: &ProcStatus) -> Result<Vec<String>, AttestorError> {
+        if status.groups.len() > MAX_GROUPS {
+            return Err(refused(format!("{} supplementary groups", status.groups.len())));
+        }
+        let mut values = vec![format!("uid:{}", status.uid)];
+        values.extend(self.users.of(status.uid, user_name).map(|name| format!("user:{name}")));
+        values.push(format!("gid:{}", status.gid));
+        values.extend(self.groups.of(status.gid, group_name).map(|name| format!("group:{name}")));
+        for gid in &status.groups {
+            values.push(format!("supplementary_gid:{gid}"));
+            values.extend(self.groups.of(*gid, group_name).map(|name| format!("supplementary_group:{name}")));
         }
         Ok(values)
     }
@@ -118,6 +173,14 @@ impl Inner {
 
 fn lookup(what: String, source: std::io::Error) -> AttestorError {
     AttestorError::Lookup { what, source: Some(source) }
+}
+
+fn refused(what: String) -> AttestorError {
+    AttestorError::Lookup { what, source: None }
+}
+
+fn no_digest(error: DigestError) -> AttestorError {
+    refused(error.to_string())
 }
 
 /// The lines of `/proc/<pid>/status` that matter here.
@@ -173,6 +236,15 @@ fn group_name(gid: u32) -> Option<String> {
 
 const KIND: &str = "unix";
 
+/// Threads that look at processes at a time.
+pub const MAX_LOOKS: usize = 64;
+
+/// Threads that read programs at a time.
+pub const MAX_DIGESTS: usize = 4;
+
+/// A process with more supplementary groups is not attested: each connection keeps what was found.
+const MAX_GROUPS: usize = 1024;
+
 /// How long a user's or group's name is believed.
 const NAME_LIFETIME: Duration = Duration::from_secs(60);
 
@@ -183,9 +255,13 @@ const MAX_NAMES: usize = 4096;
 mod tests {
     use super::*;
 
-    fn own(config: UnixAttestorConfig) -> Vec<String> {
-        let pid = i32::try_from(std::process::id()).unwrap();
-        UnixAttestor::new(config).inner.look_at(pid).unwrap()
+    fn this_process() -> PeerProcess {
+        PeerProcess::of(&std::os::unix::net::UnixStream::pair().unwrap().0).unwrap()
+    }
+
+    async fn own(config: UnixAttestorConfig) -> Result<Vec<String>, AttestorError> {
+        let selectors = UnixAttestor::new(config).attest(&this_process()).await?;
+        Ok(selectors.iter().map(|selector| selector.as_str().replacen("unix:", "", 1)).collect())
     }
 
     #[test]
@@ -199,9 +275,9 @@ mod tests {
         assert_eq!(ProcStatus::parse("Name:\tx\n"), None);
     }
 
-    #[test]
-    fn this_process_has_the_selectors_of_its_user() {
-        let values = own(UnixAttestorConfig::default());
+    #[tokio::test]
+    async fn this_process_has_the_selectors_of_its_user() {
+        let values = own(UnixAttestorConfig::default()).await.unwrap();
         assert!(values.contains(&format!("uid:{}", nix::unistd::geteuid())), "{values:?}");
         assert!(values.contains(&format!("gid:{}", nix::unistd::getegid())), "{values:?}");
         let user = User::from_uid(nix::unistd::geteuid()).unwrap();
@@ -213,25 +289,66 @@ mod tests {
     }
 
     #[test]
-    fn the_program_is_named_only_when_asked_for() {
-        let asked = UnixAttestorConfig { discover_workload_path: true, ..UnixAttestorConfig::default() };
-        let values = own(asked.clone());
-        let path = std::env::current_exe().unwrap();
-        assert!(values.contains(&format!("path:{}", path.display())), "{values:?}");
-        assert!(values.iter().any(|value| value.starts_with("sha256:") && value.len() == 71));
-        let values = own(UnixAttestorConfig { workload_size_limit: -1, ..asked });
-        assert!(!values.iter().any(|value| value.starts_with("sha256:")));
+    fn a_process_that_became_another_user_or_group_has_no_selectors() {
+        let attestor = UnixAttestor::new(UnixAttestorConfig::default());
+        let peer = this_process();
+        assert!(attestor.inner.look_at(&peer).is_ok());
+        for other in [
+            PeerProcess { uid: peer.uid + 1, ..peer.clone() },
+            PeerProcess { gid: peer.gid + 1, ..peer.clone() },
+        ] {
+            let error = attestor.inner.look_at(&other).unwrap_err().to_string();
+            assert!(error.contains("of another user or group than when it connected"), "{error}");
+        }
     }
 
     #[test]
-    fn a_program_above_the_limit_fails_the_attestation() {
+    fn a_process_with_absurdly_many_groups_has_no_selectors() {
+        let inner = UnixAttestor::new(UnixAttestorConfig::default()).inner;
+        let groups = (0..=1024).map(|n| 3_000_000_000 + n).collect();
+        assert!(inner.users_and_groups(&ProcStatus { uid: 0, gid: 0, groups }).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_name_service_that_hangs_takes_a_bounded_number_of_threads() {
+        let attestor = UnixAttestor::new(UnixAttestorConfig::default());
+        let (release, gate) = std::sync::mpsc::channel::<()>();
+        let (gate, started) = (Arc::new(Mutex::new(gate)), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+        let stuck = (0..2 * MAX_DIGESTS).map(|_| {
+            let (gate, started) = (Arc::clone(&gate), Arc::clone(&started));
+            attestor.on_a_thread(&attestor.inner.reads, move |_| {
+                started.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                gate.lock().unwrap_or_else(PoisonError::into_inner).recv().unwrap_or_default();
+                Ok(())
+            })
+        });
+        let all = futures_util::future::join_all(stuck);
+        let given_up = tokio::time::timeout(Duration::from_millis(200), all).await;
+        assert!(given_up.is_err());
+        assert_eq!(started.load(std::sync::atomic::Ordering::SeqCst), MAX_DIGESTS);
+        assert!(own(UnixAttestorConfig::default()).await.is_ok(), "a look needs none of these threads");
+        drop(release);
+    }
+
+    #[tokio::test]
+    async fn the_program_is_named_only_when_asked_for() {
+        let asked = UnixAttestorConfig { discover_workload_path: true, ..UnixAttestorConfig::default() };
+        let values = own(asked.clone()).await.unwrap();
+        let path = std::env::current_exe().unwrap();
+        assert!(values.contains(&format!("path:{}", path.display())), "{values:?}");
+        assert!(values.iter().any(|value| value.starts_with("sha256:") && value.len() == 71));
+        let values = own(UnixAttestorConfig { workload_size_limit: -1, ..asked }).await.unwrap();
+        assert!(!values.iter().any(|value| value.starts_with("sha256:")));
+    }
+
+    #[tokio::test]
+    async fn a_program_above_the_limit_fails_the_attestation() {
         let config = UnixAttestorConfig {
             discover_workload_path: true,
             workload_size_limit: 1,
             ..UnixAttestorConfig::default()
         };
-        let pid = i32::try_from(std::process::id()).unwrap();
-        let error = UnixAttestor::new(config).inner.look_at(pid).unwrap_err();
+        let error = own(config).await.unwrap_err();
         assert!(error.to_string().contains("exceeds size limit"), "{error}");
     }
 }

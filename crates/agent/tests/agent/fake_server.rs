@@ -52,7 +52,13 @@ pub(crate) struct Fake {
     pub(crate) whole_list: AtomicUsize,
     pub(crate) issued: AtomicUsize,
     pub(crate) jwts: AtomicUsize,
+    /// Tokens are signed and then kept back until this is `true`.
+    pub(crate) hand_out_jwts: tokio::sync::watch::Sender<bool>,
+    /// Entries that tokens were asked for.
+    pub(crate) jwts_asked: Mutex<Vec<String>>,
     pub(crate) renewals: AtomicUsize,
+    /// Refused ones included.
+    pub(crate) renewals_asked: AtomicUsize,
     authorities: Mutex<Authorities>,
     cell: SvidCell,
     roots: RootsCell,
@@ -96,7 +102,10 @@ impl Fake {
             whole_list: AtomicUsize::new(1),
             issued: AtomicUsize::new(0),
             jwts: AtomicUsize::new(0),
+            hand_out_jwts: tokio::sync::watch::Sender::new(true),
+            jwts_asked: Mutex::default(),
             renewals: AtomicUsize::new(0),
+            renewals_asked: AtomicUsize::new(0),
             authorities: Mutex::new(authorities),
             known: Mutex::new(Bundle::new(trust_domain.clone())),
             cell: SvidCell::empty(),
@@ -282,6 +291,7 @@ impl agent::v1::agent_server::Agent for Fake {
         &self,
         request: Request<agent::v1::RenewAgentRequest>,
     ) -> Result<Response<agent::v1::RenewAgentResponse>, Status> {
+        self.renewals_asked.fetch_add(1, Ordering::SeqCst);
         self.admit(&request, true).await?;
         self.renewals.fetch_add(1, Ordering::SeqCst);
         let id = SpiffeId::agent(&self.trust_domain, &format!("join_token/{TOKEN}")).unwrap();
@@ -421,6 +431,7 @@ impl svid::v1::svid_server::Svid for Fake {
     ) -> Result<Response<svid::v1::NewJwtsvidResponse>, Status> {
         self.admit(&request, false).await?;
         let request = request.into_inner();
+        self.jwts_asked.lock().unwrap().push(request.entry_id.clone());
         let entry = self.entries.lock().unwrap().get(&request.entry_id).cloned();
         let entry = entry.ok_or_else(|| Status::not_found("entry not found or not authorized"))?;
         let id = spiffe_id_from_proto(entry.spiffe_id.as_ref()).unwrap();
@@ -442,6 +453,7 @@ impl svid::v1::svid_server::Svid for Fake {
             issued_at: signed.issued_at,
             hint: String::new(),
         };
+        self.hand_out_jwts.subscribe().wait_for(|now| *now).await.unwrap();
         Ok(Response::new(svid::v1::NewJwtsvidResponse { svid: Some(svid) }))
     }
 

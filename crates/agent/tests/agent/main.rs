@@ -28,6 +28,7 @@ use vouchsafe_runtime::metrics::Registry;
 use vouchsafe_runtime::readiness::Readiness;
 use vouchsafe_runtime::supervisor::{self, Supervisor};
 use vouchsafe_transport::connect::uds_channel;
+use vouchsafe_types::jwt_svid::JwtSvid;
 use vouchsafe_types::x509_svid::X509Svid;
 
 use fake_server::{Fake, Listening, TOKEN};
@@ -328,6 +329,67 @@ async fn a_token_is_issued_once_validated_and_renewed_while_the_old_one_is_still
 }
 
 #[tokio::test]
+async fn a_token_that_was_asked_for_before_its_entry_changed_is_given_to_nobody_who_asks_after() {
+    let world = World::new().await;
+    world.fake.put("web", &own_uid(), |_| ());
+    let mut agent = world.start().await;
+    agent.serving().await;
+    world.fake.hand_out_jwts.send_replace(false);
+    let mut early = connect(&world.config(String::new()).socket_path).await;
+    let request = with_header(JwtsvidRequest { audience: vec!["a".into()], spiffe_id: String::new() });
+    let mut before = tokio::task::JoinSet::new();
+    before.spawn(async move { early.fetch_jwtsvid(request).await });
+    let fake = Arc::clone(&world.fake);
+    eventually("the first request", move || fake.jwts.load(Ordering::SeqCst) == 1).await;
+
+    world.fake.put("web", &own_uid(), |entry| entry.spiffe_id.as_mut().unwrap().path = "/other".into());
+    while ids(&agent.x509_once().await.unwrap()) != ["spiffe://example.org/other"] {}
+    let release = async {
+        sleep(Duration::from_millis(300)).await;
+        world.fake.hand_out_jwts.send_replace(true);
+    };
+    let (after, ()) = tokio::join!(agent.jwt(&["a"]), release);
+    let subject = |token: &str| JwtSvid::parse_unverified(token).unwrap().id.to_string();
+    assert_eq!(subject(&after.unwrap()[0]), "spiffe://example.org/other");
+    assert_eq!(
+        subject(&before.join_next().await.unwrap().unwrap().unwrap().into_inner().svids[0].svid),
+        "spiffe://example.org/web"
+    );
+    let cached = agent.jwt(&["a"]).await.unwrap();
+    assert_eq!(subject(&cached[0]), "spiffe://example.org/other", "the late one did not replace it");
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_workload_that_asks_for_ever_new_audiences_keeps_no_other_from_its_token() {
+    let world = World::new().await;
+    world.fake.put("noisy", &own_uid(), |_| ());
+    world.fake.put("quiet", &own_uid(), |_| ());
+    let mut agent = world.start().await;
+    agent.serving().await;
+    world.fake.hand_out_jwts.send_replace(false);
+    let token = |id: &str, audience: String| {
+        let spiffe_id = format!("spiffe://example.org/{id}");
+        let request = with_header(JwtsvidRequest { audience: vec![audience], spiffe_id });
+        let mut client = agent.client.clone();
+        async move { client.fetch_jwtsvid(request).await }
+    };
+    // It gives up at once and asks again.
+    for n in 0..300 {
+        drop(timeout(Duration::from_millis(2), token("noisy", n.to_string())).await);
+    }
+    let fake = Arc::clone(&world.fake);
+    let asked = move |id: &str| fake.jwts_asked.lock().unwrap().iter().filter(|asked| *asked == id).count();
+    let mut quiet = tokio::task::JoinSet::new();
+    quiet.spawn(token("quiet", "a".to_owned()));
+    eventually("the other's request", || asked("quiet") == 1).await;
+    assert!((1..=16).contains(&asked("noisy")), "{} requests for one entry", asked("noisy"));
+    world.fake.hand_out_jwts.send_replace(true);
+    quiet.join_next().await.unwrap().unwrap().unwrap();
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_hanging_server_delays_nothing_that_is_held() {
     let world = World::new().await;
     world.fake.put("web", &own_uid(), |_| ());
@@ -474,6 +536,8 @@ async fn an_agent_whose_own_svid_ended_goes_on_serving() {
     sleep(Duration::from_secs(6)).await;
     assert_eq!(agent.x509_once().await.unwrap(), svid);
     assert!(agent.ended.try_join_next().is_none(), "the agent ended");
+    let asked = world.fake.renewals_asked.load(Ordering::SeqCst);
+    assert!((1..30).contains(&asked), "{asked} attempts to renew in six seconds");
     agent.stop().await.unwrap();
 }
 

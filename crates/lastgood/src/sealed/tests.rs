@@ -120,6 +120,18 @@ fn a_save_that_cannot_finish_leaves_the_old_content() {
 }
 
 #[test]
+fn what_a_crash_left_beside_the_file_is_removed_when_it_is_restored() {
+    let (folder, path) = sealed();
+    let beside = |name: &str| folder.path().join(name);
+    for name in ["state.4711.tmp", "state.1.tmp", "state.mine.tmp", "other.4711.tmp"] {
+        fs::write(beside(name), "half").unwrap();
+    }
+    assert!(open(&path).restore::<Vec<u32>>().unwrap().is_some());
+    assert!(!beside("state.4711.tmp").exists() && !beside("state.1.tmp").exists());
+    assert!(beside("state.mine.tmp").exists() && beside("other.4711.tmp").exists());
+}
+
+#[test]
 fn a_key_is_not_shown() {
     assert_eq!(format!("{:?}", SealKey::new([7; 32])), "SealKey(<redacted>)");
 }

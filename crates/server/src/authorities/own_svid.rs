@@ -28,9 +28,10 @@ impl OwnSvidRotation {
         Self { shared, cell, issued_by: None, bridge: None }
     }
 
-    /// From now on the chain reaches the authority before the active one too.
+    /// From the next SVID on, which is due at once, the chain reaches the authority before the active one too.
     pub(super) fn cross(&mut self, bridge: Bridge) {
         self.bridge = Some(bridge);
+        self.issued_by = None;
     }
 
     /// Issues a new SVID if one is due.

@@ -35,7 +35,8 @@ pub fn ids(entries: &[types::Entry]) -> Vec<&str> {
 
 /// The paths of the entries' SPIFFE IDs, sorted.
 pub fn paths(entries: &[types::Entry]) -> Vec<&str> {
-    let mut paths: Vec<_> = entries.iter().map(|entry| entry.spiffe_id.as_ref().unwrap().path.as_str()).collect();
+    let mut paths: Vec<_> =
+        entries.iter().map(|entry| entry.spiffe_id.as_ref().unwrap().path.as_str()).collect();
     paths.sort_unstable();
     paths
 }
@@ -58,7 +59,10 @@ fn assert_text(code: Code, message: &str, expected: Code, text: &str) {
     assert_eq!(code, expected, "{message}");
     match text.strip_suffix('…') {
         Some(beginning) => {
-            assert!(message.starts_with(beginning) && message.len() > beginning.len(), "{message:?} is not {text:?}")
+            assert!(
+                message.starts_with(beginning) && message.len() > beginning.len(),
+                "{message:?} is not {text:?}"
+            )
         }
         None => assert_eq!(message, text),
     }

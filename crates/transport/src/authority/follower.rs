@@ -5,6 +5,9 @@ use super::hpack::{MAX_BLOCK, Rewriter, first_authority_is_well_formed};
 /// Most CONTINUATION frames of one header block; empty ones cost their sender nothing.
 pub const MAX_CONTINUATIONS: usize = 64;
 
+/// Bytes for h2 at which nothing more is followed until it has read them.
+pub(crate) const ENOUGH: usize = MAX_BLOCK;
+
 /// RFC 9113 §3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// RFC 9113 §6.5.2: the initial SETTINGS_MAX_FRAME_SIZE. [`crate::grpc::serve`] advertises no other.
@@ -83,15 +86,17 @@ impl Follower {
         matches!(self.mode, Mode::PassThrough)
     }
 
-    /// Takes what the client sent, and appends what h2 is to read.
-    pub(crate) fn feed(&mut self, mut input: &[u8], out: &mut Vec<u8>) {
-        while !input.is_empty() {
+    /// Takes what the client sent, and appends what h2 is to read. Stops once that is [`ENOUGH`], and returns what it
+    /// did not take: a block may be a thousand times as long written anew.
+    pub(crate) fn feed<'a>(&mut self, mut input: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+        while !input.is_empty() && out.len() < ENOUGH {
             if self.passes_through() {
                 out.extend_from_slice(input);
-                return;
+                return &[];
             }
             input = self.step(input, out);
         }
+        input
     }
 
     /// The client sends no more: appends what was held back.

@@ -97,8 +97,12 @@ fn conversation(authority: &[u8]) -> Vec<u8> {
 fn follow<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<u8>, Follower) {
     let mut follower = Follower::new();
     let mut out = Vec::new();
-    for piece in pieces {
-        follower.feed(piece, &mut out);
+    for mut piece in pieces {
+        while !piece.is_empty() {
+            let mut ready = Vec::new();
+            piece = follower.feed(piece, &mut ready);
+            out.extend(ready);
+        }
     }
     follower.finish(&mut out);
     (out, follower)
@@ -343,4 +347,34 @@ async fn a_small_read_buffer_loses_nothing() {
         got.extend_from_slice(&buffer[..count]);
     }
     assert_eq!(got, whole);
+}
+
+/// One field in the dynamic table, and blocks of sixteen references to it: 25 bytes that stand for 64,000.
+#[tokio::test]
+async fn short_blocks_that_stand_for_long_ones_do_not_fill_memory() {
+    let mut sent = conversation(MALFORMED);
+    let mut fill = vec![0x40, 1, b'a', 0x7f, 0xa1, 0x1e];
+    fill.resize(fill.len() + 4000, b'x');
+    sent.extend(frame(HEADERS, END_HEADERS, 5, &fill));
+    let blocks = 300;
+    for stream in 0..blocks {
+        sent.extend(frame(HEADERS, END_HEADERS, 7 + 2 * stream, &[0xbe; 16]));
+    }
+    let (whole, _) = follow([&sent[..]]);
+    assert!(whole.len() > 300 * 60_000, "{}", whole.len());
+    let (mut client, server) = duplex(1 << 20);
+    client.write_all(&sent).await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut adapted = LenientAuthority::new(server);
+    let (mut got, mut buffer) = (Vec::new(), vec![0; 16 * 1024]);
+    loop {
+        let count = adapted.read(&mut buffer).await.unwrap();
+        if count == 0 {
+            break;
+        }
+        got.extend_from_slice(&buffer[..count]);
+        let held = adapted.following.as_ref().map_or(0, |held| held.ready.capacity());
+        assert!(held <= 4 * MAX_BLOCK, "{held} bytes wait");
+    }
+    assert!(got == whole, "not what the client said");
 }

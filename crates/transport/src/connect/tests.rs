@@ -75,3 +75,30 @@ async fn an_address_must_be_host_and_port() {
         assert!(matches!(&error, Error::Address { address } if address == bad), "{error}");
     }
 }
+
+#[tokio::test]
+async fn an_address_that_says_nothing_does_not_keep_us_from_the_next() {
+    // A socket whose backlog is full: the kernel drops further attempts, as a dead host would.
+    let dead = tokio::net::TcpSocket::new_v4().unwrap();
+    dead.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let silent = dead.local_addr().unwrap();
+    let _dead = dead.listen(0).unwrap();
+    let mut filling = JoinSet::new();
+    (0..8).for_each(|_| drop(filling.spawn(async move { TcpStream::connect(silent).await })));
+    let mut kept = Vec::new();
+    let fill = async {
+        while let Some(connected) = filling.join_next().await {
+            kept.push(connected);
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_millis(300), fill).await.is_err());
+
+    let alive = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = alive.local_addr().unwrap();
+    let closed = SocketAddr::from(([127, 0, 0, 1], 1));
+    let connected = connect_to_any([silent, closed, silent, address].into_iter());
+    let connected = tokio::time::timeout(Duration::from_secs(5), connected).await.unwrap().unwrap();
+    assert_eq!(connected.peer_addr().unwrap(), address);
+    let refused = connect_to_any([closed].into_iter()).await.unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+}

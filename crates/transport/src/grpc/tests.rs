@@ -21,7 +21,7 @@ struct Memory(mpsc::UnboundedReceiver<Pipe>);
 
 struct Pipe {
     stream: DuplexStream,
-    peer: u8,
+    peer: PeerKey,
 }
 
 impl Listener for Memory {
@@ -37,7 +37,7 @@ impl Listener for Memory {
 
 impl Connection for Pipe {
     fn peer_key(&self) -> PeerKey {
-        PeerKey::Address(Ipv4Addr::new(127, 0, 0, self.peer).into())
+        self.peer
     }
 }
 
@@ -90,6 +90,10 @@ impl Server {
     }
 
     fn connect(&self, peer: u8) -> DuplexStream {
+        self.connect_as(PeerKey::Address(Ipv4Addr::new(127, 0, 0, peer).into()))
+    }
+
+    fn connect_as(&self, peer: PeerKey) -> DuplexStream {
         let (client, stream) = duplex(1 << 16);
         self.connect.send(Pipe { stream, peer }).ok().unwrap();
         client
@@ -251,6 +255,26 @@ async fn one_peer_cannot_take_all_connections() {
     kept.pop();
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut again = handshake(server.connect(1), &mut tasks).await;
+    assert_eq!(again.send_request(post("/")).await.unwrap().status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_processes_of_one_user_cannot_take_all_connections() {
+    let server = Server::start(Options { max_connections: 4, ..Options::default() });
+    let mut tasks = JoinSet::new();
+    let mut kept = Vec::new();
+    for pid in 1..=2 {
+        let mut client = handshake(server.connect_as(PeerKey::Process(pid, 1000)), &mut tasks).await;
+        client.send_request(post("/")).await.unwrap();
+        kept.push(client);
+    }
+    let mut third = server.connect_as(PeerKey::Process(3, 1000));
+    assert_eq!(third.read(&mut [0; 1]).await.unwrap(), 0, "closed at once");
+    let mut other = handshake(server.connect_as(PeerKey::Process(4, 1001)), &mut tasks).await;
+    assert_eq!(other.send_request(post("/")).await.unwrap().status(), 200);
+    kept.pop();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut again = handshake(server.connect_as(PeerKey::Process(3, 1000)), &mut tasks).await;
     assert_eq!(again.send_request(post("/")).await.unwrap().status(), 200);
 }
 

@@ -102,7 +102,7 @@ async fn one_address_may_have_half_of_the_unfinished_handshakes() {
         read = third_is_closed => assert!(matches!(read, Ok(0) | Err(_))),
         _ = listener.accept() => panic!("nobody shook hands"),
     }
-    assert_eq!(listener.unfinished[&address.ip()], 2);
+    assert_eq!(listener.unfinished[&PeerKey::address(address.ip())], 2);
 }
 
 /// A server that asks for client certificates, and a client that presents one with this URI.
