@@ -71,6 +71,9 @@ impl Lane {
     }
 }
 
+/// Shortest time between two plans; the first of a quiet time comes at once.
+const ROUND_GAP: Duration = Duration::from_millis(10);
+
 /// What the loop remembers between rounds.
 #[derive(Debug)]
 struct Progress {
@@ -117,7 +120,11 @@ impl IssueLoop {
             paused: HashMap::new(),
             batches: JoinSet::new(),
         };
+        let mut next_round = Instant::now();
         loop {
+            // A plan looks at every entry; callers that ask again and again must not keep a core busy with it.
+            tokio::time::sleep_until(next_round).await;
+            next_round = Instant::now() + ROUND_GAP;
             changes.mark_unchanged();
             let now = self.clock.unix_now();
             let plan = self.plan(now, &mut progress);

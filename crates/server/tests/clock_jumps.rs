@@ -86,14 +86,34 @@ async fn an_agent_recovers_by_itself_when_the_clock_jumps_three_days_back() {
 async fn there_and_back_again_leaves_everything_valid() {
     let world = World::new();
     let (server, mut agent, entry_id) = with_agent(&world).await;
-    for jump in [THREE_DAYS, -THREE_DAYS, THREE_DAYS] {
+    for (jump, authorities) in [(THREE_DAYS, 2), (-THREE_DAYS, 3), (THREE_DAYS, 4)] {
         world.hands.jump(jump);
         let identity = renewed(&mut agent).await;
-        agent.roots = roots_of(&agent.bundle().await.unwrap());
+        // As an agent that polls does.
+        let replaced = eventually(async || {
+            Some(agent.bundle().await.ok()?).filter(|bundle| bundle.x509_authorities.len() == authorities)
+        });
+        agent.roots = roots_of(&timeout(SOON, replaced).await.expect("a valid authority"));
         agent.adopt(identity);
         agent.x509(&entry_id).await.unwrap().unwrap();
     }
     server.stop().await.unwrap();
+}
+
+/// A clock that was set wrong and right again before the agent, which polls, has seen what became of it.
+#[tokio::test]
+async fn an_agent_recovers_that_has_missed_a_jump_there_and_back() {
+    let world = World::new();
+    let (server, mut agent, entry_id) = with_agent(&world).await;
+    for (jump, authorities) in [(THREE_DAYS, 2), (-THREE_DAYS, 3)] {
+        world.hands.jump(jump);
+        let replaced = async || (server.bundle().await.x509_authorities.len() == authorities).then_some(());
+        timeout(SOON, eventually(replaced)).await.expect("a valid authority");
+    }
+    // Its SVID is good again, and its bundle has none of the authorities that were made meanwhile.
+    let identity = renewed(&mut agent).await;
+    agent.adopt(identity);
+    agent.x509(&entry_id).await.unwrap().unwrap();
 }
 
 /// A laptop that was shut down on Friday, or one whose clock was wrong until it was started again.

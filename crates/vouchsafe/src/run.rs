@@ -71,6 +71,7 @@ impl Host {
         }
         let entropy = Entropy::from_os().context("the operating system gives no randomness")?;
         tracing::debug!(seed = entropy.seed(), "Seeded");
+        raise_open_files();
         // From here on a signal is kept for `run`, also one that comes while the part starts.
         let shutdown = signals::shutdown()?;
         let readiness = Readiness::new(clock.clone());
@@ -101,6 +102,20 @@ impl Host {
         Ok(self.tasks.run_hurried(first, second, GRACE).await?)
     }
 }
+
+/// Raises the number of files this process may have open as far as it may: every connection is one, and the usual 1,024
+/// are fewer than the listeners' own bounds.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(now, most)| setrlimit(Resource::RLIMIT_NOFILE, now.max(most.min(OPEN_FILES)), most));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "Cannot raise the limit of open files");
+    }
+}
+
+/// Connections of both listeners, and room for the rest.
+const OPEN_FILES: u64 = 32_768;
 
 fn block_on(part: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();

@@ -52,7 +52,9 @@ impl X509Effects {
         if now.saturating_sub(activated.issued_at()) >= ADOPTION_SECS || activated.id() == before.id() {
             return None;
         }
-        match cross_certify(&before, &activated, now).await {
+        // Valid before today too: the clock may jump back, and who trusts `before` alone must still get through.
+        let since = now.saturating_sub(BRIDGE_BACKDATE_SECS);
+        match cross_certify(&before, &activated, since).await {
             Ok(der) => Some(Bridge { authority_id: activated.id().to_owned(), der: der.into() }),
             Err(error) => {
                 warn!(%error, "The new X.509 authority is not certified by the one before it");
@@ -70,6 +72,9 @@ impl JwtEffects {
 
 /// After this time everybody has fetched the bundle with a new authority.
 const ADOPTION_SECS: i64 = 600;
+
+/// As long as [`crate::authorize::RENEWAL_GRACE`].
+const BRIDGE_BACKDATE_SECS: i64 = 96 * 3600;
 
 #[async_trait]
 impl Effects<X509Ca> for X509Effects {

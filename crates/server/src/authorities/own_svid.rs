@@ -3,6 +3,7 @@
 //! Issued by the active authority like any other, renewed at half its life, at once when another authority is
 //! activated, and at once when the clock no longer lies within its life.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -20,17 +21,22 @@ pub(super) struct OwnSvidRotation {
     shared: Arc<Shared>,
     cell: SvidCell,
     issued_by: Option<String>,
-    bridge: Option<Bridge>,
+    /// To the authorities that had to sign at once, newest first.
+    bridges: VecDeque<Bridge>,
 }
+
+/// Most jumps of the clock, one soon after the other, that a client may have missed.
+const MAX_BRIDGES: usize = 4;
 
 impl OwnSvidRotation {
     pub(super) fn new(shared: Arc<Shared>, cell: SvidCell) -> Self {
-        Self { shared, cell, issued_by: None, bridge: None }
+        Self { shared, cell, issued_by: None, bridges: VecDeque::new() }
     }
 
-    /// From the next SVID on, which is due at once, the chain reaches the authority before the active one too.
+    /// From the next SVID on, which is due at once, the chain reaches the authorities before the active one too.
     pub(super) fn cross(&mut self, bridge: Bridge) {
-        self.bridge = Some(bridge);
+        self.bridges.truncate(MAX_BRIDGES - 1);
+        self.bridges.push_front(bridge);
         self.issued_by = None;
     }
 
@@ -60,10 +66,9 @@ impl OwnSvidRotation {
         let id = SpiffeId::server(&self.shared.plan.trust_domain);
         let key = PrivateKey::generate(KeyType::EcP256)?;
         let mut issued = self.shared.issuer.workload_x509(&id, key.public_key_der(), &[], 0, None).await?;
-        if let Some(bridge) =
-            self.bridge.as_ref().filter(|bridge| Some(bridge.authority_id.as_str()) == authority)
-        {
-            issued.chain.push(bridge.der.clone());
+        // All of them: a clock that jumps twice leaves people behind who know neither of the last two.
+        if self.bridges.front().is_some_and(|newest| Some(newest.authority_id.as_str()) == authority) {
+            issued.chain.extend(self.bridges.iter().map(|bridge| bridge.der.clone()));
         }
         self.cell.set(OwnSvid::from_pkcs8(&issued.chain, &key.pkcs8()?))?;
         info!(spiffe_id = %id, expiration = issued.not_after, "Signed X509 SVID");
