@@ -35,7 +35,11 @@ pub(crate) fn store_failed(what: &'static str, cause: &StoreError) -> Status {
         }
         Class::Peer | Class::Permanent | Class::Bug => {
             error!(error = %cause, "{what}");
-            Code::Internal
+            match cause {
+                // Heals as soon as somebody makes room.
+                StoreError::DiskFull { .. } => Code::ResourceExhausted,
+                _ => Code::Internal,
+            }
         }
     };
     failed(code, what, Chain(cause).to_string())
@@ -89,5 +93,41 @@ mod tests {
         let both = Sample::Telling(Box::new(Sample::Silent(Box::new(Sample::Missing))));
         assert_eq!(Chain(&both).to_string(), "cannot open: cannot read: no such file");
         assert_eq!(invalid("oops", told).message(), "oops: cannot open: no such file");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use vouchsafe_store::Outcome;
+
+    #[test]
+    fn the_code_says_who_has_to_act() {
+        let check = |cause: StoreError, code: Code, text: &str| {
+            let status = store_failed("failed to create entry", &cause);
+            assert_eq!((status.code(), status.message()), (code, text));
+        };
+        check(
+            StoreError::DiskFull { operation: "create entry", place: "db".into(), source: None },
+            Code::ResourceExhausted,
+            "failed to create entry: create entry: no space left for db; free some, writes then work again \
+             without a restart",
+        );
+        check(
+            StoreError::Unavailable {
+                operation: "create entry",
+                outcome: Outcome::NotWritten,
+                retry_after: Duration::from_secs(2),
+                source: None,
+            },
+            Code::Unavailable,
+            "failed to create entry: create entry: the database is not available (nothing was written); try again in 2s",
+        );
+        check(
+            StoreError::Bug { operation: "create entry", detail: "x".into() },
+            Code::Internal,
+            "failed to create entry: create entry: internal error: x",
+        );
     }
 }
