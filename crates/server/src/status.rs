@@ -75,6 +75,8 @@ pub(crate) fn item_status(status: Result<(), &Status>) -> types::Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+    use vouchsafe_store::Outcome;
 
     #[derive(Debug, thiserror::Error)]
     enum Sample {
@@ -94,13 +96,6 @@ mod tests {
         assert_eq!(Chain(&both).to_string(), "cannot open: cannot read: no such file");
         assert_eq!(invalid("oops", told).message(), "oops: cannot open: no such file");
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-    use vouchsafe_store::Outcome;
 
     #[test]
     fn the_code_says_who_has_to_act() {
