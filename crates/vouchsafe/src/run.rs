@@ -124,10 +124,7 @@ fn raise_open_files() {
 /// Connections of both listeners, and room for the rest.
 const OPEN_FILES: u64 = 32_768;
 
-fn block_on(
-    runtime: &mut Builder,
-    part: impl Future<Output = anyhow::Result<()>>,
-) -> anyhow::Result<()> {
+fn block_on(runtime: &mut Builder, part: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let runtime = runtime.enable_all().build();
     runtime.context("cannot start the asynchronous runtime")?.block_on(part)
 }
