@@ -52,7 +52,7 @@ pub fn up(config: config::up::Config) -> anyhow::Result<()> {
     block_on(&mut Builder::new_multi_thread(), up::run(config))
 }
 
-/// An agent shares its machine with what it serves. One core answers some 90,000 requests per second; every thread
+/// An agent shares its machine with what it serves. One core answers over 100,000 requests per second; every thread
 /// more would only take memory.
 const MAX_AGENT_WORKERS: usize = 2;
 
