@@ -53,6 +53,7 @@ docs *pages:
 bench:
     cargo bench --locked -p vouchsafe-ca --bench issuance
     cargo bench --locked -p vouchsafe-agent --bench workload_api
+    cargo bench --locked -p vouchsafe --bench memory
 
 # One fuzz target, or all of them, for so many seconds each
 fuzz target="all" seconds="60":

@@ -17,9 +17,16 @@ use vouchsafe_types::spiffe_id::SpiffeId;
 #[derive(Clone, Debug, Default)]
 pub struct Entries {
     by_id: OrdMap<EntryId, Arc<Entry>>,
-    by_parent: HashMap<SpiffeId, OrdSet<EntryId>>,
-    by_spiffe_id: HashMap<SpiffeId, OrdSet<EntryId>>,
-    aliases: HashMap<Selector, OrdSet<EntryId>>,
+    by_parent: HashMap<SpiffeId, Ids>,
+    by_spiffe_id: HashMap<SpiffeId, Ids>,
+    aliases: HashMap<Selector, Ids>,
+}
+
+/// What a key leads to: mostly one entry, for which a set would take a kilobyte. Never empty.
+#[derive(Clone, Debug)]
+enum Ids {
+    One(EntryId),
+    Many(OrdSet<EntryId>),
 }
 
 impl Entries {
@@ -49,7 +56,7 @@ impl Entries {
 
     /// The entries that give `id` to a workload.
     pub fn with_spiffe_id<'a>(&'a self, id: &SpiffeId) -> impl Iterator<Item = &'a Arc<Entry>> {
-        self.by_spiffe_id.get(id).into_iter().flatten().filter_map(|id| self.by_id.get(id))
+        self.by_spiffe_id.get(id).into_iter().flat_map(Ids::iter).filter_map(|id| self.by_id.get(id))
     }
 
     /// Adds an entry, or replaces the one with its ID.
@@ -110,12 +117,13 @@ impl Entries {
     }
 
     fn children<'a>(&'a self, parent: &SpiffeId) -> impl Iterator<Item = &'a Arc<Entry>> {
-        self.by_parent.get(parent).into_iter().flatten().filter_map(|id| self.by_id.get(id))
+        self.by_parent.get(parent).into_iter().flat_map(Ids::iter).filter_map(|id| self.by_id.get(id))
     }
 
     /// The agent's own ID and its aliases.
     fn parents_of<'a>(&'a self, agent: &'a Agent, now: i64) -> impl Iterator<Item = SpiffeId> + 'a {
-        let aliases = agent.selectors.iter().filter_map(|selector| self.aliases.get(selector)).flatten();
+        let aliases =
+            agent.selectors.iter().filter_map(|selector| self.aliases.get(selector)).flat_map(Ids::iter);
         let aliases = aliases
             .filter_map(|id| self.by_id.get(id))
             .filter(move |alias| is_live(alias, now) && agent.selectors.contains_all(&alias.selectors))
@@ -135,15 +143,44 @@ fn alias_key(entry: &Entry) -> Option<&Selector> {
     is_alias.then(|| entry.selectors.iter().next()).flatten()
 }
 
-fn add<K: Clone + Eq + std::hash::Hash>(index: &mut HashMap<K, OrdSet<EntryId>>, key: K, id: &EntryId) {
-    index.entry(key).or_default().insert(id.clone());
+fn add<K: Clone + Eq + std::hash::Hash>(index: &mut HashMap<K, Ids>, key: K, id: &EntryId) {
+    match index.get_mut(&key) {
+        Some(ids) => ids.insert(id),
+        None => drop(index.insert(key, Ids::One(id.clone()))),
+    }
 }
 
-fn take<K: Clone + Eq + std::hash::Hash>(index: &mut HashMap<K, OrdSet<EntryId>>, key: &K, id: &EntryId) {
-    if let Some(ids) = index.get_mut(key) {
-        ids.remove(id);
-        if ids.is_empty() {
-            index.remove(key);
+fn take<K: Clone + Eq + std::hash::Hash>(index: &mut HashMap<K, Ids>, key: &K, id: &EntryId) {
+    if index.get_mut(key).is_some_and(|ids| ids.remove(id)) {
+        index.remove(key);
+    }
+}
+
+impl Ids {
+    fn iter(&self) -> impl Iterator<Item = &EntryId> {
+        let (one, many) = match self {
+            Self::One(id) => (Some(id), None),
+            Self::Many(ids) => (None, Some(ids)),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    fn insert(&mut self, id: &EntryId) {
+        match self {
+            Self::One(held) if held == id => {}
+            Self::One(held) => *self = Self::Many([held.clone(), id.clone()].into_iter().collect()),
+            Self::Many(ids) => drop(ids.insert(id.clone())),
+        }
+    }
+
+    /// `true` when nothing is left, and so nothing of this may be kept.
+    fn remove(&mut self, id: &EntryId) -> bool {
+        match self {
+            Self::One(held) => held == id,
+            Self::Many(ids) => {
+                ids.remove(id);
+                ids.is_empty()
+            }
         }
     }
 }
