@@ -11,7 +11,7 @@
 //!
 //! The flow: bundles → [`roots::TrustRoots`] in a [`roots::RootsCell`]; chain and key → [`own::OwnSvid`] in a
 //! [`own::SvidCell`]; both → [`config::server_config`] or [`config::client_config`]. After a handshake
-//! [`peer::PeerSvid::parse`] says who the peer is.
+//! [`peer::read`] says who the peer is.
 //!
 //! * [`roots`]  whom we believe, by trust domain
 //! * [`verify`] chain to SPIFFE ID (also used outside TLS)

@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use vouchsafe_types::SpiffeId;
 
 use crate::config::{Expect, provider};
-use crate::peer::PeerSvid;
+use crate::peer;
 use crate::verify::{SvidVerifier, VerifyError};
 
 /// Verifies a peer on either side of a handshake.
@@ -150,7 +150,7 @@ impl ServerCertVerifier for BootstrapVerifier {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        match PeerSvid::parse(std::slice::from_ref(end_entity)) {
+        match peer::read(std::slice::from_ref(end_entity)) {
             Ok(peer) if peer.id == self.server => {}
             Ok(peer) => {
                 tracing::warn!(peer = %peer.id, expected = %self.server, "insecure bootstrap: unexpected server")

@@ -13,11 +13,11 @@ use rustls::{CertificateError, OtherError};
 use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
-use vouchsafe_types::SpiffeId;
+use vouchsafe_types::{SpiffeId, X509Svid};
 use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter};
 
 use crate::config::provider;
-use crate::peer::{LeafError, PeerSvid};
+use crate::peer::{self, LeafError};
 use crate::roots::RootsCell;
 
 /// Verifies X.509-SVIDs. Cheap to clone.
@@ -41,7 +41,7 @@ impl SvidVerifier {
     ///
     /// See [`VerifyError`]. Only [`VerifyError::UnknownTrustDomain`] and [`VerifyError::UnknownAuthority`] may
     /// go away, when a newer bundle arrives.
-    pub fn verify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<PeerSvid, VerifyError> {
+    pub fn verify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<X509Svid, VerifyError> {
         self.verify_within(chain, now, Duration::ZERO)
     }
 
@@ -56,8 +56,8 @@ impl SvidVerifier {
         chain: &[CertificateDer<'_>],
         now: UnixTime,
         grace: Duration,
-    ) -> Result<PeerSvid, VerifyError> {
-        let svid = PeerSvid::parse(chain).map_err(|source| VerifyError::Leaf { source })?;
+    ) -> Result<X509Svid, VerifyError> {
+        let svid = peer::read(chain).map_err(|source| VerifyError::Leaf { source })?;
         let roots = self.roots.load();
         let Some(anchors) = roots.anchors(svid.id.trust_domain_name()) else {
             return Err(VerifyError::UnknownTrustDomain { id: svid.id });
@@ -72,7 +72,7 @@ impl SvidVerifier {
 }
 
 /// The moment of the life of `svid` that is nearest to `now`, or `now` if that is more than `grace` away.
-fn nearest(now: UnixTime, svid: &PeerSvid, grace: Duration) -> UnixTime {
+fn nearest(now: UnixTime, svid: &X509Svid, grace: Duration) -> UnixTime {
     let seconds = |unix: i64| u64::try_from(unix).unwrap_or(0);
     let at =
         now.as_secs().clamp(seconds(svid.not_before), seconds(svid.not_after).max(seconds(svid.not_before)));

@@ -9,7 +9,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use super::*;
 use crate::own::OwnSvidError;
-use crate::peer::PeerSvid;
+use crate::peer;
 use crate::test_pki::{Ca, NOW, roots, trust_domain};
 use crate::verify::VerifyError;
 
@@ -97,7 +97,7 @@ async fn an_anonymous_client_is_served_and_the_server_is_verified() {
     let fixture = Fixture::new();
     let (client, server) = fixture.connect(None).await.unwrap();
     assert!(server.get_ref().1.peer_certificates().is_none());
-    let peer = PeerSvid::parse(client.get_ref().1.peer_certificates().unwrap()).unwrap();
+    let peer = peer::read(client.get_ref().1.peer_certificates().unwrap()).unwrap();
     assert_eq!(peer.id.as_str(), SERVER);
     assert_eq!(client.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     assert_eq!(
@@ -112,7 +112,7 @@ async fn a_client_with_an_svid_is_known_to_the_server() {
     let intermediate = fixture.ca.intermediate("intermediate", |_| ());
     let own = holding(intermediate.issue_with(AGENT, &PKCS_ECDSA_P384_SHA384, |_| ()).own(&[&intermediate]));
     let (_, server) = fixture.connect(Some(&own)).await.unwrap();
-    let peer = PeerSvid::parse(server.get_ref().1.peer_certificates().unwrap()).unwrap();
+    let peer = peer::read(server.get_ref().1.peer_certificates().unwrap()).unwrap();
     assert_eq!(peer.id.as_str(), AGENT);
     assert_eq!(peer.chain.len(), 2);
 }
@@ -195,7 +195,7 @@ async fn a_rotation_reaches_the_next_handshake_and_not_running_connections() {
         (Arc::new(fixture.server()), client_config(fixture.trust(), None, clock()).unwrap());
     let (mut before, mut before_server) = connect((*server).clone(), client.clone()).await.unwrap();
     let serial = |stream: &client::TlsStream<DuplexStream>| {
-        PeerSvid::parse(stream.get_ref().1.peer_certificates().unwrap()).unwrap().serial
+        peer::read(stream.get_ref().1.peer_certificates().unwrap()).unwrap().serial
     };
     // A new authority, a new server SVID, and the old authority gone.
     let next = Ca::root("next");

@@ -24,7 +24,7 @@ impl Fixture {
         Self { ca, verifier }
     }
 
-    fn verify(&self, chain: &[&CertificateDer<'static>]) -> Result<PeerSvid, VerifyError> {
+    fn verify(&self, chain: &[&CertificateDer<'static>]) -> Result<X509Svid, VerifyError> {
         let chain: Vec<_> = chain.iter().map(|der| (*der).clone()).collect();
         self.verifier.verify(&chain, now())
     }
