@@ -18,6 +18,7 @@
 //! to the store → the feed reads it → the model shows it → the service answers.
 
 mod agents;
+mod api;
 mod authorities;
 pub mod authorize;
 pub mod config;

@@ -6,9 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
-use tower::ServiceBuilder;
-use tower_layer::Layer;
 use tracing::info;
 use vouchsafe_ca::authority::Recipe;
 use vouchsafe_ca::key_manager::KeyManager;
@@ -16,10 +13,6 @@ use vouchsafe_identity::config::{ClientAuth, ConfigError, Expect, server_config}
 use vouchsafe_identity::own::SvidCell;
 use vouchsafe_identity::roots::RootsCell;
 use vouchsafe_lastgood::{SealKey, SealedFile};
-use vouchsafe_proto::spire::api::server::agent::v1::agent_server::AgentServer;
-use vouchsafe_proto::spire::api::server::bundle::v1::bundle_server::BundleServer;
-use vouchsafe_proto::spire::api::server::entry::v1::entry_server::EntryServer;
-use vouchsafe_proto::spire::api::server::svid::v1::svid_server::SvidServer;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_runtime::entropy::Entropy;
 use vouchsafe_runtime::metrics::{Registry as Metrics, sanitize};
@@ -27,28 +20,22 @@ use vouchsafe_runtime::readiness::Readiness;
 use vouchsafe_runtime::supervisor::Supervisor;
 use vouchsafe_store::{Error as StoreError, Store};
 use vouchsafe_transport::grpc::{self, Options};
-use vouchsafe_transport::rpc_metrics::RpcMetrics;
 use vouchsafe_transport::tls::{self, TlsListener};
 use vouchsafe_transport::unix::{self, UnixListener};
 use vouchsafe_types::bundle::Bundle;
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use crate::agents::Agents;
+use crate::api::{Api, Parts};
 use crate::authorities::{Authorities, AuthorityError, Plan, Shared};
-use crate::authorize::{RENEWAL_GRACE, methods};
+use crate::authorize::RENEWAL_GRACE;
 use crate::config::Config;
 use crate::feed::Feed;
-use crate::guard::Guard;
 use crate::health;
 use crate::housekeeping::Housekeeping;
 use crate::issuer::Issuer;
 use crate::journal::JournalError;
 use crate::model::ReadModel;
-use crate::services::agent::AgentService;
-use crate::services::attest::JoinTokens;
-use crate::services::bundle::BundleService;
-use crate::services::entry::EntryService;
-use crate::services::svid::SvidService;
 
 /// What the server is built on.
 pub struct Deps {
@@ -132,7 +119,8 @@ impl Server {
         let admin = admin.map_err(StartError::AdminSocket)?;
 
         let (health, health_routes) = health::service(&deps.readiness);
-        let routes = routes(&config, &deps, &model, &agents, &issuer, health_routes);
+        let parts = Parts { config: &config, deps: &deps, model: &model, agents: &agents, issuer: &issuer };
+        let routes = parts.api(health_routes);
         let readiness = deps.readiness.token("server.ca");
         tasks.start("authorities", |cancel| infallible(authorities.run(readiness, cancel)));
         tasks.start("health", |cancel| infallible(health.run(cancel)));
@@ -215,61 +203,9 @@ fn start_feed(deps: &Deps, model: &Arc<ReadModel>, tasks: &mut Supervisor) {
     tasks.start("change feed", |cancel| infallible(feed.run(cancel)));
 }
 
-type Api = crate::guard::Guarded<Routes>;
-
-fn routes(
-    config: &Config,
-    deps: &Deps,
-    model: &Arc<ReadModel>,
-    agents: &Arc<Agents>,
-    issuer: &Arc<Issuer>,
-    health: Routes,
-) -> vouchsafe_transport::rpc_metrics::Counting<Api> {
-    let (trust_domain, clock) = (&config.trust_domain, &deps.clock);
-    let join_tokens = JoinTokens {
-        trust_domain: trust_domain.clone(),
-        clock: clock.clone(),
-        model: model.clone(),
-        store: deps.store.clone(),
-    };
-    let agent = AgentService {
-        join_tokens,
-        attests_join_tokens: config.join_tokens,
-        agents: agents.clone(),
-        issuer: issuer.clone(),
-        store: deps.store.clone(),
-    };
-    let entry = EntryService {
-        trust_domain: trust_domain.clone(),
-        clock: clock.clone(),
-        model: model.clone(),
-        agents: agents.clone(),
-        store: deps.store.clone(),
-    };
-    let svid = SvidService {
-        trust_domain: trust_domain.clone(),
-        clock: clock.clone(),
-        model: model.clone(),
-        agents: agents.clone(),
-        issuer: issuer.clone(),
-    };
-    let bundle =
-        BundleService { trust_domain: trust_domain.clone(), model: model.clone(), store: deps.store.clone() };
-    let routes = health
-        .add_service(AgentServer::new(agent))
-        .add_service(EntryServer::new(entry).max_encoding_message_size(usize::MAX))
-        .add_service(SvidServer::new(svid))
-        .add_service(BundleServer::new(bundle))
-        .prepare();
-    let guarded = Guard { agents: agents.clone(), clock: clock.clone() }.layer(routes);
-    let counted = RpcMetrics::new(deps.metrics.clone());
-    counted.announce(methods());
-    ServiceBuilder::new().layer(counted).service(guarded)
-}
-
 async fn serve<L: vouchsafe_transport::listener::Listener>(
     listener: L,
-    routes: vouchsafe_transport::rpc_metrics::Counting<Api>,
+    routes: Api,
     cancel: CancellationToken,
     options: Options,
     entropy: Entropy,

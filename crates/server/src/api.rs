@@ -1,0 +1,97 @@
+//! All services of the server behind one authorization and one call counter.
+
+use std::sync::Arc;
+
+use tonic::service::Routes;
+use tower::ServiceBuilder;
+use tower_layer::Layer;
+use vouchsafe_proto::spire::api::server::agent::v1::agent_server::AgentServer;
+use vouchsafe_proto::spire::api::server::bundle::v1::bundle_server::BundleServer;
+use vouchsafe_proto::spire::api::server::entry::v1::entry_server::EntryServer;
+use vouchsafe_proto::spire::api::server::svid::v1::svid_server::SvidServer;
+use vouchsafe_transport::rpc_metrics::{Counting, RpcMetrics};
+
+use crate::agents::Agents;
+use crate::authorize::methods;
+use crate::config::Config;
+use crate::guard::{Guard, Guarded};
+use crate::issuer::Issuer;
+use crate::model::ReadModel;
+use crate::server::Deps;
+use crate::services::agent::AgentService;
+use crate::services::attest::JoinTokens;
+use crate::services::bundle::BundleService;
+use crate::services::entry::EntryService;
+use crate::services::svid::SvidService;
+
+/// Everything that is served, counted and guarded.
+pub(crate) type Api = Counting<Guarded<Routes>>;
+
+/// What the services are built on.
+pub(crate) struct Parts<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) deps: &'a Deps,
+    pub(crate) model: &'a Arc<ReadModel>,
+    pub(crate) agents: &'a Arc<Agents>,
+    pub(crate) issuer: &'a Arc<Issuer>,
+}
+
+impl Parts<'_> {
+    /// The services of the server, besides those in `health`.
+    pub(crate) fn api(&self, health: Routes) -> Api {
+        let routes = health
+            .add_service(AgentServer::new(self.agent()))
+            .add_service(EntryServer::new(self.entry()).max_encoding_message_size(usize::MAX))
+            .add_service(SvidServer::new(self.svid()))
+            .add_service(BundleServer::new(self.bundle()))
+            .prepare();
+        let guarded = Guard { agents: self.agents.clone(), clock: self.deps.clock.clone() }.layer(routes);
+        let counted = RpcMetrics::new(self.deps.metrics.clone());
+        counted.announce(methods());
+        ServiceBuilder::new().layer(counted).service(guarded)
+    }
+
+    fn agent(&self) -> AgentService {
+        let join_tokens = JoinTokens {
+            trust_domain: self.config.trust_domain.clone(),
+            clock: self.deps.clock.clone(),
+            model: self.model.clone(),
+            store: self.deps.store.clone(),
+        };
+        AgentService {
+            join_tokens,
+            attests_join_tokens: self.config.join_tokens,
+            agents: self.agents.clone(),
+            issuer: self.issuer.clone(),
+            store: self.deps.store.clone(),
+        }
+    }
+
+    fn entry(&self) -> EntryService {
+        EntryService {
+            trust_domain: self.config.trust_domain.clone(),
+            clock: self.deps.clock.clone(),
+            model: self.model.clone(),
+            agents: self.agents.clone(),
+            store: self.deps.store.clone(),
+        }
+    }
+
+    fn svid(&self) -> SvidService {
+        SvidService {
+            trust_domain: self.config.trust_domain.clone(),
+            clock: self.deps.clock.clone(),
+            model: self.model.clone(),
+            agents: self.agents.clone(),
+            issuer: self.issuer.clone(),
+        }
+    }
+
+    fn bundle(&self) -> BundleService {
+        BundleService {
+            trust_domain: self.config.trust_domain.clone(),
+            model: self.model.clone(),
+            store: self.deps.store.clone(),
+        }
+    }
+}
