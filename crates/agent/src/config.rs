@@ -10,6 +10,7 @@ use vouchsafe_ca::key::KeyType;
 use vouchsafe_ca::key_manager::KeyManager;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_runtime::entropy::Entropy;
+use vouchsafe_runtime::log_level::LogLevelControl;
 use vouchsafe_runtime::metrics::Registry;
 use vouchsafe_runtime::readiness::Readiness;
 use vouchsafe_types::bundle::Bundle;
@@ -49,6 +50,12 @@ pub struct Config {
     pub allowed_foreign_jwt_claims: HashSet<String>,
     /// Prefixes of the selectors that may be logged for a workload without identity.
     pub log_selectors: Vec<String>,
+    /// Names and validation of the secret discovery service, for Envoy.
+    pub sds: Sds,
+    /// The secret discovery service is not served.
+    pub disable_sds_api: bool,
+    /// The Workload API is not served.
+    pub disable_workload_api: bool,
     /// Keys of workloads.
     pub workload_key_type: KeyType,
     /// What the agent tells the server it is.
@@ -79,8 +86,36 @@ impl Config {
             allow_unauthenticated_verifiers: false,
             allowed_foreign_jwt_claims: HashSet::new(),
             log_selectors: Vec::new(),
+            sds: Sds::default(),
+            disable_sds_api: false,
+            disable_workload_api: false,
             workload_key_type: KeyType::EcP256,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+/// What Envoy may ask for by name, and how it is told to validate its peers. Every SPIFFE ID and trust domain that a
+/// caller may see has its own name besides.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Sds {
+    /// The caller's first X.509-SVID.
+    pub default_svid_name: String,
+    /// The bundle of the agent's trust domain.
+    pub default_bundle_name: String,
+    /// All bundles that the caller may see, in one validation context.
+    pub default_all_bundles_name: String,
+    /// Bundles go out as plain `trusted_ca`, without Envoy's SPIFFE validator. A node's metadata may say otherwise.
+    pub disable_spiffe_cert_validation: bool,
+}
+
+impl Default for Sds {
+    fn default() -> Self {
+        Self {
+            default_svid_name: "default".to_owned(),
+            default_bundle_name: "ROOTCA".to_owned(),
+            default_all_bundles_name: "ALL".to_owned(),
+            disable_spiffe_cert_validation: false,
         }
     }
 }
@@ -122,4 +157,6 @@ pub struct Deps {
     pub registry: Registry,
     /// Where the agent says that it can do its job.
     pub readiness: Readiness,
+    /// How much is logged, which an operator may change.
+    pub log_level: LogLevelControl,
 }

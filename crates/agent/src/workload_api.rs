@@ -12,6 +12,7 @@
 //!
 //! * [`codec`]     messages that are encoded already
 //! * [`request`]   what every method does first
+//! * [`subscription`]  what the caller of a stream may have
 //! * [`updates`]   the streams
 //! * [`jwt`]       JWT-SVIDs
 //! * [`validate`]  validation of JWT-SVIDs
@@ -36,6 +37,7 @@ use updates::{Kind, Updates};
 pub mod codec;
 pub mod jwt;
 pub mod request;
+pub mod subscription;
 pub mod updates;
 pub mod validate;
 

@@ -17,6 +17,8 @@ use crate::jwt::JwtKey;
 use crate::key::KeyType;
 use crate::key_manager::{KeyManager, KeyManagerError};
 use crate::random::{NoEntropy, key_id};
+use crate::upstream::{UpstreamAuthority, UpstreamError};
+use crate::x509::csr::create_ca_csr;
 use crate::x509::{BACKDATE_SECS, CaError, CaTemplate, Subject, X509Ca, self_signed_ca};
 use vouchsafe_runtime::class::Class;
 
@@ -48,6 +50,11 @@ pub trait Authority: Send + Sync + 'static {
 
     /// Until when it may sign, in seconds since 1970.
     fn not_after(&self) -> i64;
+
+    /// Whether it cannot be trusted without the authority `id`: itself, or one above it.
+    fn depends_on(&self, id: &str) -> bool {
+        self.id() == id
+    }
 
     /// What the journal keeps of it.
     fn entry(&self, slot: SlotId) -> journal::Entry;
@@ -82,6 +89,10 @@ impl Authority for X509Ca {
 
     fn upstream_id(&self) -> &str {
         self.upstream_authority_id()
+    }
+
+    fn depends_on(&self, id: &str) -> bool {
+        self.is_under(id)
     }
 
     fn issued_at(&self) -> i64 {
@@ -145,6 +156,9 @@ pub enum CreateError {
     /// No CA certificate.
     #[error("no certificate for the new X.509 authority")]
     Certificate(#[source] CaError),
+    /// The upstream authority did not certify it.
+    #[error("the upstream authority did not certify the new X.509 authority")]
+    Upstream(#[source] UpstreamError),
     /// No key id.
     #[error("no key id for the new JWT authority")]
     KeyId(#[source] NoEntropy),
@@ -157,6 +171,7 @@ impl CreateError {
         match self {
             Self::Key(error) => error.class(),
             Self::Certificate(error) => error.class(),
+            Self::Upstream(error) => error.class(),
             Self::KeyId(_) => Class::Transient,
         }
     }
@@ -182,6 +197,28 @@ pub async fn create_x509_ca(
     let der = self_signed_ca(&*signer, &template).await.map_err(CreateError::Certificate)?;
     let ca = X509Ca::new(trust_domain.clone(), der.into(), Vec::new(), signer, now);
     ca.map_err(CreateError::Certificate)
+}
+
+/// Makes an X.509 authority with a new key for `slot`, which replaces the slot's key, certified by `upstream`. Comes with
+/// the roots that must be in the bundle before it signs.
+///
+/// # Errors
+///
+/// [`CreateError`]; the slot's key may be gone, the caller's other slot is untouched.
+pub async fn create_upstream_x509_ca(
+    (keys, slot): (&dyn KeyManager, SlotId),
+    (recipe, subject): (&Recipe, &Subject),
+    upstream: &dyn UpstreamAuthority,
+    now: SystemTime,
+) -> Result<(X509Ca, Vec<bundle::X509Authority>), CreateError> {
+    let id = AuthorityKind::X509.key_id(slot);
+    let signer = keys.generate(&id, recipe.key_type).await.map_err(CreateError::Key)?;
+    let trust_domain = &recipe.trust_domain;
+    let csr = create_ca_csr(&*signer, subject, trust_domain).await.map_err(CreateError::Certificate)?;
+    let minted = upstream.mint_x509_ca(&csr, recipe.ttl, now).await.map_err(CreateError::Upstream)?;
+    let certificate = minted.chain.first().cloned().unwrap_or_else(|| Arc::from([]));
+    let ca = X509Ca::new(trust_domain.clone(), certificate, minted.chain, signer, time::unix(now));
+    Ok((ca.map_err(CreateError::Certificate)?, minted.roots))
 }
 
 /// Makes a JWT authority with a new key for `slot`, which replaces the slot's key.

@@ -12,6 +12,7 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
     KeyPair, RSA_PKCS1_SHA256,
 };
+use vouchsafe_types::pem::{self, PemError};
 use zeroize::Zeroizing;
 
 use crate::signer::{SignError, Signature, SignatureAlgorithm, Signer};
@@ -74,16 +75,40 @@ impl PrivateKey {
     ///
     /// [`KeyError::Pkcs8`] unless it is a key of one of the four types.
     pub fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
-        const CURVES: [(&EcdsaSigningAlgorithm, KeyType); 2] = [
-            (&ECDSA_P256_SHA256_ASN1_SIGNING, KeyType::EcP256),
-            (&ECDSA_P384_SHA384_ASN1_SIGNING, KeyType::EcP384),
-        ];
         for (algorithm, key_type) in CURVES {
             if let Ok(pair) = EcdsaKeyPair::from_pkcs8(algorithm, der) {
                 return Self::new(Pair::Ec(pair), key_type);
             }
         }
-        let pair = rsa::KeyPair::from_pkcs8(der).map_err(|_| KeyError::Pkcs8)?;
+        Self::from_rsa(rsa::KeyPair::from_pkcs8(der).map_err(|_| KeyError::Pkcs8)?)
+    }
+
+    /// Reads the first private key of a PEM text: PKCS #8 (`PRIVATE KEY`), SEC 1 (`EC PRIVATE KEY`) or PKCS #1 (`RSA
+    /// PRIVATE KEY`), unencrypted.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::Pem`], [`KeyError::NoKey`], and [`KeyError::Pkcs8`] unless it is of one of the four types.
+    pub fn from_pem(text: &[u8]) -> Result<Self, KeyError> {
+        let blocks = pem::parse(text).map_err(KeyError::Pem)?;
+        let found = blocks.iter().find(|block| block.label.ends_with("PRIVATE KEY")).ok_or(KeyError::NoKey)?;
+        let unusable = |_| KeyError::Pkcs8;
+        match found.label.as_str() {
+            "EC PRIVATE KEY" => {
+                for (algorithm, key_type) in CURVES {
+                    if let Ok(pair) = EcdsaKeyPair::from_private_key_der(algorithm, &found.der) {
+                        return Self::new(Pair::Ec(pair), key_type);
+                    }
+                }
+                Err(KeyError::Pkcs8)
+            }
+            "RSA PRIVATE KEY" => Self::from_rsa(rsa::KeyPair::from_der(&found.der).map_err(unusable)?),
+            "PRIVATE KEY" => Self::from_pkcs8(&found.der),
+            _ => Err(KeyError::Encrypted),
+        }
+    }
+
+    fn from_rsa(pair: rsa::KeyPair) -> Result<Self, KeyError> {
         let key_type = match pair.public_modulus_len() {
             256 => KeyType::Rsa2048,
             512 => KeyType::Rsa4096,
@@ -153,6 +178,11 @@ impl PrivateKey {
         }
     }
 }
+
+const CURVES: [(&EcdsaSigningAlgorithm, KeyType); 2] = [
+    (&ECDSA_P256_SHA256_ASN1_SIGNING, KeyType::EcP256),
+    (&ECDSA_P384_SHA384_ASN1_SIGNING, KeyType::EcP384),
+];
 
 #[async_trait]
 impl Signer for PrivateKey {
@@ -227,6 +257,15 @@ pub enum KeyError {
     /// The bytes are something else.
     #[error("not an unencrypted PKCS #8 key of type ec-p256, ec-p384, rsa-2048 or rsa-4096")]
     Pkcs8,
+    /// Not PEM.
+    #[error("not PEM: {0}")]
+    Pem(PemError),
+    /// No private key among the blocks.
+    #[error("no block PRIVATE KEY, EC PRIVATE KEY or RSA PRIVATE KEY")]
+    NoKey,
+    /// A private key in a form that needs a password.
+    #[error("the private key is encrypted; decrypt it first (openssl pkey)")]
+    Encrypted,
     /// A key that cannot be written down: a bug.
     #[error("key could not be encoded")]
     Encode,

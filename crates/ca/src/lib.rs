@@ -14,6 +14,7 @@
 //! | [`x509`] | certificates: CA, SVID, CSR, in the profile of the reference |
 //! | [`jwt`] | JWT-SVIDs: sign and verify |
 //! | [`authority`] | two slots per kind: prepare, activate, taint, revoke, and when |
+//! | [`upstream`] | who certifies an authority instead of itself: a CA in files, or another server |
 //! | [`journal`] | what survives a restart, in the reference's format |
 //!
 //! Flow: [`authority::plan()`] says what is due, [`authority::rotation::rotate`] does it through the
@@ -29,6 +30,7 @@ pub mod key_manager;
 pub mod public_key;
 pub mod random;
 pub mod signer;
+pub mod upstream;
 pub mod x509;
 
 pub use der::reader::DerError;

@@ -8,13 +8,16 @@
 pub mod authority;
 pub mod bridge;
 pub mod csr;
+pub mod downstream;
 pub mod subject;
 pub mod svid;
 
+pub(crate) mod path;
 mod profile;
 
 pub use authority::{CaError, CaTemplate, X509Ca, self_signed_ca};
 pub use bridge::cross_certify;
+pub use downstream::{DownstreamTemplate, issue_downstream_ca};
 pub use subject::Subject;
 pub use svid::{IssueError, Issued, SvidTemplate, issue_svid, issue_svid_now};
 

@@ -159,10 +159,11 @@ pub struct ConfigError {
 }
 
 const H2: &[u8] = b"h2";
-const VERSIONS: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
+pub(crate) const VERSIONS: &[&rustls::SupportedProtocolVersion] =
+    &[&rustls::version::TLS13, &rustls::version::TLS12];
 
 #[derive(Debug)]
-struct WallTime(Clock);
+pub(crate) struct WallTime(pub(crate) Clock);
 
 impl TimeProvider for WallTime {
     fn current_time(&self) -> Option<UnixTime> {

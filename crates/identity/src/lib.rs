@@ -18,6 +18,7 @@
 //! * [`own`]    our chain and key
 //! * [`peer`]   what is known of a verified peer
 //! * [`config`] rustls configurations
+//! * [`web`]    a rustls configuration for a client of the ordinary web, where a peer is a host name
 
 pub mod config;
 pub mod own;
@@ -25,6 +26,7 @@ pub mod peer;
 pub mod roots;
 mod tls_verifier;
 pub mod verify;
+pub mod web;
 
 #[cfg(test)]
 mod test_pki;

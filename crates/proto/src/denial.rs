@@ -7,6 +7,7 @@ use bytes::Bytes;
 use prost::Message;
 use tonic::{Code, Status};
 
+use crate::google::rpc;
 use crate::spire::api::types::PermissionDeniedDetails;
 pub use crate::spire::api::types::permission_denied_details::Reason;
 
@@ -15,7 +16,7 @@ pub use crate::spire::api::types::permission_denied_details::Reason;
 pub fn denied(reason: Reason, message: impl Into<String>) -> Status {
     let message = message.into();
     let detail = PermissionDeniedDetails { reason: reason.into() };
-    let rpc = RpcStatus {
+    let rpc = rpc::Status {
         code: Code::PermissionDenied.into(),
         message: message.clone(),
         details: vec![prost_types::Any { type_url: TYPE_URL.to_owned(), value: detail.encode_to_vec() }],
@@ -29,24 +30,13 @@ pub fn reason(status: &Status) -> Option<Reason> {
     if status.code() != Code::PermissionDenied {
         return None;
     }
-    let rpc = RpcStatus::decode(status.details()).ok()?;
+    let rpc = rpc::Status::decode(status.details()).ok()?;
     let detail = rpc.details.iter().find(|detail| detail.type_url == TYPE_URL)?;
     let detail = PermissionDeniedDetails::decode(detail.value.as_slice()).ok()?;
     Reason::try_from(detail.reason).ok()
 }
 
 const TYPE_URL: &str = "type.googleapis.com/spire.api.types.PermissionDeniedDetails";
-
-/// `google.rpc.Status`, which wraps the details of every gRPC status.
-#[derive(Clone, PartialEq, prost::Message)]
-struct RpcStatus {
-    #[prost(int32, tag = "1")]
-    code: i32,
-    #[prost(string, tag = "2")]
-    message: String,
-    #[prost(message, repeated, tag = "3")]
-    details: Vec<prost_types::Any>,
-}
 
 #[cfg(test)]
 mod tests {

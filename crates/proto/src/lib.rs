@@ -6,6 +6,8 @@
 //!
 //! * [`workload`]  SPIFFE Workload API (no protobuf package, as the standard has it)
 //! * [`spire`]     SPIRE's server and agent APIs, by package
+//! * [`envoy`]     what SDS v3 needs of Envoy's API, by package: messages have only the fields that are read or written
+//! * [`google`]    the status that wraps errors
 //! * [`convert`]   messages to and from values
 //! * [`denial`]    why an agent is denied, in the status detail that agents act on
 
@@ -90,5 +92,56 @@ pub mod spire {
                 }
             }
         }
+    }
+}
+
+/// The part of Envoy's API that SDS v3 needs, by protobuf package.
+pub mod envoy {
+    #![allow(missing_docs, clippy::missing_errors_doc, clippy::too_many_lines, reason = "generated")]
+
+    pub mod config {
+        pub mod core {
+            pub mod v3 {
+                include!("gen/envoy.config.core.v3.rs");
+            }
+        }
+    }
+
+    pub mod extensions {
+        pub mod transport_sockets {
+            pub mod tls {
+                pub mod v3 {
+                    include!("gen/envoy.extensions.transport_sockets.tls.v3.rs");
+                }
+            }
+        }
+    }
+
+    pub mod service {
+        pub mod discovery {
+            pub mod v3 {
+                include!("gen/envoy.service.discovery.v3.rs");
+            }
+        }
+        pub mod secret {
+            pub mod v3 {
+                include!("gen/envoy.service.secret.v3.rs");
+            }
+        }
+    }
+
+    pub mod r#type {
+        pub mod v3 {
+            include!("gen/envoy.r#type.v3.rs");
+        }
+    }
+}
+
+/// `google.rpc`.
+pub mod google {
+    #![allow(missing_docs, reason = "generated")]
+
+    pub mod rpc {
+        include!("gen/google.rpc.rs");
     }
 }

@@ -25,7 +25,7 @@ use vouchsafe_store::{Error as StoreError, Outcome, Position, Rejected, Store};
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::spiffe_id::SpiffeId;
 
-use crate::authorize::{Registry, is_admin};
+use crate::authorize::{Registry, is_admin, is_downstream};
 use crate::journal::{Journal, JournalError};
 use crate::model::ReadModel;
 pub(crate) use update::AgentUpdate;
@@ -249,6 +249,10 @@ impl Registry for Agents {
 
     fn is_admin(&self, id: &SpiffeId) -> bool {
         self.admin_ids.contains(id) || is_admin(&self.model.load().entries, id, self.clock.unix_now())
+    }
+
+    fn is_downstream(&self, id: &SpiffeId) -> bool {
+        is_downstream(&self.model.load().entries, id, self.clock.unix_now())
     }
 
     fn promote(&self, id: &SpiffeId, serial: &str) {

@@ -1,6 +1,6 @@
 //! Who may call what: one table of method × caller kind, and the decision over it. Pure.
 //!
-//! The order is SPIRE's: anyone, local, admin, agent. Only the denial of an agent carries a reason, because agents act
+//! The order is SPIRE's: anyone, local, admin, downstream, agent. Only the denial of an agent carries a reason, because agents act
 //! on it; the text of every denial is the same, and the log has the detail. An agent is judged by what memory holds,
 //! so a slow database delays nobody.
 
@@ -24,34 +24,73 @@ const ANY: u8 = 1;
 const LOCAL: u8 = 2;
 const ADMIN: u8 = 4;
 const AGENT: u8 = 8;
+const DOWNSTREAM: u8 = 16;
+const OPERATOR: u8 = LOCAL | ADMIN;
 
 /// Every method that is served, and whom it serves. A method that is not here is not served.
 const METHODS: &[(&str, u8)] = &[
     ("/spire.api.server.agent.v1.Agent/AttestAgent", ANY),
-    ("/spire.api.server.agent.v1.Agent/BanAgent", LOCAL | ADMIN),
-    ("/spire.api.server.agent.v1.Agent/CountAgents", LOCAL | ADMIN),
-    ("/spire.api.server.agent.v1.Agent/CreateJoinToken", LOCAL | ADMIN),
-    ("/spire.api.server.agent.v1.Agent/DeleteAgent", LOCAL | ADMIN),
-    ("/spire.api.server.agent.v1.Agent/GetAgent", LOCAL | ADMIN),
-    ("/spire.api.server.agent.v1.Agent/ListAgents", LOCAL | ADMIN),
+    ("/spire.api.server.agent.v1.Agent/BanAgent", OPERATOR),
+    ("/spire.api.server.agent.v1.Agent/CountAgents", OPERATOR),
+    ("/spire.api.server.agent.v1.Agent/CreateJoinToken", OPERATOR),
+    ("/spire.api.server.agent.v1.Agent/DeleteAgent", OPERATOR),
+    ("/spire.api.server.agent.v1.Agent/GetAgent", OPERATOR),
+    ("/spire.api.server.agent.v1.Agent/ListAgents", OPERATOR),
     ("/spire.api.server.agent.v1.Agent/PostStatus", AGENT),
     (RENEW_AGENT, AGENT),
-    ("/spire.api.server.bundle.v1.Bundle/AppendBundle", LOCAL | ADMIN),
-    ("/spire.api.server.bundle.v1.Bundle/CountBundles", LOCAL | ADMIN),
+    ("/spire.api.server.bundle.v1.Bundle/AppendBundle", OPERATOR),
+    ("/spire.api.server.bundle.v1.Bundle/BatchCreateFederatedBundle", OPERATOR),
+    ("/spire.api.server.bundle.v1.Bundle/BatchDeleteFederatedBundle", OPERATOR),
+    ("/spire.api.server.bundle.v1.Bundle/BatchSetFederatedBundle", OPERATOR),
+    ("/spire.api.server.bundle.v1.Bundle/BatchUpdateFederatedBundle", OPERATOR),
+    ("/spire.api.server.bundle.v1.Bundle/CountBundles", OPERATOR),
     ("/spire.api.server.bundle.v1.Bundle/GetBundle", ANY),
-    ("/spire.api.server.bundle.v1.Bundle/GetFederatedBundle", LOCAL | ADMIN | AGENT),
-    ("/spire.api.server.entry.v1.Entry/BatchCreateEntry", LOCAL | ADMIN),
-    ("/spire.api.server.entry.v1.Entry/BatchDeleteEntry", LOCAL | ADMIN),
-    ("/spire.api.server.entry.v1.Entry/BatchUpdateEntry", LOCAL | ADMIN),
-    ("/spire.api.server.entry.v1.Entry/CountEntries", LOCAL | ADMIN),
+    ("/spire.api.server.bundle.v1.Bundle/GetFederatedBundle", OPERATOR | AGENT),
+    ("/spire.api.server.bundle.v1.Bundle/ListFederatedBundles", OPERATOR),
+    ("/spire.api.server.bundle.v1.Bundle/PublishJWTAuthority", DOWNSTREAM),
+    ("/spire.api.server.bundle.v1.Bundle/PublishWITAuthority", DOWNSTREAM),
+    ("/spire.api.server.debug.v1.Debug/GetInfo", LOCAL),
+    ("/spire.api.server.entry.v1.Entry/BatchCreateEntry", OPERATOR),
+    ("/spire.api.server.entry.v1.Entry/BatchDeleteEntry", OPERATOR),
+    ("/spire.api.server.entry.v1.Entry/BatchUpdateEntry", OPERATOR),
+    ("/spire.api.server.entry.v1.Entry/CountEntries", OPERATOR),
     ("/spire.api.server.entry.v1.Entry/GetAuthorizedEntries", AGENT),
-    ("/spire.api.server.entry.v1.Entry/GetEntry", LOCAL | ADMIN),
-    ("/spire.api.server.entry.v1.Entry/ListEntries", LOCAL | ADMIN),
+    ("/spire.api.server.entry.v1.Entry/GetEntry", OPERATOR),
+    ("/spire.api.server.entry.v1.Entry/ListEntries", OPERATOR),
     ("/spire.api.server.entry.v1.Entry/SyncAuthorizedEntries", AGENT),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/ActivateJWTAuthority", OPERATOR),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/ActivateWITAuthority", OPERATOR),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/ActivateX509Authority", OPERATOR),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/GetJWTAuthorityState", OPERATOR),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/GetWITAuthorityState", OPERATOR),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/GetX509AuthorityState", OPERATOR),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/PrepareJWTAuthority", OPERATOR),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/PrepareWITAuthority", OPERATOR),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/PrepareX509Authority", OPERATOR),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/RevokeJWTAuthority", OPERATOR),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/RevokeWITAuthority", OPERATOR),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/RevokeX509Authority", OPERATOR),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/RevokeX509UpstreamAuthority", OPERATOR),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/TaintJWTAuthority", OPERATOR),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/TaintWITAuthority", OPERATOR),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/TaintX509Authority", OPERATOR),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/TaintX509UpstreamAuthority", OPERATOR),
+    ("/spire.api.server.logger.v1.Logger/GetLogger", LOCAL),
+    ("/spire.api.server.logger.v1.Logger/ResetLogLevel", LOCAL),
+    ("/spire.api.server.logger.v1.Logger/SetLogLevel", LOCAL),
+    ("/spire.api.server.svid.v1.SVID/BatchNewWITSVID", AGENT),
     ("/spire.api.server.svid.v1.SVID/BatchNewX509SVID", AGENT),
-    ("/spire.api.server.svid.v1.SVID/MintJWTSVID", LOCAL | ADMIN),
-    ("/spire.api.server.svid.v1.SVID/MintX509SVID", LOCAL | ADMIN),
+    ("/spire.api.server.svid.v1.SVID/MintJWTSVID", OPERATOR),
+    ("/spire.api.server.svid.v1.SVID/MintWITSVID", OPERATOR),
+    ("/spire.api.server.svid.v1.SVID/MintX509SVID", OPERATOR),
+    ("/spire.api.server.svid.v1.SVID/NewDownstreamX509CA", DOWNSTREAM),
     ("/spire.api.server.svid.v1.SVID/NewJWTSVID", AGENT),
+    ("/spire.api.server.trustdomain.v1.TrustDomain/BatchCreateFederationRelationship", OPERATOR),
+    ("/spire.api.server.trustdomain.v1.TrustDomain/BatchDeleteFederationRelationship", OPERATOR),
+    ("/spire.api.server.trustdomain.v1.TrustDomain/BatchUpdateFederationRelationship", OPERATOR),
+    ("/spire.api.server.trustdomain.v1.TrustDomain/GetFederationRelationship", OPERATOR),
+    ("/spire.api.server.trustdomain.v1.TrustDomain/ListFederationRelationships", OPERATOR),
+    ("/spire.api.server.trustdomain.v1.TrustDomain/RefreshBundle", OPERATOR),
     ("/grpc.health.v1.Health/Check", LOCAL),
     ("/grpc.health.v1.Health/List", LOCAL),
     ("/grpc.health.v1.Health/Watch", LOCAL),
@@ -85,6 +124,8 @@ pub enum Caller {
     Local,
     /// A workload whose entry is marked `admin`.
     Admin(SpiffeId),
+    /// A server of this trust domain whose entry is marked `downstream`.
+    Downstream(SpiffeId),
     /// An attested agent.
     Agent(SpiffeId),
 }
@@ -95,6 +136,8 @@ pub(crate) trait Registry {
     fn agent(&self, id: &SpiffeId) -> Option<Agent>;
     /// Whether an entry with `admin` gives `id` to a workload.
     fn is_admin(&self, id: &SpiffeId) -> bool;
+    /// Whether an entry with `downstream` gives `id` to a server.
+    fn is_downstream(&self, id: &SpiffeId) -> bool;
     /// Notes that `agent` uses the SVID that it was last issued.
     fn promote(&self, agent: &SpiffeId, serial: &str);
 }
@@ -102,6 +145,11 @@ pub(crate) trait Registry {
 /// Whether `entries` make `id` an administrator at `now`.
 pub(crate) fn is_admin(entries: &Entries, id: &SpiffeId, now: i64) -> bool {
     entries.with_spiffe_id(id).any(|entry| entry.admin && is_live(entry, now))
+}
+
+/// Whether `entries` make `id` a downstream server at `now`.
+pub(crate) fn is_downstream(entries: &Entries, id: &SpiffeId, now: i64) -> bool {
+    entries.with_spiffe_id(id).any(|entry| entry.downstream && is_live(entry, now))
 }
 
 /// Decides whether `peer` may call `method` at `now` (Unix seconds).
@@ -123,10 +171,19 @@ pub(crate) fn authorize(
     if allow.has(ANY) {
         return Ok(Caller::Anyone);
     }
+    if allow.0 == LOCAL && !matches!(peer, Peer::Local) {
+        // Not there for a remote caller, as in SPIRE.
+        return Err(Denial::unknown_service(method));
+    }
     match peer {
         Peer::Local if allow.has(LOCAL) => Ok(Caller::Local),
         Peer::Svid(svid) if allow.has(ADMIN) && is_valid(svid, now) && registry.is_admin(&svid.id) => {
             Ok(Caller::Admin(svid.id.clone()))
+        }
+        Peer::Svid(svid)
+            if allow.has(DOWNSTREAM) && is_valid(svid, now) && registry.is_downstream(&svid.id) =>
+        {
+            Ok(Caller::Downstream(svid.id.clone()))
         }
         Peer::Svid(svid) if allow.has(AGENT) => authorize_agent(method, svid, registry, now),
         Peer::Local | Peer::Svid(_) | Peer::Anonymous => Err(Denial {
@@ -178,11 +235,26 @@ pub(crate) struct Denial {
 
 impl Denial {
     fn unimplemented(method: &str) -> Self {
+        let (service, name) = service_and_name(method);
+        if !METHODS.iter().any(|(known, _)| service_and_name(known).0 == service) {
+            return Self::unknown_service(method);
+        }
         Self {
-            status: Status::unimplemented(format!("unknown method {method}")),
+            status: Status::unimplemented(format!("unknown method {name} for service {service}")),
             detail: "not served".into(),
         }
     }
+
+    fn unknown_service(method: &str) -> Self {
+        let (service, _) = service_and_name(method);
+        let status = Status::unimplemented(format!("unknown service {service}"));
+        Self { status, detail: "not served".into() }
+    }
+}
+
+fn service_and_name(method: &str) -> (&str, &str) {
+    let method = method.strip_prefix('/').unwrap_or(method);
+    method.rsplit_once('/').unwrap_or((method, ""))
 }
 
 impl Allow {

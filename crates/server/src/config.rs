@@ -36,6 +36,44 @@ pub struct Config {
     pub ca_subject: Subject,
     /// Lifetimes and claims of SVIDs.
     pub policy: Policy,
+    /// Who certifies this server's X.509 authorities.
+    pub upstream: Upstream,
+    /// Whether to do without JWT authorities and JWT-SVIDs.
+    pub disable_jwt_svids: bool,
     /// Version that the metrics tell.
     pub version: &'static str,
+}
+
+/// The authority above this server (`UpstreamAuthority`).
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Upstream {
+    /// None: X.509 authorities certify themselves.
+    #[default]
+    None,
+    /// A CA whose key is in a file.
+    Disk(DiskCa),
+    /// Another server of the same trust domain.
+    Spire(UpstreamServer),
+}
+
+/// Files of an upstream CA, read again for each authority that it certifies.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DiskCa {
+    /// Certificate of the CA, then its intermediates, PEM (`cert_file_path`).
+    pub cert_file: PathBuf,
+    /// Its private key, PEM (`key_file_path`).
+    pub key_file: PathBuf,
+    /// The roots that it leads to, PEM (`bundle_file_path`); none for a CA that certifies itself.
+    pub bundle_file: Option<PathBuf>,
+}
+
+/// Where the upstream server is, and who we are to it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct UpstreamServer {
+    /// Host name or address (`server_address`).
+    pub host: String,
+    /// Port (`server_port`).
+    pub port: u16,
+    /// Socket of the Workload API where this server gets the SVID of its downstream entry (`workload_api_socket`).
+    pub workload_api_socket: PathBuf,
 }

@@ -15,6 +15,7 @@ use vouchsafe_identity::roots::RootsCell;
 use vouchsafe_lastgood::{SealKey, SealedFile};
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_runtime::entropy::Entropy;
+use vouchsafe_runtime::log_level::LogLevelControl;
 use vouchsafe_runtime::metrics::{Registry as Metrics, sanitize};
 use vouchsafe_runtime::readiness::Readiness;
 use vouchsafe_runtime::supervisor::Supervisor;
@@ -51,6 +52,8 @@ pub struct Deps {
     pub store: Arc<dyn Store>,
     /// Where signing keys are kept.
     pub keys: Arc<dyn KeyManager>,
+    /// How much is logged, which an operator may change.
+    pub log_level: LogLevelControl,
 }
 
 /// Starts servers.

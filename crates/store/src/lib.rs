@@ -21,6 +21,7 @@
 
 pub mod change;
 pub mod error;
+pub mod spire;
 pub mod sqlite;
 pub mod store;
 

@@ -73,7 +73,7 @@ pub fn tls_channel(server: &str, config: Arc<rustls::ClientConfig>) -> Result<Ch
 
 /// Connects to the first of `addresses` that answers. Each gets a head start of [`HEAD_START`] before the next is tried
 /// beside it (RFC 8305 §5): a host that is dead and says nothing must not keep us from the others.
-async fn connect_to_any(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
+pub(crate) async fn connect_to_any(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
     let mut attempts = JoinSet::new();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
     for address in addresses.take(MAX_ADDRESSES) {

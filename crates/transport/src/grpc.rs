@@ -20,8 +20,6 @@
 
 mod deadline;
 
-use std::collections::HashMap;
-use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -34,14 +32,14 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Semaphore;
-use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tower_service::Service;
 use vouchsafe_runtime::entropy::Entropy;
 
 use crate::authority::follower::MAX_FRAME;
-use crate::listener::{Connection, Listener, PeerKey};
+use crate::connections::{ACCEPT_PAUSE, Connections, Stream};
+use crate::listener::{Connection, Listener};
 
 /// How connections are served. The defaults suit the server's TCP port, but for [`Options::max_connection_age`].
 #[derive(Clone, Debug)]
@@ -120,7 +118,7 @@ where
 {
     let builder = Arc::new(builder(&options));
     let permits = Arc::new(Semaphore::new(options.max_connections));
-    let mut connections = Connections::default();
+    let mut connections = Connections::new(options.max_connections, options.max_connections_per_peer);
     loop {
         let accepted = async {
             let permit = permits.clone().acquire_owned().await;
@@ -129,9 +127,9 @@ where
         tokio::select! {
             biased;
             () = cancel.cancelled() => break,
-            Some(ended) = connections.tasks.join_next_with_id() => connections.ended(ended),
+            () = connections.next_end() => {}
             (permit, accepted) = accepted => match accepted {
-                Ok(io) if !connections.may_have(io.peer_key(), &options) => {
+                Ok(io) if !connections.may_have(io.peer_key()) => {
                     tracing::debug!(peer = ?io.peer_key(), "connection dropped: too many from this peer");
                 }
                 Ok(io) => {
@@ -150,11 +148,9 @@ where
         }
     }
     drop(listener);
-    connections.drain(options.drain).await
+    let (open, cut) = connections.drain(options.drain).await;
+    Drained { open, cut }
 }
-
-/// How long to wait after accepting failed, which is mostly for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -226,65 +222,6 @@ async fn serve_connection<I, S, B>(
         }
     }
 }
-
-/// The running connections, by peer.
-#[derive(Default)]
-struct Connections {
-    tasks: JoinSet<()>,
-    peers: HashMap<Id, PeerKey>,
-    counts: HashMap<PeerKey, usize>,
-}
-
-impl Connections {
-    fn may_have(&self, peer: PeerKey, options: &Options) -> bool {
-        let of = |key| self.counts.get(&key).copied().unwrap_or(0);
-        of(peer) < options.max_connections_per_peer
-            && peer.user().is_none_or(|user| of(user) < options.max_connections.div_ceil(2))
-    }
-
-    fn start(&mut self, peer: PeerKey, task: impl Future<Output = ()> + Send + 'static) {
-        let id = self.tasks.spawn(task).id();
-        self.peers.insert(id, peer);
-        for key in [Some(peer), peer.user()].into_iter().flatten() {
-            *self.counts.entry(key).or_insert(0) += 1;
-        }
-    }
-
-    fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
-        let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
-        if let Err(error) = ended
-            && error.is_panic()
-        {
-            tracing::error!(%error, "connection panicked");
-        }
-        let Some(peer) = self.peers.remove(&id) else { return };
-        for key in [Some(peer), peer.user()].into_iter().flatten() {
-            if let Some(count) = self.counts.get_mut(&key) {
-                *count -= 1;
-                if *count == 0 {
-                    self.counts.remove(&key);
-                }
-            }
-        }
-    }
-
-    async fn drain(mut self, grace: Duration) -> Drained {
-        let open = self.tasks.len();
-        let ended = async {
-            while let Some(ended) = self.tasks.join_next_with_id().await {
-                self.ended(ended);
-            }
-        };
-        let _over = tokio::time::timeout(grace, ended).await;
-        let cut = self.tasks.len();
-        self.tasks.shutdown().await;
-        Drained { open, cut }
-    }
-}
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<I: AsyncRead + AsyncWrite + Send + Unpin> Stream for I {}
 
 /// Notes whether anything was ever received.
 struct Heard<I> {

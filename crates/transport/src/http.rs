@@ -2,27 +2,22 @@
 //!
 //! Each connection serves one request and ends within [`CONNECTION_TIMEOUT`]; at most [`MAX_CONNECTIONS`] are
 //! open at a time, and at that bound new ones wait in the kernel's backlog. So whoever can reach the port can
-//! delay a probe by that long at most, and never for good.
+//! delay a probe by that long at most, and never for good. See [`crate::pages`].
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::header::ALLOW;
+use http::{HeaderValue, Method, Request, StatusCode};
 use serde_json::{Map, Value, json};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use vouchsafe_runtime::metrics::Registry;
 use vouchsafe_runtime::readiness::{Readiness, Report};
+
+use crate::pages::{self, Bounds, JSON, Page, Site, TEXT, page};
 
 /// Connections at a time.
 pub const MAX_CONNECTIONS: usize = 64;
@@ -73,8 +68,10 @@ impl Pages {
         self.metrics_everywhere = true;
         self.with_metrics(registry)
     }
+}
 
-    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+impl Site for Pages {
+    fn answer(&self, request: &Request<()>) -> Page {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut response = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "method not allowed\n");
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -127,58 +124,18 @@ impl HealthServer {
         self.tcp.local_addr()
     }
 
-    /// Serves until `cancel`, then drops what is open: every answer is small and at once.
+    /// Serves until `cancel`.
     pub async fn serve(self, cancel: CancellationToken) {
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                () = cancel.cancelled() => return,
-                Some(ended) = connections.join_next() => {
-                    if let Err(error) = ended {
-                        tracing::error!(%error, "health connection panicked");
-                    }
-                }
-                accepted = self.tcp.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                    Ok((tcp, _)) => {
-                        connections.spawn(serve_connection(tcp, self.pages.clone()));
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot accept connections, trying again");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                },
-            }
-        }
+        // Probes may all come from one address.
+        let bounds =
+            Bounds { connections: MAX_CONNECTIONS, per_peer: MAX_CONNECTIONS, exchange: CONNECTION_TIMEOUT };
+        pages::serve(self.tcp, self.pages, bounds, cancel).await;
     }
 }
 
-/// How long to wait after accepting failed, which is mostly for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-const TEXT: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-async fn serve_connection(tcp: TcpStream, pages: Arc<Pages>) {
-    let respond = service_fn(move |request| {
-        let response = pages.answer(&request);
-        async move { Ok::<_, Infallible>(response) }
-    });
-    let mut builder = http1::Builder::new();
-    builder.keep_alive(false).timer(TokioTimer::new()).header_read_timeout(CONNECTION_TIMEOUT);
-    let served = builder.serve_connection(TokioIo::new(tcp), respond);
-    if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_TIMEOUT, served).await {
-        tracing::debug!(%error, "health connection ended");
-    }
-}
-
-fn page(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
-}
-
-fn health_page(good: bool, report: &Report) -> Response<Full<Bytes>> {
+fn health_page(good: bool, report: &Report) -> Page {
     let status = if good { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
     page(status, JSON, report_json(report).to_string())
 }
@@ -201,6 +158,8 @@ fn report_json(report: &Report) -> Value {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::task::JoinSet;
     use vouchsafe_runtime::clock::Clock;
 
     fn readiness() -> Readiness {

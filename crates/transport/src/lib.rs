@@ -19,14 +19,19 @@
 //! * [`listener`]    what a listener and a connection are
 //! * [`grpc`]        serving gRPC until cancelled, with a bounded drain
 //! * [`rpc_metrics`] one call counter per RPC
+//! * [`pages`]       serving small pages over HTTP/1.1 on any listener
 //! * [`http`]        `/live`, `/ready` and `/metrics`
 //! * [`connect`]     client channels over a Unix socket and over TLS
+//! * [`fetch`]       one GET request with a deadline and a bound
 
 pub mod authority;
 pub mod connect;
+mod connections;
+pub mod fetch;
 pub mod grpc;
 pub mod http;
 pub mod listener;
+pub mod pages;
 pub mod peer;
 pub mod rpc_metrics;
 pub mod tls;

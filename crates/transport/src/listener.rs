@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::server::Connected;
 
 /// Hands out connections.
@@ -59,6 +60,24 @@ impl PeerKey {
             Self::Process(_, user) => Some(Self::User(user)),
             Self::User(_) | Self::Address(_) => None,
         }
+    }
+}
+
+/// Plain TCP, for pages that anybody may read.
+impl Listener for TcpListener {
+    type Io = TcpStream;
+
+    async fn accept(&mut self) -> io::Result<TcpStream> {
+        let (stream, _) = Self::accept(self).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+impl Connection for TcpStream {
+    fn peer_key(&self) -> PeerKey {
+        // Without an address the peer is gone already.
+        PeerKey::address(self.peer_addr().map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.ip()))
     }
 }
 

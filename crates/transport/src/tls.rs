@@ -23,6 +23,7 @@ use tonic::transport::server::Connected;
 use vouchsafe_types::x509_svid::{X509Svid, X509SvidError};
 
 use crate::listener::{Connection, Listener, PeerKey};
+use crate::proxy::{Balancers, ProxyError};
 
 /// Bounds on unfinished handshakes.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +45,7 @@ pub struct TlsListener {
     tcp: TcpListener,
     acceptor: TlsAcceptor,
     limits: Limits,
+    balancers: Arc<Balancers>,
     handshakes: JoinSet<(PeerKey, Result<TlsConnection, HandshakeError>)>,
     unfinished: HashMap<PeerKey, usize>,
 }
@@ -67,7 +69,14 @@ impl TlsListener {
     #[must_use]
     pub fn new(tcp: TcpListener, config: Arc<rustls::ServerConfig>, limits: Limits) -> Self {
         let acceptor = TlsAcceptor::from(config);
-        Self { tcp, acceptor, limits, handshakes: JoinSet::new(), unfinished: HashMap::new() }
+        let balancers = Arc::new(Balancers::default());
+        Self { tcp, acceptor, limits, balancers, handshakes: JoinSet::new(), unfinished: HashMap::new() }
+    }
+
+    /// Believes the PROXY headers of `balancers`. Without this, nobody may send one.
+    #[must_use]
+    pub fn with_balancers(self, balancers: Balancers) -> Self {
+        Self { balancers: Arc::new(balancers), ..self }
     }
 
     /// Where clients connect.
@@ -87,7 +96,8 @@ impl TlsListener {
             return;
         }
         *unfinished += 1;
-        let handshake = shake_hands(self.acceptor.clone(), tcp, address, self.limits.handshake_timeout);
+        let timeout = self.limits.handshake_timeout;
+        let handshake = shake_hands(self.acceptor.clone(), tcp, address, (self.balancers.clone(), timeout));
         self.handshakes.spawn(async move { (peer, handshake.await) });
     }
 
@@ -132,19 +142,23 @@ async fn shake_hands(
     acceptor: TlsAcceptor,
     tcp: TcpStream,
     address: SocketAddr,
-    timeout: Duration,
+    (balancers, timeout): (Arc<Balancers>, Duration),
 ) -> Result<TlsConnection, HandshakeError> {
     // tonic sets this on its own listener only; without it small replies wait for delayed acknowledgements.
     tcp.set_nodelay(true).map_err(|source| HandshakeError::Failed { address, source })?;
-    match tokio::time::timeout(timeout, acceptor.accept(tcp)).await {
-        Ok(Ok(stream)) => {
-            let svid = presented(stream.get_ref().1.peer_certificates().unwrap_or_default());
-            let svid = svid.map_err(|source| HandshakeError::NotAnSvid { address, source })?;
-            Ok(TlsConnection { peer: TlsPeer { address, svid }, stream })
-        }
-        Ok(Err(source)) => Err(HandshakeError::Failed { address, source }),
-        Err(_) => Err(HandshakeError::TimedOut { address, timeout }),
-    }
+    let accepted = async {
+        let mut tcp = tcp;
+        let client = balancers.client_of(&mut tcp, address).await;
+        let client = client.map_err(|source| HandshakeError::Proxy { address, source })?;
+        let stream = acceptor.accept(tcp).await;
+        Ok((client, stream.map_err(|source| HandshakeError::Failed { address: client, source })?))
+    };
+    let (address, stream) = tokio::time::timeout(timeout, accepted)
+        .await
+        .map_err(|_| HandshakeError::TimedOut { address, timeout })??;
+    let svid = presented(stream.get_ref().1.peer_certificates().unwrap_or_default());
+    let svid = svid.map_err(|source| HandshakeError::NotAnSvid { address, source })?;
+    Ok(TlsConnection { peer: TlsPeer { address, svid }, stream })
 }
 
 fn presented(chain: &[CertificateDer<'_>]) -> Result<Option<Arc<X509Svid>>, X509SvidError> {
@@ -158,7 +172,7 @@ fn presented(chain: &[CertificateDer<'_>]) -> Result<Option<Arc<X509Svid>>, X509
 /// Who is at the other end of a TLS connection; a request extension on such connections.
 #[derive(Clone, Debug)]
 pub struct TlsPeer {
-    /// Where it connected from.
+    /// Where it connected from; behind a load balancer that is believed, where the balancer says.
     pub address: SocketAddr,
     /// The X.509-SVID that it presented and the configuration's verifier accepted; `None` for an anonymous client.
     pub svid: Option<Arc<X509Svid>>,
@@ -236,6 +250,8 @@ pub struct BindError {
 enum HandshakeError {
     #[error("TLS handshake with {address} failed")]
     Failed { address: SocketAddr, source: io::Error },
+    #[error("a connection from {address} was cut off")]
+    Proxy { address: SocketAddr, source: ProxyError },
     #[error("the client at {address} has no X.509-SVID")]
     NotAnSvid { address: SocketAddr, source: X509SvidError },
     #[error("TLS handshake with {address} did not end in {timeout:?}")]

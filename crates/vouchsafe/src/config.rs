@@ -17,8 +17,10 @@ pub mod server;
 mod tests;
 pub mod up;
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::path::Path;
 
 pub use self::observe::{HealthListener, LogConfig, LogFormat, LogLevel, MetricsListener, Telemetry};
@@ -110,6 +112,33 @@ impl KeyType {
                 let text = crate::go::quote(text);
                 format!("key type {text} is unknown; must be one of [rsa-2048, rsa-4096, ec-p256, ec-p384]")
             })
+    }
+}
+
+/// Addresses that begin alike: `10.0.0.0/8`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IpNetwork {
+    /// The address, as given.
+    pub address: IpAddr,
+    /// How many of its leading bits count; at most as many as it has.
+    pub bits: u8,
+}
+
+impl IpNetwork {
+    /// Reads `address/bits`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, bits) = text.split_once('/')?;
+        let address: IpAddr = address.parse().ok()?;
+        let digits = !bits.is_empty() && bits.bytes().all(|byte| byte.is_ascii_digit());
+        let bits = digits.then(|| bits.parse().ok()).flatten()?;
+        (bits <= if address.is_ipv4() { 32 } else { 128 }).then_some(Self { address, bits })
+    }
+}
+
+impl fmt::Display for IpNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
     }
 }
 

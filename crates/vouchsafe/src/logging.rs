@@ -9,6 +9,7 @@
 
 mod line;
 mod output;
+mod threshold;
 
 use std::io;
 use std::sync::Arc;
@@ -16,30 +17,36 @@ use std::sync::Arc;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry};
 use vouchsafe_runtime::clock::Clock;
+use vouchsafe_runtime::log_level::{self, LogLevelControl};
 
 use self::line::{Fields, Line};
 pub use self::output::{Output, Stream};
+use self::threshold::Threshold;
 use crate::config::{LogConfig, LogFormat, LogLevel};
 
-/// Starts logging for the whole process. The handle reopens the log file (`SIGUSR2`).
+/// Starts logging for the whole process. The first handle reopens the log file (`SIGUSR2`), the second changes the level.
 ///
 /// # Errors
 ///
 /// The file cannot be opened, or logging was started before.
-pub fn start(config: &LogConfig, stream: Stream, clock: Clock) -> Result<Arc<Output>, LogError> {
+pub fn start(
+    config: &LogConfig,
+    stream: Stream,
+    clock: Clock,
+) -> Result<(Arc<Output>, LogLevelControl), LogError> {
     let output = Arc::new(match &config.file {
         Some(path) => Output::file(path)
             .map_err(|source| LogError::File { path: path.display().to_string(), source })?,
         None => Output::stream(stream),
     });
-    let subscriber = subscriber(config, Arc::clone(&output), clock);
+    let level = LogLevelControl::new(launch_level(config.level));
+    let subscriber = subscriber(config, level.clone(), Arc::clone(&output), clock);
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::AlreadyStarted)?;
-    Ok(output)
+    Ok((output, level))
 }
 
 /// Why logging did not start.
@@ -58,17 +65,24 @@ pub enum LogError {
     AlreadyStarted,
 }
 
-fn subscriber(config: &LogConfig, output: Arc<Output>, clock: Clock) -> impl Subscriber + Send + Sync {
-    let own = match config.level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    };
-    let filter = Targets::new().with_target("vouchsafe", own).with_default(own.min(LevelFilter::WARN));
+fn subscriber(
+    config: &LogConfig,
+    level: LogLevelControl,
+    output: Arc<Output>,
+    clock: Clock,
+) -> impl Subscriber + Send + Sync {
     let layer = LineLayer { output, clock, format: config.format, source_location: config.source_location };
-    Registry::default().with(layer.with_filter(filter))
+    Registry::default().with(layer.with_filter(Threshold(level)))
+}
+
+fn launch_level(configured: LogLevel) -> log_level::LogLevel {
+    match configured {
+        LogLevel::Error => log_level::LogLevel::Error,
+        LogLevel::Warn => log_level::LogLevel::Warn,
+        LogLevel::Info => log_level::LogLevel::Info,
+        LogLevel::Debug => log_level::LogLevel::Debug,
+        LogLevel::Trace => log_level::LogLevel::Trace,
+    }
 }
 
 /// Turns events into lines.
@@ -176,7 +190,8 @@ mod tests {
     fn logged(config: &LogConfig, log: impl FnOnce()) -> String {
         let output = Arc::new(Output::memory());
         let clock = Clock::derived(SystemTime::UNIX_EPOCH + Duration::new(1_552_410_266, 5_000_000));
-        let subscriber = subscriber(config, Arc::clone(&output), clock);
+        let level = LogLevelControl::new(launch_level(config.level));
+        let subscriber = subscriber(config, level, Arc::clone(&output), clock);
         tracing::subscriber::with_default(subscriber, log);
         output.contents()
     }

@@ -17,6 +17,7 @@ use tokio::net::lookup_host;
 use tokio::runtime::Builder;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_runtime::entropy::Entropy;
+use vouchsafe_runtime::log_level::LogLevelControl;
 use vouchsafe_runtime::readiness::Readiness;
 use vouchsafe_runtime::signals::{self, Shutdown};
 use vouchsafe_runtime::supervisor::Supervisor;
@@ -66,13 +67,14 @@ struct Host {
     readiness: Readiness,
     tasks: Supervisor,
     log: Arc<Output>,
+    log_level: LogLevelControl,
     shutdown: Shutdown,
 }
 
 impl Host {
     fn new(log: &LogConfig, warnings: &[String]) -> anyhow::Result<Self> {
         let clock = Clock::system();
-        let log = logging::start(log, Stream::Stdout, clock.clone())?;
+        let (log, log_level) = logging::start(log, Stream::Stdout, clock.clone())?;
         for warning in warnings {
             tracing::warn!("{warning}");
         }
@@ -82,7 +84,7 @@ impl Host {
         // From here on a signal is kept for `run`, also one that comes while the part starts.
         let shutdown = signals::shutdown()?;
         let readiness = Readiness::new(clock.clone());
-        Ok(Self { clock, entropy, readiness, tasks: Supervisor::new(), log, shutdown })
+        Ok(Self { clock, entropy, readiness, tasks: Supervisor::new(), log, log_level, shutdown })
     }
 
     /// Runs until the first signal, then drains; a second signal skips to the end.

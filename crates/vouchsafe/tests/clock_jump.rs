@@ -29,6 +29,7 @@ use vouchsafe_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClie
 use vouchsafe_proto::workload::{JwtsvidRequest, ValidateJwtsvidRequest, X509svidRequest};
 use vouchsafe_runtime::clock::{Clock, ClockHandle};
 use vouchsafe_runtime::entropy::Entropy;
+use vouchsafe_runtime::log_level::LogLevelControl;
 use vouchsafe_runtime::metrics::Registry;
 use vouchsafe_runtime::readiness::Readiness;
 use vouchsafe_runtime::supervisor::{self, Supervisor};
@@ -74,6 +75,7 @@ impl World {
             entropy: Entropy::from_seed(2),
             registry: Registry::new("spire_agent", &[]),
             readiness: Readiness::new(clock.clone()),
+            log_level: LogLevelControl::default(),
         };
         let agent = Agent::start(config, deps, &mut group).await.unwrap();
         let workload = SpiffeWorkloadApiClient::new(uds_channel(&agent.socket_path).await.unwrap());
@@ -145,6 +147,7 @@ async fn start_server(
         readiness: Readiness::new(clock.clone()),
         store: Arc::new(store),
         keys: Arc::new(Disk::open(data_dir.join("keys.json")).unwrap()),
+        log_level: LogLevelControl::default(),
     };
     let hour = Duration::from_secs(3600);
     let config = Config {
@@ -159,6 +162,8 @@ async fn start_server(
         ca_ttl: 24 * hour,
         ca_subject: Subject::ca_default(),
         policy: Policy { x509_svid_ttl: hour, jwt_svid_ttl: hour / 12, agent_ttl: hour, jwt_issuer: None },
+        upstream: vouchsafe_server::config::Upstream::None,
+        disable_jwt_svids: false,
         version: "test",
     };
     Server::start(config, deps, group).await.unwrap()

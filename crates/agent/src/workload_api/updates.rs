@@ -18,8 +18,7 @@ use tonic::{Request, Status};
 use tracing::info;
 
 use super::request::Api;
-use crate::callers::Attested;
-use crate::identity_set::IdentitySet;
+use super::subscription::Subscription;
 
 /// Which stream.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,10 +34,8 @@ pub enum Kind {
 /// An open stream.
 #[derive(Debug)]
 pub struct Updates {
-    api: Arc<Api>,
     kind: Kind,
-    attested: Arc<Attested>,
-    using: Using,
+    subscription: Subscription,
     last: Bytes,
     stage: Stage,
     held_back: Option<HeldBack>,
@@ -54,26 +51,6 @@ enum Stage {
     Ended,
 }
 
-/// Counts a stream for the entries that it serves, for as long as it lives.
-#[derive(Debug)]
-struct Using {
-    set: Arc<IdentitySet>,
-}
-
-impl Using {
-    fn new(set: Arc<IdentitySet>, now: i64) -> Self {
-        let now = u64::try_from(now).unwrap_or(0);
-        set.members.iter().for_each(|member| member.slot.usage.opened(now));
-        Self { set }
-    }
-}
-
-impl Drop for Using {
-    fn drop(&mut self) {
-        self.set.members.iter().for_each(|member| member.slot.usage.closed());
-    }
-}
-
 impl Updates {
     /// Opens a stream and prepares its first answer.
     ///
@@ -83,18 +60,15 @@ impl Updates {
     pub async fn open(api: Arc<Api>, kind: Kind, request: &Request<()>) -> Result<Self, Status> {
         let known = api.admit(request).await?;
         let now = api.clock.unix_now();
-        let using = Using::new(Arc::clone(&known.set), now);
         api.connections.opened();
         let mut updates = Self {
-            api,
+            subscription: Subscription::new(api, known),
             kind,
-            attested: known.attested,
-            using,
             last: Bytes::new(),
             stage: Stage::First,
             held_back: None,
         };
-        if kind == Kind::X509Svids && !updates.using.set.is_complete(now) {
+        if kind == Kind::X509Svids && !updates.subscription.set().is_complete(now) {
             updates.wait_until_complete().await?;
         }
         updates.last = updates.answer()?;
@@ -103,19 +77,19 @@ impl Updates {
 
     async fn wait_until_complete(&mut self) -> Result<(), Status> {
         let deadline = Instant::now() + FIRST_ANSWER_DEADLINE;
-        let mut changes = self.api.identities.watch();
+        let mut changes = self.subscription.identities().watch();
         loop {
             changes.mark_unchanged();
-            self.refresh();
-            if self.using.set.is_empty() || self.using.set.is_complete(self.api.clock.unix_now()) {
+            self.subscription.refresh();
+            if self.subscription.set().is_empty() || self.subscription.set().is_complete(self.subscription.now()) {
                 return Ok(());
             }
             info!("Waiting for SVID to get cached");
-            self.api.identities.ask();
+            self.subscription.identities().ask();
             match timeout_at(deadline, changes.changed()).await {
-                Ok(_) if self.api.identities.is_closed() => return Err(stopping()),
+                Ok(_) if self.subscription.identities().is_closed() => return Err(stopping()),
                 Ok(_) => {}
-                Err(_) if self.using.set.has_any(self.api.clock.unix_now()) => return Ok(()),
+                Err(_) if self.subscription.set().has_any(self.subscription.now()) => return Ok(()),
                 Err(_) => {
                     return Err(Status::unavailable(format!(
                         "no X.509-SVID of this workload could be issued within {} s; the agent's log says why",
@@ -126,23 +100,15 @@ impl Updates {
         }
     }
 
-    /// Looks at the caller's identities again.
-    fn refresh(&mut self) {
-        let set = self.api.identities_of(&self.attested);
-        if !Arc::ptr_eq(&set, &self.using.set) {
-            self.using = Using::new(set, self.api.clock.unix_now());
-        }
-    }
-
     /// The answer as of now.
     fn answer(&self) -> Result<Bytes, Status> {
-        let set = &self.using.set;
-        let without_identity = self.api.allow_unauthenticated_verifiers && self.kind != Kind::X509Svids;
+        let set = self.subscription.set();
+        let without_identity = self.subscription.api().allow_unauthenticated_verifiers && self.kind != Kind::X509Svids;
         if set.is_empty() && !without_identity {
-            return Err(self.api.no_identity(&self.attested));
+            return Err(self.subscription.no_identity());
         }
         Ok(match self.kind {
-            Kind::X509Svids => set.x509_response(self.api.clock.unix_now()),
+            Kind::X509Svids => set.x509_response(self.subscription.now()),
             Kind::X509Bundles => set.x509_bundles(),
             Kind::JwtBundles => set.jwt_bundles(),
         })
@@ -151,10 +117,10 @@ impl Updates {
     /// The next answer, if it differs from the last. An SVID that ended does not take itself away from a stream:
     /// the caller holds it already, and the next one follows when it is there.
     fn next_answer(&mut self) -> Option<Result<Bytes, Status>> {
-        if self.api.identities.is_closed() {
+        if self.subscription.identities().is_closed() {
             return Some(Err(stopping()));
         }
-        self.refresh();
+        self.subscription.refresh();
         if self.kind == Kind::X509Svids && self.holds_back() {
             return None;
         }
@@ -174,11 +140,11 @@ impl Updates {
     /// Whether the next X.509 answer waits for an SVID that is still missing. One that does not come delays the
     /// others by [`FIRST_ANSWER_DEADLINE`] and no longer.
     fn holds_back(&mut self) -> bool {
-        let (set, now) = (&self.using.set, self.api.clock.unix_now());
+        let (set, now) = (self.subscription.set(), self.subscription.now());
         if set.is_empty() || set.is_complete(now) {
             return false;
         }
-        self.api.identities.ask();
+        self.subscription.identities().ask();
         let held_back = self.held_back.get_or_insert_with(HeldBack::new);
         !held_back.over || !set.has_any(now)
     }
@@ -219,7 +185,7 @@ impl Stream for Updates {
                 }
                 // The watch starts before the look, so that no change falls between the two.
                 Stage::Sent => {
-                    this.stage = Stage::Watching(WatchStream::from_changes(this.api.identities.watch()))
+                    this.stage = Stage::Watching(WatchStream::from_changes(this.subscription.identities().watch()))
                 }
                 Stage::Watching(changes) => match Pin::new(changes).poll_next(cx) {
                     Poll::Ready(Some(_)) => {}
@@ -243,11 +209,13 @@ impl Stream for Updates {
 
 impl Drop for Updates {
     fn drop(&mut self) {
-        self.api.connections.closed();
+        self.subscription.api().connections.closed();
     }
 }
 
-fn stopping() -> Status {
+/// What a stream ends with when the agent stops.
+#[must_use]
+pub fn stopping() -> Status {
     Status::unavailable("the agent is shutting down")
 }
 

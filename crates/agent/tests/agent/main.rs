@@ -24,6 +24,7 @@ use vouchsafe_proto::workload::{
 };
 use vouchsafe_runtime::clock::{Clock, ClockHandle};
 use vouchsafe_runtime::entropy::Entropy;
+use vouchsafe_runtime::log_level::LogLevelControl;
 use vouchsafe_runtime::metrics::Registry;
 use vouchsafe_runtime::readiness::Readiness;
 use vouchsafe_runtime::supervisor::{self, Supervisor};
@@ -92,6 +93,7 @@ impl World {
             entropy: Entropy::from_seed(7),
             registry: registry.clone(),
             readiness: Readiness::new(self.clock.clone()),
+            log_level: LogLevelControl::default(),
         };
         let mut supervisor = Supervisor::new();
         let running = Agent::start(config, deps, &mut supervisor).await.unwrap();

@@ -243,34 +243,32 @@ impl<A: Authority> Slots<A> {
         Ok((authority, before))
     }
 
-    /// Takes note that the bundle has this authority as tainted. One that is prepared will not be activated; one
+    /// Takes note that the bundle has this authority, ours or one above ours, as tainted. One that is prepared will not be activated; one
     /// that is active is replaced by the next [`super::plan::plan`]. Says whether it is one of ours.
     pub fn note_tainted(&mut self, id: &str) -> bool {
+        let mut found = false;
         for state in &mut self.slots {
             match state {
                 State::Prepared { authority, tainted } | State::Active { authority, tainted }
-                    if authority.id() == id =>
+                    if authority.depends_on(id) =>
                 {
                     *tainted = true;
-                    return true;
+                    found = true;
                 }
-                State::Old(summary) if summary.id == id => {
+                State::Old(summary) if summary.id == id || summary.upstream_id == id => {
                     summary.tainted = true;
-                    return true;
+                    found = true;
                 }
                 _ => {}
             }
         }
-        false
+        found
     }
 
-    /// Forgets an old authority that is no longer in the bundle.
-    pub fn forget(&mut self, id: &str) {
-        for state in &mut self.slots {
-            if matches!(state, State::Old(summary) if summary.id == id) {
-                *state = State::Empty;
-            }
-        }
+    /// Whether the authority that signs is to be left behind.
+    #[must_use]
+    pub fn active_is_tainted(&self) -> bool {
+        self.active_slot().is_some_and(|(slot, _)| self.is_tainted(slot))
     }
 
     pub(super) fn is_tainted(&self, slot: SlotId) -> bool {

@@ -18,7 +18,8 @@ use crate::key_manager::{KeyManager, KeyManagerError};
 use crate::signer::Signer;
 use crate::x509::X509Ca;
 
-/// The X.509 authorities of a journal. `bundle` is the trust domain's, if there is one yet.
+/// The X.509 authorities of a journal. `bundle` is the trust domain's, if there is one yet; `has_upstream` says whether
+/// new authorities are certified by an upstream authority.
 ///
 /// # Errors
 ///
@@ -27,13 +28,13 @@ pub async fn load_x509(
     journal: &Journal,
     keys: &dyn KeyManager,
     trust_domain: &TrustDomain,
-    bundle: Option<&Bundle>,
+    (bundle, has_upstream): (Option<&Bundle>, bool),
     now: SystemTime,
 ) -> Result<Slots<X509Ca>, KeyManagerError> {
     let mut held = Vec::new();
     for entry in &journal.x509 {
         let Some((slot, signer)) = key_of::<X509Ca>(&entry.slot_id, keys).await? else { continue };
-        match x509_authority(entry, signer, trust_domain, bundle, now) {
+        match x509_authority(entry, signer, trust_domain, (bundle, has_upstream), now) {
             Ok((authority, tainted)) => {
                 held.push((slot, entry.status().into(), Arc::new(authority), tainted))
             }
@@ -86,7 +87,7 @@ fn x509_authority(
     entry: &X509Entry,
     signer: Arc<dyn Signer>,
     trust_domain: &TrustDomain,
-    bundle: Option<&Bundle>,
+    (bundle, has_upstream): (Option<&Bundle>, bool),
     now: SystemTime,
 ) -> Result<(X509Ca, bool), String> {
     if entry.not_after < time::unix(now) {
@@ -100,10 +101,21 @@ fn x509_authority(
         Some(bundle) if root => listed(bundle).ok_or("not in the trust domain's bundle")?,
         _ => false,
     };
+    if !root && !has_upstream {
+        return Err("certified by an upstream authority, and there is none now".into());
+    }
     let chain = entry.upstream_chain.iter().map(|der| Arc::from(der.as_slice())).collect();
     let certificate = Arc::from(entry.certificate.as_slice());
     let ca = X509Ca::new(trust_domain.clone(), certificate, chain, signer, entry.issued_at);
-    Ok((ca.map_err(|error| error.to_string())?, tainted))
+    let ca = ca.map_err(|error| error.to_string())?;
+    let below_tainted = bundle.is_some_and(|bundle| !root && is_below_tainted(&ca, bundle));
+    Ok((ca, tainted || below_tainted))
+}
+
+/// Whether the root that `ca` leads to is tainted.
+fn is_below_tainted(ca: &X509Ca, bundle: &Bundle) -> bool {
+    let tainted = bundle.x509_authorities.iter().filter(|authority| authority.tainted);
+    tainted.filter_map(|authority| authority.parsed().ok()).any(|root| ca.is_under(&root.authority_id()))
 }
 
 fn jwt_authority(

@@ -25,6 +25,8 @@ pub struct X509Ca {
     subject_key_id: Vec<u8>,
     authority_id: String,
     upstream_authority_id: String,
+    /// Authority ids of all CAs above it, as its chain names them.
+    above: Vec<String>,
     issued_at: i64,
     not_before: i64,
     not_after: i64,
@@ -103,8 +105,14 @@ impl X509Ca {
         if chain.len() > MAX_CHAIN {
             return Err(CaError::Chain(chain.len()));
         }
+        let mut above = Vec::new();
         for der in std::iter::once(&cert_der).chain(&chain) {
-            refuse_uri_constraints(&parse(der)?)?;
+            let certificate = parse(der)?;
+            refuse_uri_constraints(&certificate)?;
+            let (_, issuer_id) = key_ids(&certificate)?;
+            if !issuer_id.is_empty() {
+                above.push(hex::encode(issuer_id));
+            }
         }
         let certificate = parse(&cert_der)?;
         if certificate.public_key().raw != signer.public_key_der() {
@@ -120,6 +128,7 @@ impl X509Ca {
             authority_id: hex::encode(&subject_id),
             upstream_authority_id: hex::encode(issuer_id),
             subject_key_id: subject_id,
+            above,
             subject_raw,
             issued_at,
             not_before,
@@ -176,6 +185,21 @@ impl X509Ca {
     #[must_use]
     pub fn upstream_authority_id(&self) -> &str {
         &self.upstream_authority_id
+    }
+
+    /// Whether it is the authority `id`, or is certified by it through any number of intermediates.
+    #[must_use]
+    pub fn is_under(&self, id: &str) -> bool {
+        self.authority_id == id || self.above.iter().any(|above| above == id)
+    }
+
+    /// Authority id of the root that it leads to: of itself if self-signed, empty if its chain does not say.
+    #[must_use]
+    pub fn root_id(&self) -> &str {
+        if self.chain.is_empty() {
+            return &self.authority_id;
+        }
+        self.above.last().map_or("", String::as_str)
     }
 
     /// When it was prepared, in seconds since 1970.

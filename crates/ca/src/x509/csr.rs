@@ -4,14 +4,17 @@
 //! the key itself, never from the signature's algorithm: a P-384 key may well sign with SHA-256.
 
 use vouchsafe_types::spiffe_id::SpiffeId;
+use vouchsafe_types::trust_domain::TrustDomain;
 
 use super::Subject;
+use super::authority::CaError;
 use super::profile::write_alternative_names;
 use super::svid::OpenCertificate;
 use crate::der::reader::{DerError, Reader};
 use crate::der::{Writer, oid, tag};
 use crate::key::PrivateKey;
 use crate::public_key::{Hash, Kind, PublicKey, PublicKeyError, Scheme, VerifyError};
+use crate::random::serial_number;
 use crate::signer::{self, SignError, Signature, Signer};
 use vouchsafe_runtime::class::Class;
 
@@ -242,19 +245,24 @@ fn ascii(bytes: &[u8]) -> Result<String, CsrError> {
 fn signature_algorithm(identifier: &[u8]) -> Result<(Scheme, Hash), CsrError> {
     let mut reader = Reader::new(identifier);
     let name = reader.expect(tag::OID, "CSR signature algorithm").map_err(CsrError::Der)?;
-    let found = match name {
+    let found = signature_scheme(name).ok_or_else(|| CsrError::Algorithm(oid::dotted(name)))?;
+    // RFC 5758 §3.2 and RFC 4055 §5: no parameters for ECDSA, NULL for RSA; both are widely mixed up.
+    reader.optional(tag::NULL, "CSR signature parameters").map_err(CsrError::Der)?;
+    reader.finish("CSR signature parameters").map_err(CsrError::Der)?;
+    Ok(found)
+}
+
+/// The signature that an object identifier of X.509 names, if we verify such ones.
+pub(super) fn signature_scheme(name: &[u8]) -> Option<(Scheme, Hash)> {
+    Some(match name {
         oid::ECDSA_SHA256 => (Scheme::EcdsaDer, Hash::Sha256),
         oid::ECDSA_SHA384 => (Scheme::EcdsaDer, Hash::Sha384),
         oid::ECDSA_SHA512 => (Scheme::EcdsaDer, Hash::Sha512),
         oid::RSA_SHA256 => (Scheme::RsaPkcs1, Hash::Sha256),
         oid::RSA_SHA384 => (Scheme::RsaPkcs1, Hash::Sha384),
         oid::RSA_SHA512 => (Scheme::RsaPkcs1, Hash::Sha512),
-        other => return Err(CsrError::Algorithm(oid::dotted(other))),
-    };
-    // RFC 5758 §3.2 and RFC 4055 §5: no parameters for ECDSA, NULL for RSA; both are widely mixed up.
-    reader.optional(tag::NULL, "CSR signature parameters").map_err(CsrError::Der)?;
-    reader.finish("CSR signature parameters").map_err(CsrError::Der)?;
-    Ok(found)
+        _ => return None,
+    })
 }
 
 /// What a request of ours should say.
@@ -277,6 +285,28 @@ pub async fn create_csr(signer: &dyn Signer, uri: Option<&SpiffeId>) -> Result<V
     let subject = Subject::svid_default();
     let request = open_request(signer, &CsrTemplate { subject: &subject, uri, dns_names: &[] });
     let signature = signer::sign(signer, request.message()).await?;
+    Ok(finish_request(request, signer, &signature))
+}
+
+/// Creates the request of an X.509 authority of `trust_domain` that an upstream authority is to certify. Like that of a
+/// self-signed one, its name has a random serial number attribute unless `subject` has one.
+///
+/// # Errors
+///
+/// [`CaError::Serial`] or [`CaError::Sign`].
+pub async fn create_ca_csr(
+    signer: &dyn Signer,
+    subject: &Subject,
+    trust_domain: &TrustDomain,
+) -> Result<Vec<u8>, CaError> {
+    let mut subject = subject.clone();
+    if subject.serial_number.is_empty() {
+        subject.serial_number = serial_number().map_err(CaError::Serial)?.to_string();
+    }
+    let uri = trust_domain.id();
+    let template = CsrTemplate { subject: &subject, uri: Some(&uri), dns_names: &[] };
+    let request = open_request(signer, &template);
+    let signature = signer::sign(signer, request.message()).await.map_err(CaError::Sign)?;
     Ok(finish_request(request, signer, &signature))
 }
 

@@ -8,6 +8,7 @@ use vouchsafe_types::spiffe_id::SpiffeId;
 use super::authority::X509Ca;
 use super::profile::{Name, SVID_SUBJECT, Tbs};
 use super::{BACKDATE_SECS, Subject};
+use crate::der::reader::DerError;
 use crate::der::{Writer, tag, time};
 use crate::public_key::{PublicKeyError, subject_key_id};
 use crate::random::{NoEntropy, serial_number};
@@ -64,6 +65,9 @@ pub enum IssueError {
     /// A DNS name that cannot be in a certificate.
     #[error("DNS name {0:?} is not usable in a certificate")]
     DnsName(String),
+    /// The authority's name cannot be made a name below it.
+    #[error("name of the authority is not usable")]
+    Subject(#[source] DerError),
     /// The public key is none.
     #[error("public key is not usable")]
     PublicKey(#[source] PublicKeyError),
@@ -91,6 +95,7 @@ impl IssueError {
             Self::ForeignId { .. } | Self::NoPath { .. } | Self::DnsName(_) | Self::PublicKey(_) => {
                 Class::Caller
             }
+            Self::Subject(_) => Class::Permanent,
             Self::Expired { .. } | Self::Serial(_) => Class::Transient,
             Self::Sign(error) => error.class(),
         }

@@ -14,6 +14,7 @@ const NOW: i64 = 1_000_000;
 struct Fake {
     agent: Option<Agent>,
     admin: bool,
+    downstream: bool,
     promoted: RefCell<Vec<String>>,
 }
 
@@ -23,6 +24,9 @@ impl Registry for Fake {
     }
     fn is_admin(&self, _: &SpiffeId) -> bool {
         self.admin
+    }
+    fn is_downstream(&self, _: &SpiffeId) -> bool {
+        self.downstream
     }
     fn promote(&self, _: &SpiffeId, serial: &str) {
         self.promoted.borrow_mut().push(serial.to_owned());
@@ -88,6 +92,41 @@ fn each_kind_of_caller_gets_what_the_table_says() {
 fn a_method_that_is_not_in_the_table_is_not_served() {
     let outcome = refused("/spire.api.server.debug.v1.Debug/Nothing", &Peer::Local, &Fake::default(), NOW);
     assert_eq!(outcome, (Code::Unimplemented, None));
+}
+
+#[test]
+fn the_answer_to_an_unknown_name_says_what_is_unknown_as_grpc_servers_do() {
+    let text = |method| {
+        authorize(method, &Peer::Anonymous, &Fake::default(), NOW).unwrap_err().status.message().to_owned()
+    };
+    assert_eq!(text("/no.such.Service/Get"), "unknown service no.such.Service");
+    assert_eq!(
+        text("/spire.api.server.entry.v1.Entry/Nothing"),
+        "unknown method Nothing for service spire.api.server.entry.v1.Entry"
+    );
+}
+
+#[test]
+fn what_serves_this_machine_only_is_not_there_for_others() {
+    let method = "/spire.api.server.debug.v1.Debug/GetInfo";
+    assert_eq!(authorize(method, &Peer::Local, &Fake::default(), NOW).unwrap(), Caller::Local);
+    let admin = Fake { admin: true, ..Fake::default() };
+    for peer in [Peer::Anonymous, Peer::Svid(svid("7"))] {
+        assert_eq!(refused(method, &peer, &admin, NOW), (Code::Unimplemented, None));
+    }
+}
+
+#[test]
+fn a_downstream_server_gets_what_is_for_it_and_nothing_else() {
+    let method = "/spire.api.server.svid.v1.SVID/NewDownstreamX509CA";
+    let peer = Peer::Svid(svid("7"));
+    let downstream = Fake { downstream: true, ..Fake::default() };
+    assert_eq!(authorize(method, &peer, &downstream, NOW).unwrap(), Caller::Downstream(id()));
+    assert_eq!(refused(LIST, &peer, &downstream, NOW), (Code::PermissionDenied, None));
+    assert_eq!(refused(method, &peer, &downstream, NOW + 61), (Code::PermissionDenied, None), "expired");
+    let admin = Fake { admin: true, ..Fake::default() };
+    assert_eq!(refused(method, &peer, &admin, NOW), (Code::PermissionDenied, None), "an admin is no server");
+    assert_eq!(refused(method, &Peer::Local, &downstream, NOW), (Code::PermissionDenied, None));
 }
 
 #[test]

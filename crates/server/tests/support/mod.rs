@@ -32,6 +32,7 @@ use vouchsafe_proto::spire::api::server::svid::v1::svid_client::SvidClient;
 use vouchsafe_proto::spire::api::types;
 use vouchsafe_runtime::clock::{Clock, ClockHandle};
 use vouchsafe_runtime::entropy::Entropy;
+use vouchsafe_runtime::log_level::LogLevelControl;
 use vouchsafe_runtime::metrics::Registry;
 use vouchsafe_runtime::readiness::Readiness;
 use vouchsafe_runtime::supervisor::{self, Supervisor};
@@ -91,6 +92,7 @@ impl World {
             readiness: Readiness::new(self.clock.clone()),
             store: Arc::new(store),
             keys,
+            log_level: LogLevelControl::default(),
         };
         let mut config = self.config();
         adjust(&mut config);
@@ -127,6 +129,8 @@ impl World {
                 agent_ttl: hour,
                 jwt_issuer: Some("https://issuer.example.org".into()),
             },
+            upstream: vouchsafe_server::config::Upstream::None,
+            disable_jwt_svids: false,
             version: "test",
         }
     }

@@ -13,6 +13,7 @@ use tower::service_fn;
 
 use super::*;
 use crate::connect::uds_channel;
+use crate::listener::PeerKey;
 use crate::peer::PeerProcess;
 use crate::unix::UnixListener;
 

@@ -32,6 +32,21 @@ pub(super) fn parse_format(text: &str) -> Result<Format, String> {
     }
 }
 
+impl OutputArgs {
+    /// Prints a result: as JSON, or as `pretty` does.
+    pub(super) fn print(
+        self,
+        console: &mut Console<'_>,
+        json: impl FnOnce() -> Value,
+        pretty: impl FnOnce(&mut Console<'_>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        match self.output {
+            Format::Json => Ok(print_json(console, vec![json()])?),
+            Format::Pretty => pretty(console),
+        }
+    }
+}
+
 /// Prints one message as an object, or several as an array, without absent fields.
 pub(super) fn print_json(console: &mut Console<'_>, messages: Vec<Value>) -> io::Result<()> {
     let mut messages: Vec<Value> = messages.into_iter().map(without_nulls).collect();
@@ -40,6 +55,11 @@ pub(super) fn print_json(console: &mut Console<'_>, messages: Vec<Value>) -> io:
         _ => Value::Array(messages),
     };
     writeln!(console.stdout, "{}", go::to_json(&printed))
+}
+
+/// Prints what is no message of an API: its keys stay in their order. None of the texts may need an escape of Go's.
+pub(super) fn print_struct(console: &mut Console<'_>, value: &impl serde::Serialize) -> anyhow::Result<()> {
+    Ok(writeln!(console.stdout, "{}", serde_json::to_string(value)?)?)
 }
 
 /// The same value without the keys and elements that are null, at every depth.

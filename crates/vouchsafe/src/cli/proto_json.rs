@@ -5,8 +5,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use prost_types::value::Kind;
 use serde_json::{Map, Value, json};
+use vouchsafe_proto::spire::agent::debug::v1 as agent_debug;
+use vouchsafe_proto::spire::api::server::debug::v1 as server_debug;
 use vouchsafe_proto::spire::api::server::entry::v1 as entry;
+use vouchsafe_proto::spire::api::server::localauthority::v1::AuthorityState;
 use vouchsafe_proto::spire::api::types;
+use vouchsafe_proto::spire::api::types::federation_relationship::BundleEndpointProfile;
 use vouchsafe_proto::workload;
 
 fn bytes(value: &[u8]) -> Value {
@@ -25,7 +29,7 @@ fn selectors(selectors: &[types::Selector]) -> Value {
     selectors.iter().map(|selector| json!({ "type": selector.r#type, "value": selector.value })).collect()
 }
 
-fn status(status: &Option<types::Status>) -> Value {
+pub(super) fn status(status: &Option<types::Status>) -> Value {
     status.as_ref().map_or(Value::Null, |status| json!({ "code": status.code, "message": status.message }))
 }
 
@@ -85,27 +89,22 @@ pub(super) fn entries(entries: &[types::Entry]) -> Value {
     json!({ "entries": entries.iter().map(one_entry).collect::<Value>(), "next_page_token": "" })
 }
 
-fn entry_result(result_status: &Option<types::Status>, entry: &Option<types::Entry>) -> Value {
-    json!({ "status": status(result_status), "entry": entry.as_ref().map_or(Value::Null, one_entry) })
-}
-
 pub(super) fn created(response: &entry::BatchCreateEntryResponse) -> Value {
-    let results: Value =
-        response.results.iter().map(|result| entry_result(&result.status, &result.entry)).collect();
-    json!({ "results": results })
+    let entries = response.results.iter().map(|result| (&result.status, optional_entry(&result.entry)));
+    results("entry", entries)
 }
 
 pub(super) fn updated(response: &entry::BatchUpdateEntryResponse) -> Value {
-    let results: Value =
-        response.results.iter().map(|result| entry_result(&result.status, &result.entry)).collect();
-    json!({ "results": results })
+    let entries = response.results.iter().map(|result| (&result.status, optional_entry(&result.entry)));
+    results("entry", entries)
 }
 
 pub(super) fn deleted(response: &entry::BatchDeleteEntryResponse) -> Value {
-    let results = response.results.iter();
-    let results: Value =
-        results.map(|result| json!({ "status": status(&result.status), "id": result.id })).collect();
-    json!({ "results": results })
+    results("id", response.results.iter().map(|result| (&result.status, json!(result.id))))
+}
+
+fn optional_entry(entry: &Option<types::Entry>) -> Value {
+    entry.as_ref().map_or(Value::Null, one_entry)
 }
 
 pub(super) fn bundle(bundle: &types::Bundle) -> Value {
@@ -133,6 +132,88 @@ pub(super) fn bundle(bundle: &types::Bundle) -> Value {
     })
 }
 
+pub(super) fn bundles(bundles: &[types::Bundle]) -> Value {
+    json!({ "bundles": bundles.iter().map(bundle).collect::<Value>(), "next_page_token": "" })
+}
+
+/// The results of a batch: of each its status and, under `name`, what it is about.
+pub(super) fn results<'r>(
+    name: &str,
+    results: impl Iterator<Item = (&'r Option<types::Status>, Value)>,
+) -> Value {
+    let results: Value = results.map(|(of, value)| json!({ "status": status(of), name: value })).collect();
+    json!({ "results": results })
+}
+
+pub(super) fn federation_relationship(relationship: &types::FederationRelationship) -> Value {
+    let mut value = json!({
+        "trust_domain": relationship.trust_domain,
+        "bundle_endpoint_url": relationship.bundle_endpoint_url,
+        "trust_domain_bundle": relationship.trust_domain_bundle.as_ref().map_or(Value::Null, bundle),
+    });
+    match &relationship.bundle_endpoint_profile {
+        None => {}
+        Some(BundleEndpointProfile::HttpsWeb(_)) => value["https_web"] = json!({}),
+        Some(BundleEndpointProfile::HttpsSpiffe(profile)) => {
+            value["https_spiffe"] = json!({ "endpoint_spiffe_id": profile.endpoint_spiffe_id });
+        }
+    }
+    value
+}
+
+pub(super) fn federation_relationships(relationships: &[types::FederationRelationship]) -> Value {
+    json!({
+        "federation_relationships": relationships.iter().map(federation_relationship).collect::<Value>(),
+        "next_page_token": "",
+    })
+}
+
+pub(super) fn authority(state: &Option<AuthorityState>) -> Value {
+    state.as_ref().map_or(Value::Null, |state| {
+        json!({
+            "authority_id": state.authority_id,
+            "expires_at": int64(state.expires_at),
+            "upstream_authority_subject_key_id": state.upstream_authority_subject_key_id,
+        })
+    })
+}
+
+pub(super) fn logger(logger: &types::Logger) -> Value {
+    let name = |level: i32| match types::LogLevel::try_from(level) {
+        Ok(level) => json!(level.as_str_name()),
+        Err(_) => json!(level),
+    };
+    json!({ "current_level": name(logger.current_level), "launch_level": name(logger.launch_level) })
+}
+
+fn certificate(id: &Option<types::Spiffeid>, expires_at: i64, subject: &str) -> Value {
+    json!({ "id": spiffe_id(id), "expires_at": int64(expires_at), "subject": subject })
+}
+
+pub(super) fn server_info(info: &server_debug::GetInfoResponse) -> Value {
+    let chain = info.svid_chain.iter().map(|cert| certificate(&cert.id, cert.expires_at, &cert.subject));
+    json!({
+        "svid_chain": chain.collect::<Value>(),
+        "uptime": info.uptime,
+        "agents_count": info.agents_count,
+        "entries_count": info.entries_count,
+        "federated_bundles_count": info.federated_bundles_count,
+    })
+}
+
+pub(super) fn agent_info(info: &agent_debug::GetInfoResponse) -> Value {
+    let chain = info.svid_chain.iter().map(|cert| certificate(&cert.id, cert.expires_at, &cert.subject));
+    json!({
+        "svid_chain": chain.collect::<Value>(),
+        "uptime": info.uptime,
+        "svids_count": info.svids_count,
+        "cached_x509_svids_count": info.cached_x509_svids_count,
+        "cached_jwt_svids_count": info.cached_jwt_svids_count,
+        "cached_svidstore_x509_svids_count": info.cached_svidstore_x509_svids_count,
+        "last_sync_success": int64(info.last_sync_success),
+    })
+}
+
 pub(super) fn minted_jwt(svid: &types::Jwtsvid) -> Value {
     json!({ "svid": {
         "token": svid.token,
@@ -143,13 +224,22 @@ pub(super) fn minted_jwt(svid: &types::Jwtsvid) -> Value {
     } })
 }
 
-/// What `x509 mint` gives, which is no message of the API.
-pub(super) fn minted_x509(chain: &[impl AsRef<[u8]>], key: &[u8], roots: &[impl AsRef<[u8]>]) -> Value {
-    json!({
-        "x509_svid": chain.iter().map(|der| bytes(der.as_ref())).collect::<Value>(),
-        "private_key": bytes(key),
-        "root_cas": roots.iter().map(|der| bytes(der.as_ref())).collect::<Value>(),
-    })
+/// What `x509 mint` gives, which is no message of the API: its keys keep this order.
+#[derive(serde::Serialize)]
+pub(super) struct MintedX509 {
+    x509_svid: Vec<String>,
+    private_key: String,
+    root_cas: Vec<String>,
+}
+
+impl MintedX509 {
+    pub(super) fn new(chain: &[impl AsRef<[u8]>], key: &[u8], roots: &[impl AsRef<[u8]>]) -> Self {
+        Self {
+            x509_svid: chain.iter().map(|der| STANDARD.encode(der)).collect(),
+            private_key: STANDARD.encode(key),
+            root_cas: roots.iter().map(|der| STANDARD.encode(der)).collect(),
+        }
+    }
 }
 
 pub(super) fn x509_svids(response: &workload::X509svidResponse) -> Value {

@@ -3,8 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use clap::Args;
+use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::config::{agent, server, up};
@@ -33,6 +34,22 @@ pub(super) struct AgentSocketArgs {
     instance: Option<String>,
 }
 
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct AdminSocketArgs {
+    /// Path to the SPIRE Agent admin API socket [default: /tmp/spire-agent/private/admin.sock]
+    #[arg(long = "socketPath", value_name = "path")]
+    socket_path: Option<String>,
+}
+
+/// Where the agent's administrative socket is unless a flag says otherwise.
+const DEFAULT_ADMIN_SOCKET_PATH: &str = "/tmp/spire-agent/private/admin.sock";
+
+/// The flags that name a socket.
+pub(super) trait SocketArgs: Args {
+    /// The socket that they name.
+    fn target(&self, console: &Console<'_>) -> anyhow::Result<Target>;
+}
+
 /// A socket to talk to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
@@ -50,27 +67,36 @@ struct Rules {
     start: &'static str,
 }
 
-impl ServerSocketArgs {
-    pub(super) fn target(&self, console: &Console<'_>) -> anyhow::Result<Target> {
+impl SocketArgs for ServerSocketArgs {
+    fn target(&self, console: &Console<'_>) -> anyhow::Result<Target> {
         let rules = Rules {
             default: server::DEFAULT_SOCKET_PATH,
             variable: "SPIRE_SERVER_PRIVATE_SOCKET",
             of_up: up::default_server_socket,
-            start: "vouchsafe server run",
+            start: "`vouchsafe server run` or `vouchsafe up`",
         };
         resolve(self.socket_path.as_deref(), self.instance.as_deref(), &rules, console)
     }
 }
 
-impl AgentSocketArgs {
-    pub(super) fn target(&self, console: &Console<'_>) -> anyhow::Result<Target> {
+impl SocketArgs for AgentSocketArgs {
+    fn target(&self, console: &Console<'_>) -> anyhow::Result<Target> {
         let rules = Rules {
             default: agent::DEFAULT_SOCKET_PATH,
             variable: "SPIRE_AGENT_PUBLIC_SOCKET",
             of_up: up::default_agent_socket,
-            start: "vouchsafe agent run",
+            start: "`vouchsafe agent run` or `vouchsafe up`",
         };
         resolve(self.socket_path.as_deref(), self.instance.as_deref(), &rules, console)
+    }
+}
+
+impl SocketArgs for AdminSocketArgs {
+    fn target(&self, _console: &Console<'_>) -> anyhow::Result<Target> {
+        let flag = self.socket_path.as_deref().filter(|path| !path.is_empty());
+        let path = PathBuf::from(flag.unwrap_or(DEFAULT_ADMIN_SOCKET_PATH));
+        let start = "`vouchsafe agent run` and `admin_socket_path` in its configuration";
+        Ok(Target { path, start })
     }
 }
 
@@ -113,26 +139,24 @@ fn default_path(rules: &Rules, console: &Console<'_>) -> PathBuf {
 }
 
 impl Target {
-    /// Connects, or says at once why that cannot be.
-    pub(super) async fn connect(&self) -> anyhow::Result<Channel> {
+    /// Connects, or says at once why that cannot be, as if the first call had failed.
+    pub(super) async fn connect(&self) -> Result<Channel, Status> {
         vouchsafe_transport::connect::uds_channel(&self.path).await.map_err(|error| self.explain(&error))
     }
 
-    fn explain(&self, error: &(dyn std::error::Error + 'static)) -> anyhow::Error {
+    fn explain(&self, error: &(dyn std::error::Error + 'static)) -> Status {
         let path = self.path.display();
         let start = self.start;
         let (reason, next) = match system_error(error) {
             Some(error) => match error.kind() {
                 io::ErrorKind::NotFound => (
                     "no such file or directory".to_owned(),
-                    format!(
-                        "Start it with `{start}` or `vouchsafe up`, or name its socket with -socketPath."
-                    ),
+                    format!("Start it with {start}, or name its socket with -socketPath."),
                 ),
                 io::ErrorKind::ConnectionRefused => (
                     "connection refused".to_owned(),
                     format!(
-                        "The socket is left over from a process that is gone; start it anew with `{start}`."
+                        "The socket is left over from a process that is gone; start it anew with {start}."
                     ),
                 ),
                 io::ErrorKind::PermissionDenied => (
@@ -144,10 +168,10 @@ impl Target {
             },
             None => (error.to_string(), "Check the path given with -socketPath.".to_owned()),
         };
-        anyhow!(
-            "rpc error: code = Unavailable desc = connection error: desc = \
+        Status::unavailable(format!(
+            "connection error: desc = \
              \"transport: Error while dialing: dial unix {path}: connect: {reason}\"\n{next}"
-        )
+        ))
     }
 }
 

@@ -48,6 +48,9 @@ impl std::error::Error for Invalid {}
 pub(super) struct Problems {
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<String>>,
+    /// Every key that was asked for, with the path of its section.
+    #[cfg(test)]
+    known: RefCell<std::collections::BTreeSet<(String, &'static str)>>,
 }
 
 impl Problems {
@@ -62,6 +65,16 @@ impl Problems {
     /// Something to say that does not stand in the way.
     pub(super) fn warn(&self, message: impl Into<String>) {
         self.warnings.borrow_mut().push(message.into());
+    }
+
+    #[cfg(test)]
+    pub(super) fn known(&self, section: &str, key: &'static str) {
+        self.known.borrow_mut().insert((section.to_owned(), key));
+    }
+
+    #[cfg(test)]
+    pub(super) fn known_keys(&self) -> std::collections::BTreeSet<(String, &'static str)> {
+        self.known.borrow().clone()
     }
 
     /// The warnings, or the problems in the order of the file, those without a place first.

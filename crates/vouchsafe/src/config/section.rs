@@ -30,6 +30,17 @@ impl<'a> Section<'a> {
         self.position
     }
 
+    /// Whether the key is set to anything.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.items.iter().any(|item| item.key.eq_ignore_ascii_case(key))
+    }
+
+    /// Whether the key is set to an object.
+    pub(super) fn is_object(&self, key: &str) -> bool {
+        let mut found = self.items.iter().filter(|item| item.key.eq_ignore_ascii_case(key));
+        found.any(|item| matches!(item.value.kind, Kind::Object(_)))
+    }
+
     /// The name of a key in messages.
     pub(super) fn name(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
@@ -49,6 +60,8 @@ impl<'a> Section<'a> {
 
     fn items_of(&self, key: &'static str) -> Vec<&'a Item> {
         self.asked.borrow_mut().push(key);
+        #[cfg(test)]
+        self.problems.known(&self.path, key);
         self.items.iter().copied().filter(|item| item.key.eq_ignore_ascii_case(key)).collect()
     }
 
@@ -153,6 +166,11 @@ impl<'a> Section<'a> {
         Some(texts)
     }
 
+    /// A list of texts without their places. Empty if it is absent.
+    pub(super) fn strings(&self, key: &'static str) -> Vec<String> {
+        self.texts(key).unwrap_or_default().into_iter().map(|(text, _)| text).collect()
+    }
+
     /// An object, or several of the same name read as one.
     pub(super) fn section(&self, key: &'static str) -> Option<Section<'a>> {
         let found = self.items_of(key);
@@ -186,7 +204,8 @@ impl<'a> Section<'a> {
             let mut items = Vec::new();
             self.flatten(&path, &item.value, &mut items);
             if named.iter().any(|(name, _)| *name == item.key) {
-                self.problems.at(item.position, format!("plugin {path} is declared more than once"));
+                self.problems
+                    .at(item.position, format!("{path} is declared more than once; keep one of them"));
             }
             named.push((item.key.clone(), Self::new(path, item.position, items, self.problems)));
         }
@@ -198,6 +217,17 @@ impl<'a> Section<'a> {
         let item = self.items.iter().find(|item| item.key.eq_ignore_ascii_case(key));
         let position = item.map_or(self.position, |item| item.value.position);
         self.problems.at(position, format!("{}: {message}", self.name(key)));
+    }
+
+    /// Reports something in words that name the key themselves.
+    pub(super) fn refuse(&self, key: &'static str, message: impl Into<String>) {
+        let item = self.items.iter().find(|item| item.key.eq_ignore_ascii_case(key));
+        self.problems.at(item.map_or(self.position, |item| item.position), message);
+    }
+
+    /// Something to say that does not stand in the way.
+    pub(super) fn warn(&self, message: impl Into<String>) {
+        self.problems.warn(message);
     }
 
     /// A key of SPIRE that is not built yet. Fine while it is absent, off or empty.

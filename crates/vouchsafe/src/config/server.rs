@@ -1,7 +1,12 @@
 //! The configuration of a server.
 
+mod agents;
+mod experimental;
+mod federation;
+mod lifetimes;
+mod node_attestors;
 mod plugin_choice;
-mod unbuilt;
+mod upstream;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,26 +16,27 @@ use vouchsafe_types::{SpiffeId, TrustDomain};
 use super::observe::{self, LogOverrides};
 use super::problems::Problems;
 use super::section::Section;
-use super::{HealthListener, Invalid, KeyType, LogConfig, Source, Telemetry, check_socket_path};
+use super::{HealthListener, Invalid, IpNetwork, KeyType, LogConfig, Source, Telemetry, check_socket_path};
 use crate::go;
 
+pub use self::agents::{DEFAULT_PRUNE_BATCH_SIZE, Prune, RateLimit};
+pub use self::federation::{BundleEndpoint, EndpointProfile, FederatesWith, Federation};
+pub use self::node_attestors::{NodeAttestors, X509Pop, X509PopMode};
+pub use self::upstream::{Upstream, UpstreamServer};
 pub use super::plugins::KeyManager;
 
 /// Where SPIRE looks for the file.
 pub const DEFAULT_CONFIG_PATH: &str = "conf/server/server.conf";
 /// Where the administrative socket is unless told otherwise.
 pub const DEFAULT_SOCKET_PATH: &str = "/tmp/spire-server/private/api.sock";
+const DEFAULT_BIND_ADDRESS: &str = "0.0.0.0";
+const DEFAULT_BIND_PORT: u16 = 8081;
 /// Lifetime of CA certificates.
 pub const DEFAULT_CA_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Lifetime of X.509-SVIDs.
 pub const DEFAULT_X509_SVID_TTL: Duration = Duration::from_secs(3600);
 /// Lifetime of JWT-SVIDs.
 pub const DEFAULT_JWT_SVID_TTL: Duration = Duration::from_secs(5 * 60);
-
-/// An SVID is certain to live out its time only if the CA's lifetime is this many times longer.
-const CA_TTL_PER_SVID_TTL: u32 = 6;
-/// And never for longer than this, whatever the CA's lifetime.
-const MAX_CERTAIN_SVID_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Everything a server is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,8 +75,22 @@ pub struct Config {
     pub data_store: DataStore,
     /// Where private keys are kept.
     pub key_manager: KeyManager,
-    /// Whether agents may attest with join tokens.
-    pub join_token_attestor: bool,
+    /// How agents may attest.
+    pub node_attestors: NodeAttestors,
+    /// Who signs this server's CA. `None`: itself.
+    pub upstream: Option<Upstream>,
+    /// Federation with other trust domains.
+    pub federation: Federation,
+    /// Whether each call is logged with who made it and what came of it.
+    pub audit_log: bool,
+    /// Whether JWT-SVIDs are not issued at all.
+    pub disable_jwt_svids: bool,
+    /// Which agents are forgotten. `None`: those that are evicted only.
+    pub prune_agents: Option<Prune>,
+    /// Load balancers that say whom they speak for, with the PROXY protocol.
+    pub proxy_protocol: Vec<IpNetwork>,
+    /// Whether a key exchange that withstands quantum computers is required.
+    pub require_pq_kem: bool,
     /// Logs.
     pub log: LogConfig,
     /// Metrics.
@@ -79,6 +99,44 @@ pub struct Config {
     pub health: Option<HealthListener>,
     /// What the operator should hear at start.
     pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// The defaults for everything but who and where: a database and keys in `data_dir`, and no way to attest yet.
+    #[must_use]
+    pub fn new(trust_domain: TrustDomain, data_dir: PathBuf) -> Self {
+        Self {
+            trust_domain,
+            bind_address: DEFAULT_BIND_ADDRESS.to_owned(),
+            bind_port: DEFAULT_BIND_PORT,
+            socket_path: DEFAULT_SOCKET_PATH.into(),
+            ca_key_type: KeyType::EcP256,
+            jwt_key_type: KeyType::EcP256,
+            ca_ttl: DEFAULT_CA_TTL,
+            ca_subject: CaSubject::default(),
+            default_x509_svid_ttl: DEFAULT_X509_SVID_TTL,
+            default_jwt_svid_ttl: DEFAULT_JWT_SVID_TTL,
+            agent_ttl: None,
+            jwt_issuer: None,
+            admin_ids: Vec::new(),
+            rate_limit: RateLimit::default(),
+            data_store: DataStore::Sqlite { path: data_dir.join("datastore.sqlite3") },
+            key_manager: KeyManager::Disk { keys_path: data_dir.join("keys.json") },
+            node_attestors: NodeAttestors::default(),
+            upstream: None,
+            federation: Federation::default(),
+            audit_log: false,
+            disable_jwt_svids: false,
+            prune_agents: None,
+            proxy_protocol: Vec::new(),
+            require_pq_kem: false,
+            log: LogConfig::default(),
+            telemetry: Telemetry::default(),
+            health: None,
+            warnings: Vec::new(),
+            data_dir,
+        }
+    }
 }
 
 /// Subject of CA certificates.
@@ -100,15 +158,6 @@ impl Default for CaSubject {
             common_name: String::new(),
         }
     }
-}
-
-/// Which calls are limited per source address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RateLimit {
-    /// Attestation of agents.
-    pub attestation: bool,
-    /// Signing of SVIDs.
-    pub signing: bool,
 }
 
 /// The database.
@@ -182,12 +231,13 @@ fn read_top(top: &Section<'_>, flags: &Overrides, problems: &Problems) -> Option
     let config = read_server(&section, flags, problems).zip(plugins).map(|(mut config, plugins)| {
         config.data_store = plugins.data_store;
         config.key_manager = plugins.key_manager;
-        config.join_token_attestor = plugins.join_token;
+        config.node_attestors = plugins.node_attestors;
+        config.upstream = plugins.upstream;
         config.telemetry = telemetry;
         config.health = health;
         config
     });
-    unbuilt::refuse(&section);
+    experimental::read_others(&section);
     section.finish();
     config
 }
@@ -217,7 +267,7 @@ fn read_server(section: &Section<'_>, flags: &Overrides, problems: &Problems) ->
     }
     let file_port = section.port("bind_port");
     let bind_port =
-        flags.bind_port.filter(|port| *port != 0).or(file_port.filter(|port| *port != 0)).unwrap_or(8081);
+        flags.bind_port.filter(|port| *port != 0).or(file_port.filter(|port| *port != 0)).unwrap_or(DEFAULT_BIND_PORT);
     let bind_address = set(&flags.bind_address).or(section.text("bind_address"));
     let socket_path = set(&flags.socket_path).or(section.text("socket_path"));
     let socket_path = socket_path.unwrap_or_else(|| DEFAULT_SOCKET_PATH.to_owned());
@@ -232,50 +282,39 @@ fn read_server(section: &Section<'_>, flags: &Overrides, problems: &Problems) ->
         source_location: flags.log_source_location,
     };
     let config = Config {
-        bind_address: observe::trim_brackets(&bind_address.unwrap_or_else(|| "0.0.0.0".to_owned())),
+        bind_address: observe::trim_brackets(&bind_address.unwrap_or_else(|| DEFAULT_BIND_ADDRESS.to_owned())),
         bind_port,
         socket_path: socket_path.into(),
         ca_key_type,
         jwt_key_type: section.parsed("jwt_key_type", KeyType::parse).unwrap_or(ca_key_type),
-        ca_ttl: positive(section, "ca_ttl").unwrap_or(DEFAULT_CA_TTL),
+        ca_ttl: lifetimes::positive(section, "ca_ttl").unwrap_or(DEFAULT_CA_TTL),
         ca_subject: read_subject(section, problems),
-        default_x509_svid_ttl: positive(section, "default_x509_svid_ttl").unwrap_or(DEFAULT_X509_SVID_TTL),
-        default_jwt_svid_ttl: positive(section, "default_jwt_svid_ttl").unwrap_or(DEFAULT_JWT_SVID_TTL),
-        agent_ttl: positive(section, "agent_ttl"),
+        default_x509_svid_ttl: lifetimes::positive(section, "default_x509_svid_ttl")
+            .unwrap_or(DEFAULT_X509_SVID_TTL),
+        default_jwt_svid_ttl: lifetimes::positive(section, "default_jwt_svid_ttl")
+            .unwrap_or(DEFAULT_JWT_SVID_TTL),
+        agent_ttl: lifetimes::positive(section, "agent_ttl"),
         jwt_issuer: section.text("jwt_issuer"),
         admin_ids: read_admin_ids(section, problems),
-        rate_limit: read_rate_limit(section, problems),
+        rate_limit: agents::read_rate_limit(section),
+        federation: federation::read(section),
+        audit_log: section.flag("audit_log_enabled").unwrap_or(false),
+        disable_jwt_svids: section.flag("disable_jwt_svids").unwrap_or(false),
+        prune_agents: agents::read_prune(section),
+        proxy_protocol: agents::read_proxies(section, IpNetwork::parse),
+        require_pq_kem: experimental::read(section).require_pq_kem,
         log: observe::read_log(section, &log, problems),
-        trust_domain: trust_domain?,
-        data_dir: data_dir?.into(),
-        data_store: DataStore::Sqlite { path: PathBuf::new() },
-        key_manager: KeyManager::Memory,
-        join_token_attestor: false,
-        telemetry: Telemetry::default(),
-        health: None,
-        warnings: Vec::new(),
+        ..Config::new(trust_domain?, data_dir?.into())
     };
-    warn_about_lifetimes(&config, problems);
+    lifetimes::warn(&config, problems);
     Some(config)
-}
-
-/// A lifetime. Zero would make everything expired when issued.
-fn positive(section: &Section<'_>, key: &'static str) -> Option<Duration> {
-    let duration = section.duration(key)?;
-    if duration < Duration::from_secs(1) {
-        section.problem(key, &format!("must be at least 1s, not {}", go::format_duration(duration)));
-    }
-    Some(duration)
 }
 
 fn read_subject(section: &Section<'_>, problems: &Problems) -> CaSubject {
     let Some(subject) = section.section("ca_subject") else { return CaSubject::default() };
-    let texts = |key| -> Vec<String> {
-        subject.texts(key).unwrap_or_default().into_iter().map(|(text, _)| text).collect()
-    };
     let read = CaSubject {
-        country: texts("country"),
-        organization: texts("organization"),
+        country: subject.strings("country"),
+        organization: subject.strings("organization"),
         common_name: subject.text("common_name").unwrap_or_default(),
     };
     subject.finish();
@@ -297,38 +336,4 @@ fn read_admin_ids(section: &Section<'_>, problems: &Problems) -> Vec<SpiffeId> {
         }
     }
     ids
-}
-
-fn read_rate_limit(section: &Section<'_>, problems: &Problems) -> RateLimit {
-    let Some(limit) = section.section("ratelimit") else {
-        return RateLimit { attestation: true, signing: true };
-    };
-    let read = RateLimit {
-        attestation: limit.flag("attestation").unwrap_or(true),
-        signing: limit.flag("signing").unwrap_or(true),
-    };
-    if read.attestation || read.signing {
-        problems
-            .warn("ratelimit: limits per source address are not built yet; nothing is limited".to_owned());
-    }
-    limit.finish();
-    read
-}
-
-fn warn_about_lifetimes(config: &Config, problems: &Problems) {
-    let certain = (config.ca_ttl / CA_TTL_PER_SVID_TTL).min(MAX_CERTAIN_SVID_TTL);
-    let lifetimes = [
-        ("default_x509_svid_ttl", Some(config.default_x509_svid_ttl)),
-        ("default_jwt_svid_ttl", Some(config.default_jwt_svid_ttl)),
-        ("agent_ttl", config.agent_ttl),
-    ];
-    for (key, lifetime) in lifetimes {
-        if lifetime.is_some_and(|lifetime| lifetime > certain) {
-            problems.warn(format!(
-                "{key} is too high for the configured ca_ttl: an SVID that is issued shortly before the CA rotates \
-                 lives for less. Set {key} to {} or less, or ca_ttl to {CA_TTL_PER_SVID_TTL} times {key}",
-                go::format_duration(certain)
-            ));
-        }
-    }
 }

@@ -38,6 +38,7 @@ pub(super) async fn start(
         entropy: host.entropy.fork("agent"),
         registry: registry.clone(),
         readiness: host.readiness.clone(),
+        log_level: host.log_level.clone(),
     };
     let unix = config.unix_attestor.map(|unix| UnixAttestorConfig {
         discover_workload_path: unix.discover_workload_path,
@@ -59,6 +60,9 @@ pub(super) async fn start(
         allow_unauthenticated_verifiers: config.allow_unauthenticated_verifiers,
         allowed_foreign_jwt_claims: config.allowed_foreign_jwt_claims.iter().cloned().collect(),
         log_selectors: config.log_selectors.clone(),
+        sds: vouchsafe_agent::config::Sds::default(),
+        disable_sds_api: false,
+        disable_workload_api: false,
         workload_key_type: key_type(config.workload_key_type),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };

@@ -7,6 +7,7 @@ use anyhow::Context;
 use vouchsafe_ca::key_manager::{Disk, KeyManager, Memory};
 use vouchsafe_ca::x509::Subject;
 use vouchsafe_runtime::metrics::Registry;
+use vouchsafe_server::config as settings;
 use vouchsafe_server::{Config, Deps, Policy, Running, Server};
 use vouchsafe_store::sqlite::Sqlite;
 
@@ -43,6 +44,7 @@ pub(super) async fn start(
         readiness: host.readiness.clone(),
         store: Arc::new(store),
         keys,
+        log_level: host.log_level.clone(),
     };
     let config = Config {
         trust_domain: config.trust_domain.clone(),
@@ -50,7 +52,7 @@ pub(super) async fn start(
         admin_socket: config.socket_path.clone(),
         data_dir: config.data_dir.clone(),
         admin_ids: config.admin_ids.clone(),
-        join_tokens: config.join_token_attestor,
+        join_tokens: config.node_attestors.join_token,
         ca_key_type: key_type(config.ca_key_type),
         jwt_key_type: key_type(config.jwt_key_type),
         ca_ttl: config.ca_ttl,
@@ -66,9 +68,30 @@ pub(super) async fn start(
             agent_ttl: config.agent_ttl.unwrap_or(config.default_x509_svid_ttl),
             jwt_issuer: config.jwt_issuer.clone(),
         },
+        upstream: upstream(config.upstream.as_ref()),
+        disable_jwt_svids: config.disable_jwt_svids,
         version: env!("CARGO_PKG_VERSION"),
     };
     Ok(Server::start(config, deps, &mut host.tasks).await?)
+}
+
+/// Who signs this server's CA, in the server's words.
+fn upstream(chosen: Option<&server::Upstream>) -> settings::Upstream {
+    match chosen.cloned() {
+        None => settings::Upstream::None,
+        Some(server::Upstream::Disk { cert_file_path, key_file_path, bundle_file_path }) => {
+            settings::Upstream::Disk(settings::DiskCa {
+                cert_file: cert_file_path,
+                key_file: key_file_path,
+                bundle_file: bundle_file_path,
+            })
+        }
+        Some(server::Upstream::Spire(above)) => settings::Upstream::Spire(settings::UpstreamServer {
+            host: above.server_address,
+            port: above.server_port,
+            workload_api_socket: above.workload_api_socket,
+        }),
+    }
 }
 
 /// The key manager that a configuration names.

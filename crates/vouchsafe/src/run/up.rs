@@ -24,6 +24,7 @@ use vouchsafe_types::secret::SecretText;
 
 use super::data_dir::DataDirLock;
 use super::{Host, agent, http, server};
+use crate::config::server::NodeAttestors;
 use crate::config::up::Config;
 use crate::config::{self, Telemetry};
 use first_svid::FirstSvid;
@@ -88,28 +89,12 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
 fn server_config(config: &Config) -> config::server::Config {
     let data_dir = config.data_dir.join("server");
     config::server::Config {
-        trust_domain: config.trust_domain.clone(),
         bind_address: config.server_bind_address.clone(),
         bind_port: config.server_port,
         socket_path: config.server_socket.clone(),
-        ca_key_type: config::KeyType::EcP256,
-        jwt_key_type: config::KeyType::EcP256,
-        ca_ttl: config::server::DEFAULT_CA_TTL,
-        ca_subject: config::server::CaSubject::default(),
-        default_x509_svid_ttl: config::server::DEFAULT_X509_SVID_TTL,
-        default_jwt_svid_ttl: config::server::DEFAULT_JWT_SVID_TTL,
-        agent_ttl: None,
-        jwt_issuer: None,
-        admin_ids: Vec::new(),
-        rate_limit: config::server::RateLimit { attestation: true, signing: true },
-        data_store: config::server::DataStore::Sqlite { path: data_dir.join("datastore.sqlite3") },
-        key_manager: config::server::KeyManager::Disk { keys_path: data_dir.join("keys.json") },
-        join_token_attestor: true,
+        node_attestors: NodeAttestors { join_token: true, x509pop: None },
         log: config.log.clone(),
-        telemetry: Telemetry::default(),
-        health: None,
-        warnings: Vec::new(),
-        data_dir,
+        ..config::server::Config::new(config.trust_domain.clone(), data_dir)
     }
 }
 

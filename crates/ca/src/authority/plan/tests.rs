@@ -138,7 +138,7 @@ fn operators_get_the_texts_of_the_reference() {
     let text = |result: Result<(), SlotError>| result.unwrap_err().to_string();
     let activation = |world: &World, id: &str| world.slots.check_activation(id).map(drop);
     let taint = |world: &World, id: &str| world.slots.check_taint(id).map(drop);
-    let revocation = |world: &World, id: &str| world.slots.check_revocation(id).map(drop);
+    let revocation = |world: &World, id: &str| world.slots.check_revocation(id, false);
     assert_eq!(text(activation(&world, "")), "no authority ID provided");
     assert_eq!(text(activation(&world, "other")), "unexpected authority ID");
     assert_eq!(text(activation(&world, "authority-1")), "unexpected authority ID");
@@ -149,15 +149,15 @@ fn operators_get_the_texts_of_the_reference() {
     assert_eq!(text(taint(&world, "authority-2")), not_old);
     assert_eq!(text(revocation(&world, "")), "no authority ID provided");
     assert_eq!(text(revocation(&world, "authority-1")), "unable to use current authority");
-    assert_eq!(text(revocation(&world, "other")), "only Old local authority can be revoked");
+    assert_eq!(text(revocation(&world, "authority-2")), "unable to use a prepared key");
+    assert_eq!(text(revocation(&world, "other")), "no JWT authority found with provided authority ID");
+    world.slots.check_revocation("other", true).unwrap();
     let slot = world.slots.check_activation("authority-2").unwrap();
     world.slots.activate(slot).unwrap();
     let not_prepared = "only Prepared authorities can be activated: unsupported local authority status: OLD";
     assert_eq!(text(activation(&world, "authority-1")), not_prepared);
     world.slots.check_taint("authority-1").unwrap();
-    world.slots.check_revocation("authority-1").unwrap();
-    world.slots.forget("authority-1");
-    assert_eq!(world.slots.overview().old, None);
+    world.slots.check_revocation("authority-1", false).unwrap();
     assert_eq!(world.slots.vacate(SlotId::B), Err(SlotError::InUse));
 }
 
@@ -234,8 +234,7 @@ fn happen(world: &mut World, event: &Event, now: &mut i64) {
         }
         Event::Revoke => {
             if let Some(old) = world.slots.overview().old {
-                world.slots.check_revocation(&old.id).unwrap();
-                world.slots.forget(&old.id);
+                world.slots.check_revocation(&old.id, true).unwrap();
             }
         }
         Event::Restart => restart(world),

@@ -1,7 +1,7 @@
 //! What operators may ask of the slots, with the reference's answers. Checks only: the bundle is changed first.
 
 use super::{SlotId, Slots, State, Status, Summary};
-use crate::authority::Authority;
+use crate::authority::{Authority, AuthorityKind};
 use vouchsafe_runtime::class::Class;
 
 impl<A: Authority> Slots<A> {
@@ -35,22 +35,48 @@ impl<A: Authority> Slots<A> {
         }
     }
 
-    /// Checks that an operator may revoke this authority. The bundle is changed first (it must have it as
-    /// tainted), then [`Slots::forget`] is called.
+    /// Checks that an operator may revoke this authority, which `is_listed` in the bundle or not. The bundle is changed
+    /// then; it must have the authority as tainted. An old X.509 authority of ours can be revoked, and any JWT
+    /// authority that does not sign and will not.
     ///
     /// # Errors
     ///
     /// [`SlotError::NoId`], [`SlotError::RevokeActive`], [`SlotError::RevokePrepared`],
-    /// [`SlotError::RevokeNotOld`].
-    pub fn check_revocation(&self, id: &str) -> Result<Summary, SlotError> {
+    /// [`SlotError::RevokeNotOld`], [`SlotError::RevokeUnknown`].
+    pub fn check_revocation(&self, id: &str, is_listed: bool) -> Result<(), SlotError> {
         if !id.is_empty() && self.active().is_some_and(|active| active.id() == id) {
             return Err(SlotError::RevokeActive);
         }
-        match self.next(id) {
-            Ok((_, Status::Old, summary)) => Ok(summary),
-            Ok((_, Status::Prepared, _)) => Err(SlotError::RevokePrepared),
-            Err(SlotError::NoId) => Err(SlotError::NoId),
-            _ => Err(SlotError::RevokeNotOld),
+        match (A::KIND, self.next(id)) {
+            (_, Ok((_, Status::Old, _))) => Ok(()),
+            (_, Err(SlotError::NoId)) => Err(SlotError::NoId),
+            (AuthorityKind::X509, _) => Err(SlotError::RevokeNotOld),
+            (AuthorityKind::Jwt, Ok((_, Status::Prepared, _))) => Err(SlotError::RevokePrepared),
+            (AuthorityKind::Jwt, _) if is_listed => Ok(()),
+            (AuthorityKind::Jwt, _) => Err(SlotError::RevokeUnknown),
+        }
+    }
+
+    /// Checks that an operator may taint or revoke the upstream authority with this subject key id: it certified our old
+    /// authority, and not the one that signs.
+    ///
+    /// # Errors
+    ///
+    /// [`SlotError::NoSubjectKeyId`], [`SlotError::UpstreamOfActive`], [`SlotError::UpstreamOfNone`],
+    /// [`SlotError::UpstreamOfPrepared`].
+    pub fn check_upstream(&self, subject_key_id: &str) -> Result<(), SlotError> {
+        if subject_key_id.is_empty() {
+            return Err(SlotError::NoSubjectKeyId);
+        }
+        let overview = self.overview();
+        let by_it = |found: Option<Summary>| found.is_some_and(|found| found.upstream_id == subject_key_id);
+        if by_it(overview.active) {
+            return Err(SlotError::UpstreamOfActive);
+        }
+        match (by_it(overview.prepared), by_it(overview.old)) {
+            (true, _) => Err(SlotError::UpstreamOfPrepared),
+            (false, true) => Ok(()),
+            (false, false) => Err(SlotError::UpstreamOfNone),
         }
     }
 
@@ -96,6 +122,17 @@ pub enum SlotError {
     RevokePrepared,
     #[error("only Old local authority can be revoked")]
     RevokeNotOld,
+    #[error("no JWT authority found with provided authority ID")]
+    RevokeUnknown,
+    #[error("no subject key ID provided")]
+    NoSubjectKeyId,
+    // The reference's word.
+    #[error("unable to use upstream authority singing current authority")]
+    UpstreamOfActive,
+    #[error("upstream authority didn't sign the old local authority")]
+    UpstreamOfNone,
+    #[error("only upstream authorities signing an old authority can be used")]
+    UpstreamOfPrepared,
     #[error("the slot holds the active authority")]
     InUse,
 }

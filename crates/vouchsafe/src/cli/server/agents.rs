@@ -1,6 +1,7 @@
 //! Attested agents.
 
 mod list;
+mod purge;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
@@ -9,10 +10,10 @@ use vouchsafe_proto::spire::api::server::agent::v1::agent_client::AgentClient;
 use vouchsafe_proto::spire::api::server::agent::v1::{BanAgentRequest, DeleteAgentRequest, GetAgentRequest};
 use vouchsafe_proto::spire::api::types;
 
-use super::{failed, id_text, parse_id};
-use crate::cli::output::{Format, OutputArgs, print_json};
+use super::{ServerCall, id_text, parse_id};
+use crate::cli::output::OutputArgs;
 use crate::cli::proto_json;
-use crate::cli::socket::{MAX_ANSWER_BYTES, ServerSocketArgs};
+use crate::cli::socket::MAX_ANSWER_BYTES;
 use crate::console::Console;
 use crate::go;
 
@@ -29,6 +30,9 @@ pub(in crate::cli) enum AgentsCommand {
     Ban(OneArgs),
     /// Evicts an attested agent given its SPIFFE ID
     Evict(OneArgs),
+    /// Purge expired agents that were attested using a non-TOFU security model based on a given time
+    #[command(after_help = "Example:\n  spire-server agent purge -expiredFor 168h -dryRun")]
+    Purge(purge::PurgeArgs),
 }
 
 #[derive(Args, Debug)]
@@ -37,9 +41,7 @@ pub(in crate::cli) struct OneArgs {
     #[arg(long = "spiffeID", value_name = "id")]
     spiffe_id: Option<String>,
     #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
-    socket: ServerSocketArgs,
+    call: ServerCall,
 }
 
 pub(super) async fn execute(command: AgentsCommand, console: &mut Console<'_>) -> anyhow::Result<()> {
@@ -49,6 +51,7 @@ pub(super) async fn execute(command: AgentsCommand, console: &mut Console<'_>) -
         AgentsCommand::Show(arguments) => show(arguments, console).await,
         AgentsCommand::Ban(arguments) => ban(arguments, console).await,
         AgentsCommand::Evict(arguments) => evict(arguments, console).await,
+        AgentsCommand::Purge(arguments) => purge::purge(arguments, console).await,
     }
 }
 
@@ -63,40 +66,43 @@ impl OneArgs {
 
 async fn show(arguments: OneArgs, console: &mut Console<'_>) -> anyhow::Result<()> {
     let request = GetAgentRequest { id: Some(arguments.id()?), output_mask: None };
-    let channel = arguments.socket.target(console)?.connect().await?;
-    let mut client = AgentClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-    let agent = client.get_agent(request).await.map_err(failed)?.into_inner();
-    if arguments.output.output == Format::Json {
-        return Ok(print_json(console, vec![proto_json::agent(&agent)])?);
-    }
-    writeln!(console.stdout, "Found an attested agent given its SPIFFE ID\n")?;
-    write!(console.stdout, "{}", render(&agent))?;
-    for selector in &agent.selectors {
-        writeln!(console.stdout, "Selectors         : {}:{}", selector.r#type, selector.value)?;
-    }
-    Ok(())
+    let answer = arguments.call.call("", console, async |channel| {
+        AgentClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES).get_agent(request).await
+    });
+    let agent = answer.await?;
+    arguments.call.output.print(
+        console,
+        || proto_json::agent(&agent),
+        |console| {
+            writeln!(console.stdout, "Found an attested agent given its SPIFFE ID\n")?;
+            write!(console.stdout, "{}", render(&agent))?;
+            for selector in &agent.selectors {
+                writeln!(console.stdout, "Selectors         : {}:{}", selector.r#type, selector.value)?;
+            }
+            Ok(())
+        },
+    )
 }
 
 async fn ban(arguments: OneArgs, console: &mut Console<'_>) -> anyhow::Result<()> {
     let request = BanAgentRequest { id: Some(arguments.id()?) };
-    let channel = arguments.socket.target(console)?.connect().await?;
-    AgentClient::new(channel).ban_agent(request).await.map_err(failed)?;
-    print_done("Agent banned successfully", arguments.output, console)
+    let banned =
+        arguments.call.call("", console, async |channel| AgentClient::new(channel).ban_agent(request).await);
+    banned.await?;
+    print_done("Agent banned successfully", arguments.call.output, console)
 }
 
 async fn evict(arguments: OneArgs, console: &mut Console<'_>) -> anyhow::Result<()> {
     let request = DeleteAgentRequest { id: Some(arguments.id()?) };
-    let channel = arguments.socket.target(console)?.connect().await?;
-    AgentClient::new(channel).delete_agent(request).await.map_err(failed)?;
-    print_done("Agent evicted successfully", arguments.output, console)
+    let evicted = arguments
+        .call
+        .call("", console, async |channel| AgentClient::new(channel).delete_agent(request).await);
+    evicted.await?;
+    print_done("Agent evicted successfully", arguments.call.output, console)
 }
 
 fn print_done(text: &str, output: OutputArgs, console: &mut Console<'_>) -> anyhow::Result<()> {
-    match output.output {
-        Format::Json => print_json(console, vec![json!({})])?,
-        Format::Pretty => writeln!(console.stdout, "{text}")?,
-    }
-    Ok(())
+    output.print(console, || json!({}), |console| Ok(writeln!(console.stdout, "{text}")?))
 }
 
 /// An agent, one line a value, and an empty line.

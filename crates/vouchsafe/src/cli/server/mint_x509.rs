@@ -1,7 +1,6 @@
 //! `x509 mint`.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
@@ -12,12 +11,10 @@ use vouchsafe_proto::spire::api::server::bundle::v1::GetBundleRequest;
 use vouchsafe_proto::spire::api::server::bundle::v1::bundle_client::BundleClient;
 use vouchsafe_proto::spire::api::server::svid::v1::MintX509svidRequest;
 use vouchsafe_proto::spire::api::server::svid::v1::svid_client::SvidClient;
-use vouchsafe_types::{SpiffeId, pem};
+use vouchsafe_types::pem;
 
-use super::mint_jwt::warn_if_capped;
-use super::ttl_seconds;
-use crate::cli::output::{Format, OutputArgs, print_json};
-use crate::cli::socket::ServerSocketArgs;
+use super::mint::MintFlags;
+use crate::cli::output::{Format, print_struct};
 use crate::cli::{disk, proto_json};
 use crate::console::Console;
 use crate::go;
@@ -27,63 +24,56 @@ pub(in crate::cli) struct MintArgs {
     /// DNS name that will be included in SVID. Can be used more than once.
     #[arg(long = "dns", value_name = "name")]
     dns: Vec<String>,
-    /// SPIFFE ID of the X509-SVID
-    #[arg(long = "spiffeID", value_name = "id")]
-    spiffe_id: Option<String>,
-    /// TTL of the X509-SVID
-    #[arg(long = "ttl", value_name = "duration", default_value = "0s", value_parser = go::parse_duration)]
-    ttl: Duration,
     /// Directory to write output to instead of stdout
     #[arg(long = "write", value_name = "directory")]
     write: Option<PathBuf>,
     #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
-    socket: ServerSocketArgs,
+    flags: MintFlags,
 }
 
 pub(super) async fn mint(arguments: MintArgs, console: &mut Console<'_>) -> anyhow::Result<()> {
-    let Some(id) = arguments.spiffe_id.filter(|id| !id.is_empty()) else {
-        bail!("spiffeID must be specified")
-    };
-    let id = SpiffeId::parse(&id)?;
-    let ttl = ttl_seconds(arguments.ttl)?;
+    let flags = arguments.flags;
+    flags.require_id()?;
+    let id = flags.id()?;
+    let ttl = flags.ttl_seconds()?;
     let key = PrivateKey::generate(KeyType::EcP256).context("unable to generate key")?;
     // Without a subject of its own the SVID gets the server's.
     let subject = Subject::default();
     let template = CsrTemplate { subject: &subject, uri: Some(&id), dns_names: &arguments.dns };
     let csr = create_csr_local(&key, &template).context("unable to generate CSR")?;
 
-    let channel = arguments.socket.target(console)?.connect().await?;
-    let minted =
-        SvidClient::new(channel.clone()).mint_x509svid(MintX509svidRequest { csr: csr.into(), ttl }).await;
-    let minted =
-        minted.map_err(|status| anyhow!("unable to mint SVID: {}", go::rpc_error(&status)))?.into_inner();
+    let request = MintX509svidRequest { csr: csr.into(), ttl };
+    let minted = flags
+        .mint(console, async |channel| SvidClient::new(channel).mint_x509svid(request).await)
+        .await?;
     let Some(svid) = minted.svid.filter(|svid| !svid.cert_chain.is_empty()) else {
         bail!("server response missing SVID chain");
     };
-    let bundle = BundleClient::new(channel).get_bundle(GetBundleRequest { output_mask: None }).await;
-    let bundle =
-        bundle.map_err(|status| anyhow!("unable to get bundle: {}", go::rpc_error(&status)))?.into_inner();
+    let bundle = flags.call.call("unable to get bundle", console, async |channel| {
+        BundleClient::new(channel).get_bundle(GetBundleRequest { output_mask: None }).await
+    });
+    let bundle = bundle.await?;
     if bundle.x509_authorities.is_empty() {
         bail!("server response missing X509 Authorities");
     }
-    warn_if_capped("X509-SVID", svid.expires_at, arguments.ttl, console)?;
+    flags.warn_if_capped("X509-SVID", svid.expires_at, console)?;
 
     let roots: Vec<_> = bundle.x509_authorities.into_iter().map(|authority| authority.asn1).collect();
     let key = key.pkcs8().context("unable to encode key")?;
-    let directory = arguments.write.filter(|path| !path.as_os_str().is_empty());
-    if directory.is_none() && arguments.output.output == Format::Json {
-        return Ok(print_json(console, vec![proto_json::minted_x509(&svid.cert_chain, &key, &roots)])?);
-    }
     let minted = Minted {
         svid: certificates(&svid.cert_chain),
         key: pem::encode("PRIVATE KEY", &key),
         roots: certificates(&roots),
     };
-    match directory {
+    match arguments.write.filter(|path| !path.as_os_str().is_empty()) {
         Some(directory) => minted.write(&directory, console),
-        None => minted.print(console),
+        None => match flags.call.output.output {
+            Format::Json => {
+                let minted = proto_json::MintedX509::new(&svid.cert_chain, &key, &roots);
+                Ok(print_struct(console, &minted)?)
+            }
+            Format::Pretty => minted.print(console),
+        },
     }
 }
 
@@ -112,13 +102,13 @@ impl Minted {
         let (svid, key, roots) =
             (directory.join("svid.pem"), directory.join("key.pem"), directory.join("bundle.pem"));
         let written = disk::write_public(&svid, self.svid.as_bytes());
-        written.map_err(|error| anyhow!("unable to write SVID: {error}"))?;
+        written.map_err(|error| anyhow!("unable to write SVID: {}", go::file_error("open", &svid, &error)))?;
         writeln!(console.stdout, "X509-SVID written to {}", svid.display())?;
         let written = disk::write_private(&key, self.key.as_bytes());
-        written.map_err(|error| anyhow!("unable to write key: {error}"))?;
+        written.map_err(|error| anyhow!("unable to write key: {}", go::file_error("open", &key, &error)))?;
         writeln!(console.stdout, "Private key written to {}", key.display())?;
         let written = disk::write_public(&roots, self.roots.as_bytes());
-        written.map_err(|error| anyhow!("unable to write bundle: {error}"))?;
+        written.map_err(|error| anyhow!("unable to write bundle: {}", go::file_error("open", &roots, &error)))?;
         Ok(writeln!(console.stdout, "Root CAs written to {}", roots.display())?)
     }
 }

@@ -4,11 +4,9 @@ use clap::{Args, Subcommand};
 use vouchsafe_proto::spire::api::server::agent::v1::CreateJoinTokenRequest;
 use vouchsafe_proto::spire::api::server::agent::v1::agent_client::AgentClient;
 
-use super::{failed, parse_id};
+use super::{ServerCall, parse_id};
 use crate::cli::grammar::parse_number;
-use crate::cli::output::{Format, OutputArgs, print_json};
 use crate::cli::proto_json;
-use crate::cli::socket::ServerSocketArgs;
 use crate::console::Console;
 
 #[derive(Debug, Subcommand)]
@@ -29,9 +27,7 @@ pub(in crate::cli) struct GenerateArgs {
     #[arg(long = "ttl", value_name = "seconds", default_value = "600", value_parser = parse_number::<i32>)]
     ttl: i32,
     #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
-    socket: ServerSocketArgs,
+    call: ServerCall,
 }
 
 pub(super) async fn execute(command: TokenCommand, console: &mut Console<'_>) -> anyhow::Result<()> {
@@ -40,14 +36,19 @@ pub(super) async fn execute(command: TokenCommand, console: &mut Console<'_>) ->
     let agent_id = spiffe_id.as_deref().map(parse_id).transpose()?;
     let alias = agent_id.is_some();
     let request = CreateJoinTokenRequest { ttl: arguments.ttl, token: String::new(), agent_id };
-    let channel = arguments.socket.target(console)?.connect().await?;
-    let token = AgentClient::new(channel).create_join_token(request).await.map_err(failed)?.into_inner();
-    if arguments.output.output == Format::Json {
-        return Ok(print_json(console, vec![proto_json::join_token(&token)])?);
-    }
-    writeln!(console.stdout, "Token: {}", token.value)?;
-    if !alias {
-        writeln!(console.stdout, "Warning: Missing SPIFFE ID.")?;
-    }
-    Ok(())
+    let answer = arguments.call.call("", console, async |channel| {
+        AgentClient::new(channel).create_join_token(request).await
+    });
+    let token = answer.await?;
+    arguments.call.output.print(
+        console,
+        || proto_json::join_token(&token),
+        |console| {
+            writeln!(console.stdout, "Token: {}", token.value)?;
+            if !alias {
+                writeln!(console.stdout, "Warning: Missing SPIFFE ID.")?;
+            }
+            Ok(())
+        },
+    )
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::node_attestors::{self, NodeAttestors};
+use super::upstream::{self, Upstream};
 use super::{DataStore, KeyManager};
 use crate::config::plugins::{self, Plugin};
 use crate::config::problems::Problems;
@@ -12,7 +14,8 @@ use crate::go;
 pub(super) struct Plugins {
     pub(super) data_store: DataStore,
     pub(super) key_manager: KeyManager,
-    pub(super) join_token: bool,
+    pub(super) node_attestors: NodeAttestors,
+    pub(super) upstream: Option<Upstream>,
 }
 
 /// Reads the `plugins` section.
@@ -33,20 +36,10 @@ pub(super) fn read(section: Section<'_>, problems: &Problems) -> Plugins {
         }
         plugins::finish_if_supported(store, &["sql"]);
     }
-    let mut join_token = false;
-    for attestor in plugins::enabled(&section, "NodeAttestor") {
-        match attestor.name.as_str() {
-            "join_token" => join_token = true,
-            name => {
-                plugins::unsupported("NodeAttestor", name, &["join_token"], attestor.position(), problems)
-            }
-        }
-        attestor.read_data(problems, |_| ());
-        plugins::finish_if_supported(attestor, &["join_token"]);
-    }
+    let node_attestors = node_attestors::read(&section, problems);
     let key_manager = plugins::key_manager(&section, problems, "keys_path", PathBuf::from);
-    plugins::refuse_kind(&section, "UpstreamAuthority", "remove it; the server's CA signs itself", problems);
-    plugins::refuse_kind(&section, "Notifier", "remove it", problems);
+    let upstream = upstream::read(&section, problems);
+    plugins::refuse_kind(&section, "Notifier", "remove it and publish what `bundle show` prints", problems);
     plugins::refuse_kind(
         &section,
         "BundlePublisher",
@@ -55,12 +48,12 @@ pub(super) fn read(section: Section<'_>, problems: &Problems) -> Plugins {
     );
     plugins::refuse_kind(&section, "CredentialComposer", "remove it", problems);
     section.finish();
-    Plugins { data_store: DataStore::Sqlite { path }, key_manager, join_token }
+    Plugins { data_store: DataStore::Sqlite { path }, key_manager, node_attestors, upstream }
 }
 
 fn read_sql(store: &Plugin<'_>, problems: &Problems) -> Option<PathBuf> {
     store.read_data(problems, |data| {
-        match data.text("database_type") {
+        match database_type(data) {
             Some(kind) if kind == "sqlite3" => {}
             Some(kind) => {
                 let kind = go::quote(&kind);
@@ -83,6 +76,14 @@ fn read_sql(store: &Plugin<'_>, problems: &Problems) -> Option<PathBuf> {
         }
         path
     })
+}
+
+/// `database_type = "name"`, or `database_type "name" { … }`.
+fn database_type(data: &Section<'_>) -> Option<String> {
+    if data.is_object("database_type") {
+        return data.named_sections("database_type").into_iter().next().map(|(name, _)| name);
+    }
+    data.text("database_type")
 }
 
 /// The file that a connection string of SQLite names: a path, or `file:path?options`.

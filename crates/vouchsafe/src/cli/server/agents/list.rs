@@ -2,17 +2,20 @@
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use tonic::Status;
+use tonic::transport::Channel;
 use vouchsafe_proto::spire::api::server::agent::v1::agent_client::AgentClient;
 use vouchsafe_proto::spire::api::server::agent::v1::{
     CountAgentsRequest, ListAgentsRequest, count_agents_request, list_agents_request,
 };
 use vouchsafe_proto::spire::api::types;
 
-use super::super::{failed, parse_match, parse_selector};
+use super::super::{ServerCall, parse_match, parse_selector};
 use super::render;
-use crate::cli::output::{Format, OutputArgs, counted, print_json};
-use crate::cli::proto_json;
-use crate::cli::socket::{MAX_ANSWER_BYTES, ServerSocketArgs};
+use crate::cli::call::failed_to;
+use crate::cli::output::counted;
+use crate::cli::socket::MAX_ANSWER_BYTES;
+use crate::cli::{pages, proto_json};
 use crate::console::Console;
 use crate::go;
 
@@ -41,9 +44,7 @@ pub(in crate::cli) struct FilterArgs {
     #[arg(long = "selector", value_name = "type:value")]
     selector: Vec<String>,
     #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
-    socket: ServerSocketArgs,
+    call: ServerCall,
 }
 
 impl FilterArgs {
@@ -84,48 +85,59 @@ fn three_states(text: &str) -> Option<bool> {
 
 pub(super) async fn list(arguments: FilterArgs, console: &mut Console<'_>) -> anyhow::Result<()> {
     let filter = arguments.filter()?;
-    let channel = arguments.socket.target(console)?.connect().await?;
-    let mut client = AgentClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-    let mut agents = Vec::new();
-    let mut page_token = String::new();
-    loop {
+    let channel = arguments.call.connect(console).await?.map_err(failed_to(""))?;
+    let agents = fetch(&mut AgentClient::new(channel), filter, None).await.map_err(failed_to(""))?;
+    arguments.call.output.print(
+        console,
+        || proto_json::agents(&agents),
+        |console| {
+            if agents.is_empty() {
+                return Ok(writeln!(console.stdout, "No attested agents found")?);
+            }
+            writeln!(console.stdout, "Found {}:\n", counted(agents.len(), "attested ", "agent", "agents"))?;
+            for agent in &agents {
+                write!(console.stdout, "{}", render(agent))?;
+            }
+            Ok(())
+        },
+    )
+}
+
+/// All agents that the filter lets through.
+pub(super) async fn fetch(
+    client: &mut AgentClient<Channel>,
+    filter: list_agents_request::Filter,
+    output_mask: Option<types::AgentMask>,
+) -> Result<Vec<types::Agent>, Status> {
+    pages::all(async |page_token| {
         let filter = Some(filter.clone());
-        let request = ListAgentsRequest { filter, output_mask: None, page_size: PAGE_SIZE, page_token };
-        let page = client.list_agents(request).await.map_err(failed)?.into_inner();
-        agents.extend(page.agents);
-        if page.next_page_token.is_empty() {
-            break;
-        }
-        page_token = page.next_page_token;
-    }
-    if arguments.output.output == Format::Json {
-        return Ok(print_json(console, vec![proto_json::agents(&agents)])?);
-    }
-    if agents.is_empty() {
-        return Ok(writeln!(console.stdout, "No attested agents found")?);
-    }
-    writeln!(console.stdout, "Found {}:\n", counted(agents.len(), "attested ", "agent", "agents"))?;
-    for agent in &agents {
-        write!(console.stdout, "{}", render(agent))?;
-    }
-    Ok(())
+        let request = ListAgentsRequest { filter, output_mask, page_size: PAGE_SIZE, page_token };
+        let mut client = client.clone().max_decoding_message_size(MAX_ANSWER_BYTES);
+        let page = client.list_agents(request).await?.into_inner();
+        Ok((page.agents, page.next_page_token))
+    })
+    .await
 }
 
 pub(super) async fn count(arguments: FilterArgs, console: &mut Console<'_>) -> anyhow::Result<()> {
     let filter = arguments.filter()?;
-    let filter = count_agents_request::Filter {
+    let filter = Some(count_agents_request::Filter {
         by_attestation_type: filter.by_attestation_type,
         by_selector_match: filter.by_selector_match,
         by_banned: filter.by_banned,
         by_can_reattest: filter.by_can_reattest,
         by_expires_before: filter.by_expires_before,
-    };
-    let channel = arguments.socket.target(console)?.connect().await?;
-    let response = AgentClient::new(channel).count_agents(CountAgentsRequest { filter: Some(filter) }).await;
-    let count = response.map_err(failed)?.into_inner().count;
-    if arguments.output.output == Format::Json {
-        return Ok(print_json(console, vec![proto_json::count(count)])?);
-    }
-    let text = counted(usize::try_from(count).unwrap_or(0), "attested ", "agent", "agents");
-    Ok(writeln!(console.stdout, "{text}")?)
+    });
+    let answer = arguments.call.call("", console, async |channel| {
+        AgentClient::new(channel).count_agents(CountAgentsRequest { filter }).await
+    });
+    let count = answer.await?.count;
+    arguments.call.output.print(
+        console,
+        || proto_json::count(count),
+        |console| {
+            let text = counted(usize::try_from(count).unwrap_or(0), "attested ", "agent", "agents");
+            Ok(writeln!(console.stdout, "{text}")?)
+        },
+    )
 }

@@ -1,6 +1,6 @@
 //! `entry create` and `entry update`.
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use clap::Args;
 use vouchsafe_proto::spire::api::server::entry::v1::entry_client::EntryClient;
 use vouchsafe_proto::spire::api::server::entry::v1::{
@@ -8,12 +8,12 @@ use vouchsafe_proto::spire::api::server::entry::v1::{
 };
 use vouchsafe_proto::spire::api::types::{self, entry::AdditionalAttributes};
 
-use super::super::{failed, parse_id, parse_selector};
+use super::super::{ServerCall, is_ok, parse_id, parse_selector};
 use super::{data_file, text};
+use crate::cli::call::failed_to;
 use crate::cli::grammar::{parse_bool, parse_number};
-use crate::cli::output::{Format, OutputArgs, print_json};
 use crate::cli::proto_json;
-use crate::cli::socket::{MAX_ANSWER_BYTES, ServerSocketArgs};
+use crate::cli::socket::MAX_ANSWER_BYTES;
 use crate::console::Console;
 use crate::go;
 
@@ -61,9 +61,7 @@ struct EntryFlags {
     #[arg(long = "x509SVIDTTL", value_name = "seconds", default_value = "0", hide_default_value = true, value_parser = parse_number::<i32>)]
     x509_svid_ttl: i32,
     #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
-    socket: ServerSocketArgs,
+    call: ServerCall,
 }
 
 #[derive(Args, Debug)]
@@ -109,21 +107,23 @@ pub(super) async fn create(arguments: CreateArgs, console: &mut Console<'_>) -> 
         None => vec![new_entry(&arguments)?],
     };
     let flags = arguments.flags;
-    let channel = flags.socket.target(console)?.connect().await?;
-    let mut client = EntryClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
     let request = BatchCreateEntryRequest { entries: entries.clone(), output_mask: None };
-    let mut response = client.batch_create_entry(request).await.map_err(failed)?.into_inner();
+    let answer = flags.call.call("", console, async |channel| {
+        EntryClient::new(channel)
+            .max_decoding_message_size(MAX_ANSWER_BYTES)
+            .batch_create_entry(request)
+            .await
+    });
+    let mut response = answer.await?;
     for (result, entry) in response.results.iter_mut().zip(entries) {
         // What failed is not in the answer.
         if !is_ok(&result.status) {
             result.entry = Some(entry);
         }
     }
-    if flags.output.output == Format::Json {
-        return Ok(print_json(console, vec![proto_json::created(&response)])?);
-    }
     let results = response.results.iter().map(|result| (&result.status, &result.entry));
-    print_results(results, "create", console)
+    let json = || proto_json::created(&response);
+    flags.call.output.print(console, json, |console| print_results(results, "create", console))
 }
 
 fn new_entry(arguments: &CreateArgs) -> anyhow::Result<types::Entry> {
@@ -161,19 +161,17 @@ pub(super) async fn update(arguments: UpdateArgs, console: &mut Console<'_>) -> 
         None => vec![changed_entry(&arguments)?],
     };
     let flags = &arguments.flags;
-    let channel = flags.socket.target(console)?.connect().await?;
-    let mut client = EntryClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
     let attributes_given = arguments.disable_prefetch.is_some() || arguments.include_jti.is_some();
-    if path.is_none() && attributes_given {
+    let merge = path.is_none() && attributes_given;
+    const MERGE: &str = "failed to fetch existing entry to merge additional attributes";
+    let connected = flags.call.connect(console).await?;
+    let channel = connected.map_err(failed_to(if merge { MERGE } else { "" }))?;
+    let mut client = EntryClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
+    if merge {
         // The attributes are written as a whole: those that were not given keep their values only if they are sent.
         let existing =
             client.get_entry(GetEntryRequest { id: arguments.entry_id.clone(), output_mask: None }).await;
-        let existing = existing.map_err(|status| {
-            anyhow!(
-                "failed to fetch existing entry to merge additional attributes: {}",
-                go::rpc_error(&status)
-            )
-        })?;
+        let existing = existing.map_err(failed_to(MERGE))?;
         let mut attributes = existing.into_inner().additional_attributes.unwrap_or_default();
         if let Some(disable) = arguments.disable_prefetch {
             attributes.disable_x509_svid_prefetch = disable;
@@ -186,17 +184,15 @@ pub(super) async fn update(arguments: UpdateArgs, console: &mut Console<'_>) -> 
         }
     }
     let request = BatchUpdateEntryRequest { entries: entries.clone(), input_mask: None, output_mask: None };
-    let mut response = client.batch_update_entry(request).await.map_err(failed)?.into_inner();
+    let mut response = client.batch_update_entry(request).await.map_err(failed_to(""))?.into_inner();
     for (result, entry) in response.results.iter_mut().zip(entries) {
         if !is_ok(&result.status) {
             result.entry = Some(entry);
         }
     }
-    if flags.output.output == Format::Json {
-        return Ok(print_json(console, vec![proto_json::updated(&response)])?);
-    }
     let results = response.results.iter().map(|result| (&result.status, &result.entry));
-    print_results(results, "update", console)
+    let json = || proto_json::updated(&response);
+    flags.call.output.print(console, json, |console| print_results(results, "update", console))
 }
 
 fn changed_entry(arguments: &UpdateArgs) -> anyhow::Result<types::Entry> {
@@ -251,10 +247,6 @@ fn entry_of(
         hint: flags.hint.clone(),
         ..types::Entry::default()
     })
-}
-
-pub(super) fn is_ok(status: &Option<types::Status>) -> bool {
-    status.as_ref().is_none_or(|status| status.code == 0)
 }
 
 /// What succeeded on standard output, then what failed on standard error.

@@ -5,12 +5,9 @@ use clap::Args;
 use vouchsafe_proto::spire::api::server::entry::v1::entry_client::EntryClient;
 use vouchsafe_proto::spire::api::server::entry::v1::{BatchDeleteEntryRequest, BatchDeleteEntryResponse};
 
-use super::super::failed;
-use super::change::is_ok;
+use super::super::{ServerCall, is_ok};
 use super::data_file;
-use crate::cli::output::{Format, OutputArgs, print_json};
 use crate::cli::proto_json;
-use crate::cli::socket::ServerSocketArgs;
 use crate::console::Console;
 use crate::go;
 
@@ -23,9 +20,7 @@ pub(in crate::cli) struct DeleteArgs {
     #[arg(long = "file", value_name = "path")]
     file: Option<String>,
     #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
-    socket: ServerSocketArgs,
+    call: ServerCall,
 }
 
 pub(super) async fn delete(arguments: DeleteArgs, console: &mut Console<'_>) -> anyhow::Result<()> {
@@ -34,13 +29,12 @@ pub(super) async fn delete(arguments: DeleteArgs, console: &mut Console<'_>) -> 
         None if arguments.entry_id.is_empty() => bail!("an entry ID is required"),
         None => vec![arguments.entry_id],
     };
-    let channel = arguments.socket.target(console)?.connect().await?;
-    let response = EntryClient::new(channel).batch_delete_entry(BatchDeleteEntryRequest { ids }).await;
-    let response = response.map_err(failed)?.into_inner();
-    if arguments.output.output == Format::Json {
-        return Ok(print_json(console, vec![proto_json::deleted(&response)])?);
-    }
-    print(&response, console)
+    let answer = arguments.call.call("", console, async |channel| {
+        EntryClient::new(channel).batch_delete_entry(BatchDeleteEntryRequest { ids }).await
+    });
+    let response = answer.await?;
+    let json = || proto_json::deleted(&response);
+    arguments.call.output.print(console, json, |console| print(&response, console))
 }
 
 fn print(response: &BatchDeleteEntryResponse, console: &mut Console<'_>) -> anyhow::Result<()> {

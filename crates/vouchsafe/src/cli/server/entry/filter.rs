@@ -2,19 +2,22 @@
 
 use std::cmp::Ordering;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use clap::Args;
+use tonic::Status;
+use tonic::transport::Channel;
 use vouchsafe_proto::spire::api::server::entry::v1::entry_client::EntryClient;
 use vouchsafe_proto::spire::api::server::entry::v1::{
     CountEntriesRequest, GetEntryRequest, ListEntriesRequest, count_entries_request, list_entries_request,
 };
 use vouchsafe_proto::spire::api::types;
 
-use super::super::{failed, parse_id, parse_match, parse_selector};
+use super::super::{ServerCall, parse_id, parse_match, parse_selector};
 use super::text;
-use crate::cli::output::{Format, OutputArgs, counted, print_json};
-use crate::cli::proto_json;
-use crate::cli::socket::{MAX_ANSWER_BYTES, ServerSocketArgs};
+use crate::cli::call::failed_to;
+use crate::cli::output::counted;
+use crate::cli::socket::MAX_ANSWER_BYTES;
+use crate::cli::{pages, proto_json};
 use crate::console::Console;
 use crate::go;
 
@@ -48,9 +51,7 @@ struct FilterArgs {
     #[arg(long = "spiffeID", value_name = "id")]
     spiffe_id: Option<String>,
     #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
-    socket: ServerSocketArgs,
+    call: ServerCall,
 }
 
 #[derive(Args, Debug)]
@@ -127,51 +128,43 @@ pub(super) async fn show(arguments: ShowArgs, console: &mut Console<'_>) -> anyh
         bail!("the -entryID flag can't be combined with others");
     }
     let filter = if id.is_some() { None } else { Some(flags.filter()?) };
-    let channel = flags.socket.target(console)?.connect().await?;
+    let what = id.map_or_else(|| "error fetching entries".to_owned(), |id| format!("error fetching entry ID {id}"));
+    let failed = failed_to(&what);
+    let channel = flags.call.connect(console).await?.map_err(&failed)?;
     let mut client = EntryClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-    let mut entries = match id {
+    let entries = match id {
         Some(id) => {
-            let entry = client.get_entry(GetEntryRequest { id: id.to_owned(), output_mask: None }).await;
-            let entry = entry
-                .map_err(|status| anyhow!("error fetching entry ID {id}: {}", go::rpc_error(&status)))?;
-            vec![entry.into_inner()]
+            let request = GetEntryRequest { id: id.to_owned(), output_mask: None };
+            client.get_entry(request).await.map(|entry| vec![entry.into_inner()])
         }
-        None => list(&mut client, filter).await?,
+        None => list(&mut client, filter).await,
     };
+    let mut entries = entries.map_err(failed)?;
     sort(&mut entries);
-    if flags.output.output == Format::Json {
-        return Ok(print_json(console, vec![proto_json::entries(&entries)])?);
-    }
-    writeln!(console.stdout, "Found {}", counted(entries.len(), "", "entry", "entries"))?;
-    for entry in &entries {
-        write!(console.stdout, "{}", text::render(entry))?;
-    }
-    Ok(())
+    flags.call.output.print(
+        console,
+        || proto_json::entries(&entries),
+        |console| {
+            writeln!(console.stdout, "Found {}", counted(entries.len(), "", "entry", "entries"))?;
+            for entry in &entries {
+                write!(console.stdout, "{}", text::render(entry))?;
+            }
+            Ok(())
+        },
+    )
 }
 
 async fn list(
-    client: &mut EntryClient<tonic::transport::Channel>,
+    client: &mut EntryClient<Channel>,
     filter: Option<list_entries_request::Filter>,
-) -> anyhow::Result<Vec<types::Entry>> {
-    let mut entries = Vec::new();
-    let mut page_token = String::new();
-    loop {
-        let request = ListEntriesRequest {
-            filter: filter.clone(),
-            output_mask: None,
-            page_size: PAGE_SIZE,
-            page_token,
-        };
-        let page = client.list_entries(request).await;
-        let page = page
-            .map_err(|status| anyhow!("error fetching entries: {}", go::rpc_error(&status)))?
-            .into_inner();
-        entries.extend(page.entries);
-        if page.next_page_token.is_empty() {
-            return Ok(entries);
-        }
-        page_token = page.next_page_token;
-    }
+) -> Result<Vec<types::Entry>, Status> {
+    pages::all(async |page_token| {
+        let filter = filter.clone();
+        let request = ListEntriesRequest { filter, output_mask: None, page_size: PAGE_SIZE, page_token };
+        let page = client.list_entries(request).await?.into_inner();
+        Ok((page.entries, page.next_page_token))
+    })
+    .await
 }
 
 /// By SPIFFE ID, parent, lifetimes and selectors, so that the output does not depend on the database.
@@ -213,13 +206,16 @@ pub(super) async fn count(arguments: CountArgs, console: &mut Console<'_>) -> an
         by_hint: filter.by_hint,
         by_downstream: filter.by_downstream,
     };
-    let channel = flags.socket.target(console)?.connect().await?;
-    let response =
-        EntryClient::new(channel).count_entries(CountEntriesRequest { filter: Some(filter) }).await;
-    let count = response.map_err(failed)?.into_inner().count;
-    if flags.output.output == Format::Json {
-        return Ok(print_json(console, vec![proto_json::count(count)])?);
-    }
-    let text = counted(usize::try_from(count).unwrap_or(0), "registration ", "entry", "entries");
-    Ok(writeln!(console.stdout, "{text}")?)
+    let answer = flags.call.call("", console, async |channel| {
+        EntryClient::new(channel).count_entries(CountEntriesRequest { filter: Some(filter) }).await
+    });
+    let count = answer.await?.count;
+    flags.call.output.print(
+        console,
+        || proto_json::count(count),
+        |console| {
+            let text = counted(usize::try_from(count).unwrap_or(0), "registration ", "entry", "entries");
+            Ok(writeln!(console.stdout, "{text}")?)
+        },
+    )
 }

@@ -1,0 +1,20 @@
+//! SPIRE's integration suites that need no containers, as tests of plain processes.
+//!
+//! Every scenario starts the real programs with configuration files and talks to them through their commands and
+//! sockets, as an operator would. It runs for any pair of programs: `SCENARIO_SERVER` and `SCENARIO_AGENT` name a
+//! `spire-server` and a `spire-agent` (this repository's binary when unset), so that `interop/run spire` can put a stock
+//! program on either end. A scenario that also passes with stock programs on both ends says what SPIRE does.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod pki;
+mod process;
+mod programs;
+mod svids;
+mod world;
+
+mod agent_cli;
+mod entries;
+mod join_token;
+mod node_attestation;
+mod rotation;

@@ -1,0 +1,39 @@
+//! Which programs a scenario runs.
+
+use std::path::{Path, PathBuf};
+
+/// The programs of one scenario, under the names that SPIRE's have.
+pub struct Programs {
+    pub server: PathBuf,
+    pub agent: PathBuf,
+    /// Whose server and agent these are.
+    pub kind: Kind,
+}
+
+/// Where a scenario expects different things of SPIRE's programs and ours, it asks for this.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    pub our_server: bool,
+    pub our_agent: bool,
+}
+
+impl Programs {
+    /// Links to the programs in `folder`.
+    pub fn link_into(folder: &Path) -> Self {
+        let chosen = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let (server, agent) = (chosen("SCENARIO_SERVER"), chosen("SCENARIO_AGENT"));
+        let kind = Kind { our_server: server.is_none(), our_agent: agent.is_none() };
+        // The binary that the interop suites test, or the one of this build.
+        let ours = chosen("VOUCHSAFE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_vouchsafe").into());
+        let link = |target: PathBuf, name: &str| {
+            let link = folder.join(name);
+            std::os::unix::fs::symlink(target, &link).unwrap();
+            link
+        };
+        Self {
+            server: link(server.unwrap_or_else(|| ours.clone()), "spire-server"),
+            agent: link(agent.unwrap_or(ours), "spire-agent"),
+            kind,
+        }
+    }
+}
