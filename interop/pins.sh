@@ -13,7 +13,7 @@ check_pins() {
 # locked <registry> <name> <version> <lock file>
 locked() {
   case $1 in
-    PyPI) grep -qFx -- "$2==$3" "$4" ;;
+    PyPI) sed 's/ \\$//' "$4" | grep -qFx -- "$2==$3" ;;
     crates) grep -A1 -Fx -- "name = \"$2\"" "$4" | grep -qFx -- "version = \"$3\"" ;;
     Go) grep -q -F -- "$2 $3 h1:" "$4" ;;
     npm) grep -A1 -F -- "\"node_modules/$2\": {" "$4" | grep -q -F -- "\"version\": \"$3\"" ;;

@@ -18,7 +18,11 @@ use vouchsafe_transport::grpc;
 use vouchsafe_transport::rpc_metrics::RpcMetrics;
 use vouchsafe_transport::unix::{self, UnixListener};
 
+use crate::admin::debug::Debug;
+use crate::admin::{self, Admin};
+use crate::attest::docker::DockerAttestor;
 use crate::attest::unix::UnixAttestor;
+use crate::apis::Apis;
 use crate::attest::{Attestors, WorkloadAttestor};
 use crate::bundles::Bundles;
 use crate::callers::CallerListener;
@@ -30,14 +34,17 @@ use crate::identity_set::IdentitySets;
 use crate::issue::IssueLoop;
 use crate::jwt_cache::JwtCache;
 use crate::jwt_issue::JwtIssuer;
+use crate::limits::CallerLimits;
 use crate::metrics::Metrics;
+use crate::node::attestor::NodeAttestor;
 use crate::node::{Node, NodeError};
+use crate::rotation::Policy;
+use crate::refusals::Refusals;
 use crate::server_client::ServerClient;
 use crate::state::{self, StateLoop};
 use crate::status::{AgentStatus, Phase, Serving, StatusBoard};
 use crate::sync_loop::{SyncLoop, SyncSoon};
-use crate::trust::Trust;
-use crate::workload_api::WorkloadApi;
+use crate::trust::{self, Trust};
 use crate::workload_api::request::{Api, Connections};
 
 /// A node agent.
@@ -85,6 +92,7 @@ impl Agent {
         let parts = Parts::build(&config, &deps)?;
         let listener = UnixListener::bind(&config.socket_path, SOCKET_MODE, SOCKET_DIR_MODE)
             .map_err(StartError::Socket)?;
+        let admin = admin::bind(&config.admin).map_err(StartError::Socket)?;
         let restored = parts.node.restore().await.map_err(StartError::Node)?;
         let state = state::file(&config.data_dir, config.key_manager.as_ref());
         let mut position = 0;
@@ -114,10 +122,18 @@ impl Agent {
         let (jwt, metrics, board) = (parts.jwt.clone(), parts.metrics.clone(), parts.status.clone());
         supervisor.start("agent-jwt", |cancel| jwt.run(metrics, board, cancel));
         let identities = Arc::clone(&parts.identities);
+        let (metrics, own) = (parts.metrics.clone(), parts.cell.clone());
         let (api, health) = parts.api(&config, &deps);
         let api = Arc::new(api);
-        supervisor
-            .start("agent-workload-api", |cancel| serve(listener, api, health, identities, deps, cancel));
+        let apis = Apis::new(&api, &config, &metrics);
+        if let Some(listener) = admin {
+            let debug = Debug::new(own, Arc::clone(&identities), status.clone(), &metrics);
+            let (admin, deps) = (Admin::new(Arc::clone(&api), &config.admin, debug, &deps), deps.clone());
+            supervisor.start("agent-admin-api", |cancel| admin.serve(listener, deps, cancel));
+        }
+        supervisor.start("agent-workload-api", |cancel| {
+            serve((listener, apis), api, health, identities, deps, cancel)
+        });
         Ok(Running { socket_path, status })
     }
 }
@@ -151,14 +167,15 @@ impl Parts {
             deps.clock.clone(),
             deps.entropy.fork("agent"),
         ));
-        let trust = Arc::new(Trust {
-            bootstrap: config.bootstrap.clone(),
+        let trust = trust::Parts {
             roots: roots.clone(),
             identities: Arc::clone(&identities),
             data_dir: Arc::clone(&data_dir),
             client: Arc::clone(&client),
             clock: deps.clock.clone(),
-        });
+            metrics: metrics.clone(),
+        };
+        let trust = Arc::new(Trust::new(config, trust));
         let (denials, status) = (Denials::default(), StatusBoard::default());
         let node = Arc::new(Node {
             key_manager: Arc::clone(&config.key_manager),
@@ -167,16 +184,24 @@ impl Parts {
             client: Arc::clone(&client),
             trust: Arc::clone(&trust),
             identities: Arc::clone(&identities),
-            join_token: config.join_token.clone(),
+            trust_domain: config.trust_domain.clone(),
+            attestor: config.join_token.clone().map(NodeAttestor::JoinToken).or(config.node_attestor.clone()),
+            policy: Policy { availability_target: config.availability_target },
             version: config.version.clone(),
             clock: deps.clock.clone(),
             metrics: metrics.clone(),
             status: status.clone(),
             denials: denials.clone(),
-            token_refused: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
+            budget: Node::new_budget(),
         });
         let cache = JwtCache::new(config.jwt_svid_cache_max_size);
-        let jwt = JwtIssuer::new(cache, Arc::clone(&client), Arc::clone(&identities), deps.clock.clone());
+        let jwt = JwtIssuer::with_renewal_deadline(
+            cache,
+            Arc::clone(&client),
+            Arc::clone(&identities),
+            (deps.clock.clone(), config.jwt_svid_cache_hit_timeout),
+        );
         let soon = SyncSoon::new(config.sync_interval);
         Ok(Self {
             node,
@@ -254,6 +279,7 @@ impl Parts {
             denials: self.denials.clone(),
             key_type: config.workload_key_type,
             limit: config.x509_svid_cache_max_size,
+            policy: Policy { availability_target: config.availability_target },
             clock: deps.clock.clone(),
             metrics: self.metrics.clone(),
             status: self.status.clone(),
@@ -261,12 +287,9 @@ impl Parts {
     }
 
     fn api(self, config: &Config, deps: &Deps) -> (Api, Serving) {
-        let attestors: Vec<Arc<dyn WorkloadAttestor>> = config
-            .unix
-            .clone()
-            .map(|unix| Arc::new(UnixAttestor::new(unix)) as Arc<dyn WorkloadAttestor>)
-            .into_iter()
-            .collect();
+        let unix = config.unix.clone().map(|unix| Arc::new(UnixAttestor::new(unix)) as Arc<dyn WorkloadAttestor>);
+        let docker = config.docker.clone().map(|docker| Arc::new(DockerAttestor::new(docker)) as Arc<_>);
+        let attestors = unix.into_iter().chain(docker).collect();
         let serving = self.status.serving();
         let api = Api {
             identities: self.identities,
@@ -279,8 +302,10 @@ impl Parts {
             allow_unauthenticated_verifiers: config.allow_unauthenticated_verifiers,
             allowed_foreign_jwt_claims: config.allowed_foreign_jwt_claims.clone(),
             log_selectors: config.log_selectors.clone(),
-            connections: Connections::new(&self.metrics),
+            connections: Connections::new(self.metrics.workload_api_connections()),
             soon: self.soon,
+            limits: CallerLimits::new(&config.limits, &self.metrics),
+            refusals: Refusals::default(),
         };
         (api, serving)
     }
@@ -288,7 +313,7 @@ impl Parts {
 
 /// Serves the Workload API and health until `cancel`.
 async fn serve(
-    listener: UnixListener,
+    (listener, apis): (UnixListener, Apis),
     api: Arc<Api>,
     mut serving: Serving,
     identities: Arc<Identities>,
@@ -297,15 +322,15 @@ async fn serve(
 ) -> Result<(), std::convert::Infallible> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
-    let routes = Routes::new(health_service).add_service(WorkloadApi::new(Arc::clone(&api))).prepare();
+    let routes = apis.add_to(Routes::new(health_service)).prepare();
     let counted = RpcMetrics::new(deps.registry.clone());
-    counted.announce(METHODS);
+    counted.announce(apis.methods());
     let service = ServiceBuilder::new().layer(counted).service(routes);
     let address = listener.path().display().to_string();
     let ready = async {
         serving.ready().await;
         health.set_service_status("", tonic_health::ServingStatus::Serving).await;
-        info!(network = "unix", address, api_names = "Workload API", "Starting agent APIs");
+        info!(network = "unix", address, api_names = apis.names(), "Starting agent APIs");
         std::future::pending::<()>().await;
     };
     // Streams end as soon as the agent stops; what is left is drained by the server.
@@ -339,13 +364,3 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(30);
 const SOCKET_MODE: u32 = 0o777;
 
 const SOCKET_DIR_MODE: u32 = 0o755;
-
-/// Counted from their first call.
-const METHODS: [&str; 6] = [
-    "/SpiffeWorkloadAPI/FetchX509SVID",
-    "/SpiffeWorkloadAPI/FetchX509Bundles",
-    "/SpiffeWorkloadAPI/FetchJWTSVID",
-    "/SpiffeWorkloadAPI/FetchJWTBundles",
-    "/SpiffeWorkloadAPI/ValidateJWTSVID",
-    "/grpc.health.v1.Health/Check",
-];

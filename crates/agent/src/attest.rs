@@ -18,6 +18,7 @@ use vouchsafe_types::selector::{Selector, SelectorSet};
 use crate::metrics::Metrics;
 
 pub mod digest;
+pub mod docker;
 pub mod unix;
 
 /// Finds out one kind of thing about a process.

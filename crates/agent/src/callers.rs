@@ -39,7 +39,10 @@ pub struct Caller {
 pub struct Attested {
     /// Its selectors.
     pub selectors: SelectorSet,
+    /// Its process id; 0 when somebody else vouches for it.
+    pub pid: i32,
     until: Instant,
+    every_hint: bool,
     matched: ArcSwapOption<Matched>,
 }
 
@@ -90,7 +93,7 @@ impl Caller {
             .as_ref()
             .filter(|before| before.selectors == selectors)
             .map_or_else(ArcSwapOption::empty, |before| ArcSwapOption::new(before.matched.load_full()));
-        let attested = Arc::new(Attested { selectors, until, matched });
+        let attested = Arc::new(Attested { selectors, pid: self.peer.pid, until, every_hint: false, matched });
         self.attested.store(Some(Arc::clone(&attested)));
         Ok(attested)
     }
@@ -102,6 +105,20 @@ impl Caller {
 }
 
 impl Attested {
+    /// A workload that somebody else vouches for. Its entries are told apart by their SPIFFE IDs, so one that repeats
+    /// another one's hint is not left out.
+    #[must_use]
+    pub fn vouched_for(selectors: SelectorSet) -> Self {
+        Self { selectors, pid: 0, until: Instant::now(), every_hint: true, matched: ArcSwapOption::empty() }
+    }
+
+    /// The same process for an API that tells identities apart by their SPIFFE IDs.
+    #[must_use]
+    pub fn with_every_hint(&self) -> Self {
+        let selectors = self.selectors.clone();
+        Self { selectors, every_hint: true, matched: ArcSwapOption::empty(), ..*self }
+    }
+
     /// The identities of the process now.
     #[must_use]
     pub fn identities(&self, identities: &Identities, sets: &IdentitySets) -> Arc<IdentitySet> {
@@ -117,6 +134,7 @@ impl Attested {
             Some(before) if Weak::as_ptr(&before.index) == Arc::as_ptr(&snapshot.index) => {
                 before.slots.clone()
             }
+            _ if self.every_hint => snapshot.index.matching_with_every_hint(&self.selectors),
             _ => snapshot.index.matching(&self.selectors),
         };
         let set = sets.of(&snapshot, &slots);

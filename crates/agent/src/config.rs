@@ -17,7 +17,12 @@ use vouchsafe_types::bundle::Bundle;
 use vouchsafe_types::secret::SecretText;
 use vouchsafe_types::trust_domain::TrustDomain;
 
+use crate::admin::AdminConfig;
+use crate::attest::docker::DockerConfig;
 use crate::attest::unix::UnixAttestorConfig;
+use crate::limits::LimitsConfig;
+use crate::node::attestor::NodeAttestor;
+use crate::trust::origin::Origin;
 
 /// An agent's settings.
 #[derive(Clone, Debug)]
@@ -30,10 +35,19 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The Workload API's Unix socket.
     pub socket_path: PathBuf,
-    /// The token to attest with, once.
+    /// The token to attest with, once. It goes before `node_attestor`.
     pub join_token: Option<SecretText>,
+    /// How the agent proves which node it is when it has no join token.
+    pub node_attestor: Option<NodeAttestor>,
     /// How to know the server the first time.
     pub bootstrap: Bootstrap,
+    /// Whether to believe `bootstrap` again when the server is not the one that the held bundle is of.
+    pub rebootstrap: Rebootstrap,
+    /// An X.509-SVID is renewed when it has this much of its life left, if that is sooner than at half of it. Only for
+    /// SVIDs that live at least 12 hours longer.
+    pub availability_target: Option<Duration>,
+    /// How long the renewal of a JWT-SVID may take while the one that is held still works: 5 to 30 seconds.
+    pub jwt_svid_cache_hit_timeout: Duration,
     /// Holds the agent's own keys.
     pub key_manager: Arc<dyn KeyManager>,
     /// Time between synchronizations while all is well.
@@ -56,6 +70,12 @@ pub struct Config {
     pub disable_sds_api: bool,
     /// The Workload API is not served.
     pub disable_workload_api: bool,
+    /// The admin API.
+    pub admin: AdminConfig,
+    /// Settings of the `docker` workload attestor; `None` leaves it out.
+    pub docker: Option<DockerConfig>,
+    /// How often one caller may ask.
+    pub limits: LimitsConfig,
     /// Keys of workloads.
     pub workload_key_type: KeyType,
     /// What the agent tells the server it is.
@@ -77,7 +97,11 @@ impl Config {
             socket_path: data_dir.join("public/api.sock"),
             data_dir,
             join_token: None,
+            node_attestor: None,
             bootstrap: Bootstrap::Insecure,
+            rebootstrap: Rebootstrap::default(),
+            availability_target: None,
+            jwt_svid_cache_hit_timeout: crate::jwt_issue::ISSUE_DEADLINE,
             key_manager,
             sync_interval: Duration::from_secs(5),
             unix: Some(UnixAttestorConfig::default()),
@@ -89,6 +113,9 @@ impl Config {
             sds: Sds::default(),
             disable_sds_api: false,
             disable_workload_api: false,
+            admin: AdminConfig::default(),
+            docker: None,
+            limits: LimitsConfig::default(),
             workload_key_type: KeyType::EcP256,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
@@ -126,9 +153,10 @@ impl Default for Sds {
 pub enum Bootstrap {
     /// By this bundle.
     Bundle(Bundle),
-    /// By the bundle that the function gives when it is needed: a file that an operator replaces, a server in the same
-    /// process.
+    /// By the bundle that the function gives when it is needed: a server in the same process.
     Source(BundleSource),
+    /// By what is found at a place that an operator keeps current. It is read for each attempt.
+    From(Origin),
     /// Not at all: whoever answers is believed, once.
     Insecure,
 }
@@ -141,9 +169,38 @@ impl fmt::Debug for Bootstrap {
         f.write_str(match self {
             Self::Bundle(_) => "Bundle",
             Self::Source(_) => "Source",
+            Self::From(origin) => return f.debug_tuple("From").field(origin).finish(),
             Self::Insecure => "Insecure",
         })
     }
+}
+
+/// Whether, and how soon, an agent whose bundle does not verify the server looks at [`Config::bootstrap`] again. Needs an
+/// attestor whose attestations the server lets be repeated.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Rebootstrap {
+    /// Whether at all.
+    pub mode: RebootstrapMode,
+    /// How long the server must have been somebody else without a break.
+    pub delay: Duration,
+}
+
+impl Default for Rebootstrap {
+    fn default() -> Self {
+        Self { mode: RebootstrapMode::Never, delay: Duration::from_secs(600) }
+    }
+}
+
+/// See [`Rebootstrap`].
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum RebootstrapMode {
+    /// A person must act.
+    #[default]
+    Never,
+    /// If the agent's attestation can be repeated.
+    Auto,
+    /// Yes; an agent whose attestation cannot be repeated ends.
+    Always,
 }
 
 /// What the process gives to the agent.

@@ -34,6 +34,17 @@ struct Held {
     stored: bool,
 }
 
+/// How getting in contact with a server goes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct BootstrapState {
+    /// There was a bundle before.
+    pub again: bool,
+    /// Since when it is tried (unix seconds); `None` when it is not.
+    pub since: Option<i64>,
+    /// How often it was tried.
+    pub attempts: u64,
+}
+
 /// Why the directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -183,6 +194,32 @@ impl DataDir {
         self.store(|data| data.bundle = authorities)
     }
 
+    /// The account of getting in contact with a server.
+    #[must_use]
+    pub fn bootstrap_state(&self) -> BootstrapState {
+        let data = &self.held.lock().unwrap_or_else(PoisonError::into_inner).data;
+        let since = data.bootstrap_start_time.parse::<prost_types::Timestamp>().ok();
+        BootstrapState {
+            again: data.bootstrap_use == REBOOTSTRAP || (data.bootstrap_use == 0 && !data.bundle.is_empty()),
+            since: since.map(|since| since.seconds).filter(|_| data.bootstrap_start_time != NO_TIME),
+            attempts: u64::try_from(data.connection_attempts).unwrap_or(0),
+        }
+    }
+
+    /// Stores the account of getting in contact with a server. Blocks on the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`DataDirError::Write`].
+    pub fn store_bootstrap_state(&self, state: BootstrapState) -> Result<(), DataDirError> {
+        let since = state.since.map(|seconds| prost_types::Timestamp { seconds, nanos: 0 }.to_string());
+        self.store(|data| {
+            data.bootstrap_use = if state.again { REBOOTSTRAP } else { BOOTSTRAP };
+            data.bootstrap_start_time = since.unwrap_or_else(|| NO_TIME.to_owned());
+            data.connection_attempts = i64::try_from(state.attempts).unwrap_or(i64::MAX);
+        })
+    }
+
     /// Writes what could not be written before, if there is anything. Blocks on the disk only then.
     ///
     /// # Errors
@@ -260,6 +297,10 @@ fn list_or_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec
 
 const FILE: &str = "agent-data.json";
 
+/// SPIRE's numbers for the first contact and for a later one.
+const BOOTSTRAP: i64 = 1;
+const REBOOTSTRAP: i64 = 2;
+
 /// Go's zero time.
 const NO_TIME: &str = "0001-01-01T00:00:00Z";
 
@@ -294,6 +335,26 @@ mod tests {
         assert_eq!(written["bootstrap_start_time"], "2026-01-02T03:04:05Z");
         assert_eq!(written["connection_attempts"], 7);
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn how_getting_in_contact_goes_is_kept_as_spire_keeps_it() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(root.path()).unwrap();
+        assert_eq!(dir.bootstrap_state(), BootstrapState::default());
+        let state = BootstrapState { again: true, since: Some(1_767_322_985), attempts: 7 };
+        dir.store_bootstrap_state(state).unwrap();
+        assert_eq!(DataDir::open(root.path()).unwrap().bootstrap_state(), state);
+        let written: serde_json::Value =
+            serde_json::from_slice(&fs::read(root.path().join(FILE)).unwrap()).unwrap();
+        assert_eq!(written["bootstrap_start_time"], "2026-01-02T03:03:05Z");
+        assert_eq!((&written["bootstrap_use"], &written["connection_attempts"]), (&2.into(), &7.into()));
+        let over = BootstrapState { since: None, attempts: 0, ..state };
+        dir.store_bootstrap_state(over).unwrap();
+        assert_eq!(DataDir::open(root.path()).unwrap().bootstrap_state(), over);
+        let local = r#"{"bootstrap_use":2,"bootstrap_start_time":"2026-01-02T05:03:05.123+02:00"}"#;
+        fs::write(root.path().join(FILE), local).unwrap();
+        assert_eq!(DataDir::open(root.path()).unwrap().bootstrap_state().since, Some(1_767_322_985));
     }
 
     #[test]

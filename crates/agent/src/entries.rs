@@ -185,6 +185,14 @@ impl EntryIndex {
     /// not for workloads.
     #[must_use]
     pub fn matching(&self, selectors: &SelectorSet) -> Vec<Arc<EntrySlot>> {
+        let mut found = self.matching_with_every_hint(selectors);
+        drop_repeated_hints(&mut found);
+        found
+    }
+
+    /// [`EntryIndex::matching`] with the entries that repeat another one's hint.
+    #[must_use]
+    pub fn matching_with_every_hint(&self, selectors: &SelectorSet) -> Vec<Arc<EntrySlot>> {
         let mut found: Vec<_> = selectors
             .iter()
             .filter_map(|selector| self.by_selector.get(selector))
@@ -193,7 +201,6 @@ impl EntryIndex {
             .cloned()
             .collect();
         found.sort_unstable_by(|a, b| a.entry.id.cmp(&b.entry.id));
-        drop_repeated_hints(&mut found);
         found
     }
 }

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use crate::bundles::BundleView;
 use crate::entries::EntrySlot;
 use crate::identities::{HeldSvid, Snapshot, secret_bytes};
+use crate::sds::resources::Shared;
 
 /// One identity of a caller: the entry, and its SVID once there is one.
 #[derive(Clone, Debug)]
@@ -36,6 +37,10 @@ pub struct IdentitySet {
     x509: OnceLock<Bytes>,
     x509_bundles: OnceLock<Bytes>,
     jwt_bundles: OnceLock<Bytes>,
+    /// What a delegate gets.
+    delegated: OnceLock<Bytes>,
+    /// What secret discovery made of it.
+    pub sds: Shared,
 }
 
 impl IdentitySet {
@@ -51,6 +56,8 @@ impl IdentitySet {
             x509: OnceLock::new(),
             x509_bundles: OnceLock::new(),
             jwt_bundles: OnceLock::new(),
+            delegated: OnceLock::new(),
+            sds: Shared::default(),
         }
     }
 
@@ -106,6 +113,27 @@ impl IdentitySet {
         self.own_bundle.iter().chain(&self.federated)
     }
 
+    /// The bundle of the agent's trust domain.
+    #[must_use]
+    pub fn own_bundle(&self) -> Option<&Arc<BundleView>> {
+        self.own_bundle.as_ref()
+    }
+
+    /// The bundles that the caller's entries federate with, by trust domain.
+    #[must_use]
+    pub fn federated_bundles(&self) -> &[Arc<BundleView>] {
+        &self.federated
+    }
+
+    /// What a delegate gets, as `encode` makes it of the SVIDs that have not ended at `now`.
+    #[must_use]
+    pub fn delegated(&self, now: i64, encode: impl Fn(&Self, i64) -> Bytes) -> Bytes {
+        if self.is_complete(now) {
+            return self.delegated.get_or_init(|| encode(self, now)).clone();
+        }
+        encode(self, now)
+    }
+
     fn encode_x509(&self, now: i64) -> Bytes {
         let bundle = self.own_bundle.as_ref().map(|view| view.x509_der.clone()).unwrap_or_default();
         let svids = self.members.iter().filter_map(|member| {
@@ -155,7 +183,9 @@ impl IdentitySet {
 }
 
 impl Member {
-    fn usable(&self, now: i64) -> Option<&Arc<HeldSvid>> {
+    /// Its SVID, unless that has ended at `now`.
+    #[must_use]
+    pub fn usable(&self, now: i64) -> Option<&Arc<HeldSvid>> {
         self.svid.as_ref().filter(|svid| !svid.lifetime.expired(now))
     }
 }

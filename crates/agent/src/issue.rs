@@ -23,14 +23,17 @@ use crate::denials::Denials;
 use crate::entries::EntrySlot;
 use crate::identities::{HeldSvid, Identities, Snapshot};
 use crate::metrics::{Metrics, status_name};
-use crate::rotation::Standing;
+use crate::rotation::{Policy, Standing};
 use crate::server_client::{ServerClient, retry_backoff, shown};
 use crate::status::{Phase, StatusBoard};
+use crate::taint::Distrust;
 use order::{accept, prepare};
 use plan::{Ask, BatchSize, Plan, Reason, View, plan};
+use tolerance::Tolerance;
 
 mod order;
 pub mod plan;
+mod tolerance;
 
 /// What issuing works with.
 #[derive(Debug)]
@@ -45,6 +48,8 @@ pub struct IssueLoop {
     pub key_type: KeyType,
     /// Soft limit of SVIDs held.
     pub limit: usize,
+    /// When SVIDs are renewed.
+    pub policy: Policy,
     /// Time.
     pub clock: Clock,
     /// Metrics.
@@ -66,7 +71,7 @@ impl Lane {
         match reason {
             Reason::Wanted => Self::Waiting,
             Reason::Missing => Self::Ahead,
-            Reason::Outdated | Reason::Expiring => Self::Renewal,
+            Reason::Distrusted | Reason::Outdated | Reason::Expiring => Self::Renewal,
         }
     }
 }
@@ -83,6 +88,7 @@ struct Progress {
     /// Entries that are not asked for before their time, with the failures in a row.
     paused: HashMap<EntryId, (Instant, u32)>,
     batches: JoinSet<Batch>,
+    tolerance: Tolerance,
 }
 
 /// What the server issued, or why it did not, by entry.
@@ -119,6 +125,7 @@ impl IssueLoop {
             under_way: HashMap::new(),
             paused: HashMap::new(),
             batches: JoinSet::new(),
+            tolerance: Tolerance::default(),
         };
         let mut next_round = Instant::now();
         loop {
@@ -149,18 +156,18 @@ impl IssueLoop {
         });
         let paused = progress.paused.iter().filter(|(_, (until, _))| *until > instant).map(|(id, _)| id);
         let busy: HashSet<_> = progress.under_way.values().flatten().chain(paused).cloned().collect();
-        let tainted =
-            snapshot.bundles.as_ref().map(|bundles| crate::taint::x509_authorities(&bundles.own.bundle));
-        plan(
-            now,
-            View {
-                index: &snapshot.index,
-                svids: &snapshot.svids,
-                busy: &busy,
-                tainted: &tainted.unwrap_or_default(),
-                limit: self.limit,
-            },
-        )
+        let distrust = snapshot.bundles.as_ref().map(|bundles| Distrust::of(&bundles.own.bundle));
+        let distrust = distrust.unwrap_or_default();
+        progress.tolerance.observe(&distrust, &snapshot.svids, &self.metrics);
+        let view = View {
+            index: &snapshot.index,
+            svids: &snapshot.svids,
+            busy: &busy,
+            distrust: &distrust,
+            tolerated: &progress.tolerance.tolerated(instant),
+            limit: self.limit,
+        };
+        plan(now, view)
     }
 
     fn evict(&self, ids: &[EntryId]) {
@@ -235,7 +242,7 @@ impl IssueLoop {
             .map(|(ready, result)| {
                 let slot = Arc::clone(&ready.slot);
                 let held = match result {
-                    Ok(svid) => accept(ready, &svid, now, &place),
+                    Ok(svid) => accept(ready, &svid, now, (&place, self.policy)),
                     Err(status) => Err(shown(&status)),
                 };
                 (slot, held)
@@ -287,6 +294,7 @@ impl IssueLoop {
                         _ => progress.paused.insert(id.clone(), (Instant::now() + REISSUE_GAP, failures)),
                     };
                     debug!(entry_id = %id, spiffe_id = %slot.entry.spiffe_id, "SVID updated");
+                    progress.tolerance.received(svid.authority_key_id.as_deref(), Instant::now());
                     accepted.push((id.clone(), Arc::new(svid)));
                 }
                 Err(error) => {

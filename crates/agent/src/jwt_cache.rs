@@ -255,12 +255,12 @@ impl JwtCache {
         times.filter(|due| *due > now).min()
     }
 
-    /// Drops what has ended, what belongs to no entry any more, and what `tainted` keys signed.
+    /// Drops what has ended, what belongs to no entry any more, and what `distrusted` says of.
     pub fn prune<'a>(
         &self,
         now: i64,
         entry: impl Fn(&EntryId) -> Option<&'a WorkloadEntry>,
-        tainted: impl Fn(&str) -> bool,
+        distrusted: impl Fn(&Token) -> bool,
     ) {
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         for list in slots.values_mut() {
@@ -270,7 +270,7 @@ impl JwtCache {
                     Some(held) => {
                         held.token.spiffe_id == entry.spiffe_id
                             && !held.token.lifetime.expired(now)
-                            && !tainted(&held.token.key_id)
+                            && !distrusted(&held.token)
                     }
                     // Nothing issued yet: somebody waits, or gave up a while ago.
                     None => now.saturating_sub(slot.used.load(Ordering::Relaxed)) < EMPTY_SLOT_LIFETIME,
@@ -437,7 +437,7 @@ mod tests {
         let check = |now, entry: Option<&WorkloadEntry>, tainted: &str, kept: usize| {
             let cache = JwtCache::new(3);
             cache.slot(&a.id, &aud, 0).set(token(&a, "t", 0, 100));
-            cache.prune(now, |_| entry, |kid| kid == tainted);
+            cache.prune(now, |_| entry, |token| token.key_id == tainted);
             assert_eq!(cache.len(), kept);
         };
         check(50, Some(&a), "other", 1);

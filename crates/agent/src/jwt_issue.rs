@@ -4,17 +4,17 @@
 //! callers for the same token share one request. At most [`MAX_PER_ENTRY`] requests are under way for one entry, so a
 //! workload that asks for ever new audiences neither piles up requests nor keeps other workloads' from the server.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Code, Status};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 use vouchsafe_runtime::backoff::Backoff;
 use vouchsafe_runtime::class::Class;
 use vouchsafe_runtime::clock::Clock;
@@ -28,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::rotation::Lifetime;
 use crate::server_client::{ServerClient, shown};
 use crate::status::StatusBoard;
+use crate::taint::JwtKeys;
 
 /// Why there is no token.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -84,6 +85,8 @@ struct Inner {
     turns: Mutex<HashMap<EntryId, Arc<Semaphore>>>,
     tasks: TaskTracker,
     issued: watch::Sender<u64>,
+    /// How long a renewal may take while the token that is held still works.
+    renewal_deadline: Duration,
 }
 
 impl JwtIssuer {
@@ -94,6 +97,17 @@ impl JwtIssuer {
         client: Arc<ServerClient>,
         identities: Arc<Identities>,
         clock: Clock,
+    ) -> Self {
+        Self::with_renewal_deadline(cache, client, identities, (clock, ISSUE_DEADLINE))
+    }
+
+    /// As [`JwtIssuer::new`], with another time that a renewal may take while the token that is held still works.
+    #[must_use]
+    pub fn with_renewal_deadline(
+        cache: JwtCache,
+        client: Arc<ServerClient>,
+        identities: Arc<Identities>,
+        (clock, renewal_deadline): (Clock, Duration),
     ) -> Self {
         let inner = Inner {
             cache,
@@ -106,6 +120,7 @@ impl JwtIssuer {
             turns: Mutex::default(),
             tasks: TaskTracker::new(),
             issued: watch::Sender::new(0),
+            renewal_deadline,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -136,7 +151,7 @@ impl JwtIssuer {
         let cacheable = audience.iter().map(String::len).sum::<usize>() <= MAX_CACHED_AUDIENCE;
         if entry.jwt_svid_include_jti || !cacheable {
             let _turn = self.inner.turn(&entry.id).await?;
-            let token = self.inner.issue(entry, audience).await?;
+            let token = self.inner.issue(entry, audience, ISSUE_DEADLINE).await?;
             return Ok(encode(&token, &entry.hint));
         }
         let held = || self.inner.cache.token(entry, audience, self.inner.clock.unix_now());
@@ -175,9 +190,11 @@ impl JwtIssuer {
         state.flight = Some(flight.clone());
         drop(state);
         let (inner, slot, place) = (Arc::clone(&self.inner), Arc::clone(slot), Arc::clone(place));
+        let held = place.token(&slot.entry, inner.clock.unix_now()).is_some();
+        let deadline = if held { inner.renewal_deadline } else { ISSUE_DEADLINE };
         self.inner.tasks.spawn(async move {
             let outcome = inner
-                .issue(&slot.entry, &place.audience)
+                .issue(&slot.entry, &place.audience, deadline)
                 .await
                 .map(|token| Arc::new(CachedToken::new(token, &slot.entry)));
             inner.land(&place, &slot, &outcome);
@@ -199,12 +216,21 @@ impl JwtIssuer {
         cancel: CancellationToken,
     ) -> Result<(), std::convert::Infallible> {
         let mut issued = self.issued();
+        let mut changes = self.inner.identities.watch();
+        let mut counted = HashSet::new();
         while !cancel.is_cancelled() {
+            changes.mark_unchanged();
             let now = self.inner.clock.unix_now();
             let snapshot = self.inner.identities.load();
             let entry = |id: &EntryId| snapshot.index.get(id.as_str()).map(|slot| &slot.entry);
-            let tainted = crate::taint::jwt_keys(snapshot.bundles.as_deref());
-            self.inner.cache.prune(now, entry, |key_id| tainted.contains(&key_id));
+            let keys = JwtKeys::of(snapshot.bundles.as_ref().map(|bundles| &bundles.own.bundle));
+            self.count_tainted(&keys, &mut counted, &metrics);
+            let confirmed = board.watch().borrow().last_sync.map_or(i64::MIN, unix_seconds);
+            self.inner.cache.prune(now, entry, |token| {
+                // A key that is newer than the bundle is missing too.
+                keys.is_tainted(&token.key_id)
+                    || keys.is_missing(&token.key_id) && token.lifetime.received_at < confirmed
+            });
             self.inner.forget_idle_turns();
             let held = self.inner.cache.len();
             metrics.jwt_svids_held(held);
@@ -223,12 +249,39 @@ impl JwtIssuer {
             tokio::select! {
                 () = cancel.cancelled() => {}
                 _ = issued.changed() => {}
+                Ok(()) = changes.changed() => {}
                 () = tokio::time::sleep(next) => {}
             }
         }
         self.inner.tasks.close();
         Ok(())
     }
+
+    /// Reports what newly tainted keys signed; it is dropped right after.
+    fn count_tainted(&self, keys: &JwtKeys<'_>, counted: &mut HashSet<String>, metrics: &Metrics) {
+        counted.retain(|key_id| keys.is_tainted(key_id));
+        let new: Vec<_> = keys.tainted().filter(|key_id| !counted.contains(*key_id)).collect();
+        if new.is_empty() {
+            return;
+        }
+        let start = Instant::now();
+        let held = self.inner.cache.all().into_iter().filter_map(|slot| slot.held());
+        let count = held.filter(|held| new.contains(&held.token.key_id.as_str())).count();
+        let jwt_authority_key_ids = new.join(",");
+        info!(
+            jwt_authority_key_ids,
+            tainted_jwt_svids = count,
+            "JWT-SVIDs were removed from the JWT cache because they were issued by a tainted authority"
+        );
+        metrics.tainted_jwt_svids(count);
+        metrics.process_tainted_jwt_svids().observe(&[], "OK", start.elapsed());
+        counted.extend(new.into_iter().map(str::to_owned));
+    }
+}
+
+fn unix_seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 impl Inner {
@@ -272,9 +325,15 @@ impl Inner {
         self.issued.send_modify(|count| *count += 1);
     }
 
-    /// Asks the server until it answers, refuses, or [`ISSUE_DEADLINE`] has passed.
-    async fn issue(&self, entry: &WorkloadEntry, audience: &[String]) -> Result<Token, JwtError> {
-        let deadline = Instant::now() + ISSUE_DEADLINE;
+    /// Asks the server until it answers, refuses for good, or `time` has passed. What was not the server's last word
+    /// may be another one in a moment: an agent that it does not know any more is just attesting again, and a server that
+    /// lags behind learns of a new entry.
+    async fn issue(
+        &self,
+        entry: &WorkloadEntry,
+        audience: &[String],
+        time: Duration,
+    ) -> Result<Token, JwtError> {
         let asked = async {
             let _permit = self.waiting.acquire().await.map_err(|_| JwtError::Stopped)?;
             let mut attempt = 0;
@@ -283,7 +342,8 @@ impl Inner {
                     Ok(svid) => return self.accept(entry, audience, svid),
                     Err(status) => status,
                 };
-                if !is_worth_a_retry(&status) {
+                let stands = self.identities.load().index.get(entry.id.as_str()).is_some();
+                if !is_worth_a_retry(&status) || !stands {
                     let message = status.message().to_owned();
                     return Err(JwtError::Server { code: status.code(), message });
                 }
@@ -292,7 +352,7 @@ impl Inner {
                 attempt += 1;
             }
         };
-        timeout_at(deadline, asked).await.unwrap_or(Err(JwtError::Deadline(ISSUE_DEADLINE)))
+        timeout(time, asked).await.unwrap_or(Err(JwtError::Deadline(time)))
     }
 
     fn accept(
@@ -344,8 +404,13 @@ impl SlotState {
     }
 }
 
+/// As SPIRE, but for a broken connection, which tonic calls `Unknown`.
 fn is_worth_a_retry(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::ResourceExhausted | Code::Internal | Code::Aborted)
+    match status.code() {
+        Code::InvalidArgument | Code::Unimplemented | Code::Cancelled | Code::DeadlineExceeded => false,
+        Code::Unknown => std::error::Error::source(status).is_some(),
+        _ => true,
+    }
 }
 
 /// How long a caller waits for a token that is not held.

@@ -17,6 +17,7 @@
 //! | [`agent`] | wiring: builds the parts and starts the tasks |
 //! | [`config`] | settings and dependencies |
 //! | [`node`], [`denials`], [`trust`], [`data_dir`] | the agent's own identity, what ends it, how it knows the server, SPIRE's files |
+//! | `upstream_agent` | another agent's Workload API, as a source of bundle or identity |
 //! | [`server_client`] | calls to the server |
 //! | [`sync`], [`sync_loop`] | which entries there are (pure; the loop) |
 //! | [`entries`] | the entries and which ones a workload matches (pure) |
@@ -26,11 +27,16 @@
 //! | [`jwt_cache`], [`jwt_issue`] | JWT-SVIDs by identity and audience |
 //! | [`identities`], [`identity_set`] | the snapshot; what one kind of caller gets, encoded once |
 //! | [`attest`], [`callers`] | who a process is; one connection's process |
-//! | [`workload_api`] | the SPIFFE Workload API |
+//! | [`apis`], [`workload_api`] | what is served on the socket; the SPIFFE Workload API |
+//! | [`sds`] | secret discovery, for Envoy |
+//! | [`admin`] | the admin socket: debug, log level, identities of other processes for delegates |
+//! | [`limits`], [`refusals`] | how often a caller may ask; how often its refusals are logged |
 //! | [`state`] | what survives a restart |
 //! | [`status`], [`metrics`] | what the agent says about itself |
 
+pub mod admin;
 pub mod agent;
+pub mod apis;
 pub mod attest;
 pub mod bundles;
 pub mod callers;
@@ -43,9 +49,12 @@ pub mod identity_set;
 pub mod issue;
 pub mod jwt_cache;
 pub mod jwt_issue;
+pub mod limits;
 pub mod metrics;
 pub mod node;
+pub mod refusals;
 pub mod rotation;
+pub mod sds;
 pub mod server_client;
 pub mod state;
 pub mod status;
@@ -53,9 +62,13 @@ pub mod sync;
 pub mod sync_loop;
 pub mod taint;
 pub mod trust;
+mod upstream_agent;
 pub mod workload_api;
 
 pub use agent::{Agent, Running, StartError};
+pub use admin::AdminConfig;
+pub use attest::docker::{DockerConfig, DockerSettings};
 pub use attest::unix::UnixAttestorConfig;
-pub use config::{Bootstrap, Config, Deps};
+pub use config::{Bootstrap, Config, Deps, Rebootstrap, RebootstrapMode};
+pub use limits::LimitsConfig;
 pub use status::{AgentStatus, Phase};

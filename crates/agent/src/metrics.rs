@@ -49,6 +49,46 @@ impl Metrics {
         self.registry.call("agent_key_manager_generate_key")
     }
 
+    /// Attestation of an agent that was attested before.
+    #[must_use]
+    pub fn reattest(&self) -> Call {
+        self.registry.call("node_attest")
+    }
+
+    /// Asking the key manager for one key.
+    #[must_use]
+    pub fn get_key(&self) -> Call {
+        self.registry.call("agent_key_manager_get_key")
+    }
+
+    /// Asking the key manager for all keys.
+    #[must_use]
+    pub fn get_keys(&self) -> Call {
+        self.registry.call("agent_key_manager_get_keys")
+    }
+
+    /// Looking for X.509-SVIDs that a tainted authority signed.
+    #[must_use]
+    pub fn process_tainted_x509_svids(&self) -> Call {
+        self.registry.call("cache_manager_workload_process_tainted_x509_svids")
+    }
+
+    /// Looking for JWT-SVIDs that a tainted key signed.
+    #[must_use]
+    pub fn process_tainted_jwt_svids(&self) -> Call {
+        self.registry.call("cache_manager_workload_process_tainted_jwt_svids")
+    }
+
+    /// How many X.509-SVIDs a tainted authority signed.
+    pub fn tainted_x509_svids(&self, count: usize) {
+        self.registry.summary("cache_manager_tainted_x509_svids_workload", &[]).observe(count as f64);
+    }
+
+    /// How many JWT-SVIDs a tainted key signed.
+    pub fn tainted_jwt_svids(&self, count: usize) {
+        self.registry.summary("cache_manager_tainted_jwt_svids_workload", &[]).observe(count as f64);
+    }
+
     /// One attestation of a workload.
     #[must_use]
     pub fn attestation(&self) -> Call {
@@ -74,6 +114,34 @@ impl Metrics {
             self.registry.counter("workload_api_connection", &[]),
             self.registry.gauge("workload_api_connections", &[]),
         )
+    }
+
+    /// RPCs of the admin socket's services opened, and open: `delegated_identity_api`, `debug_api`, `logger_api`.
+    #[must_use]
+    pub fn admin_api_connections(&self, api: &str) -> (Counter, Gauge) {
+        (
+            self.registry.counter(&format!("{api}_connection"), &[]),
+            self.registry.gauge(&format!("{api}_connections"), &[]),
+        )
+    }
+
+    /// Milliseconds until a delegate's stream had its first identity.
+    #[must_use]
+    pub fn delegated_first_update(&self) -> Summary {
+        self.registry.summary("delegated_identity_api_subscribe_x509_svids_first_update_elapsed_time", &[])
+    }
+
+    /// Requests of callers that asked too often.
+    #[must_use]
+    pub fn rate_limit_exceeded(&self, method: &str) -> Counter {
+        let method = vouchsafe_runtime::metrics::sanitize(method);
+        self.registry.counter("workload_api_rate_limit_exceeded", &[("method", &method)])
+    }
+
+    /// Secret discovery RPCs opened, and open.
+    #[must_use]
+    pub fn sds_api_connections(&self) -> (Counter, Gauge) {
+        (self.registry.counter("sds_api_connection", &[]), self.registry.gauge("sds_api_connections", &[]))
     }
 
     /// After each successful synchronization.
@@ -121,19 +189,16 @@ impl Metrics {
         let trust_domain = vouchsafe_runtime::metrics::sanitize(trust_domain);
         let labels = [("version", version.as_str()), ("trust_domain_id", trust_domain.as_str())];
         self.registry.gauge("started", &labels).set(1.0);
-        self.registry.gauge("bootstrapped", &[]).set(0.0);
     }
 
-    /// When the agent has an SVID.
-    pub fn bootstrapped(&self) {
-        self.registry.gauge("bootstrapped", &[]).set(1.0);
-    }
-
-    /// When the agent got its first SVID.
-    pub fn bootstrap(&self, took: Duration, attempts: u32) {
-        let mode = &[("mode", "bootstrap")];
-        self.registry.gauge("bootstrap_seconds", mode).set(took.as_secs_f64());
-        self.registry.gauge("bootstrap_attempts", mode).set(f64::from(attempts));
+    /// How getting in contact with the server goes. As in SPIRE, `bootstrap_seconds` is the unix time at which it began; 0
+    /// says that it is over.
+    pub fn bootstrap(&self, mode: &str, since: Option<i64>, attempts: u64) {
+        let over = since.is_none() && mode != "bootstrap";
+        let mode = &[("mode", mode)];
+        self.registry.gauge("bootstrapped", &[]).set(if over { 1.0 } else { 0.0 });
+        self.registry.gauge("bootstrap_seconds", mode).set(since.unwrap_or(0) as f64);
+        self.registry.gauge("bootstrap_attempts", mode).set(attempts as f64);
     }
 
     /// Every few seconds.

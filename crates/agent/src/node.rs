@@ -1,53 +1,49 @@
-//! The agent's own identity: attested once, renewed for ever.
+//! The agent's own identity: attested once, and then renewed for ever, or attested again for ever.
+//!
+//! An SVID that was attested in a way that can be repeated is replaced by attesting again; the server refuses to renew
+//! it. Any other one is renewed. Either happens at half of the SVID's life, when an authority that signed it is tainted or
+//! gone, and when the server denies the agent something as an agent: evicted, expired, not active.
 //!
 //! An agent whose own SVID ended stays up and serves what is valid: it goes on asking for a renewal with the ended
-//! SVID, which a server of ours grants for a while (its constant `RENEWAL_GRACE`), and attests anew with a
-//! join token that was not used yet, if it has one. Only two answers of the server end an agent: that it is banned,
-//! and that it was evicted and cannot attest again.
+//! SVID, which a server of ours grants for a while (its constant `RENEWAL_GRACE`), and attests anew if it has something
+//! to attest with. Only two answers of the server end an agent: that it is banned, and that it was evicted and may not
+//! attest again.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tracing::{error, info, warn};
-use vouchsafe_ca::key::KeyType;
 use vouchsafe_ca::key_manager::KeyManager;
-use vouchsafe_ca::signer::Signer;
-use vouchsafe_ca::x509::csr::create_csr;
-use vouchsafe_identity::own::{OwnSvid, SvidCell};
+use vouchsafe_identity::own::SvidCell;
 use vouchsafe_proto::denial::{self, Reason};
-
-use vouchsafe_proto::spire::api::types;
+use vouchsafe_runtime::budget::Budget;
 use vouchsafe_runtime::clock::Clock;
-use vouchsafe_types::certificate::Certificate;
-use vouchsafe_types::secret::SecretText;
-use vouchsafe_types::x509_svid::X509Svid;
+use vouchsafe_types::trust_domain::TrustDomain;
 
-use crate::bundles::Bundles;
+use crate::config::RebootstrapMode;
 use crate::data_dir::DataDir;
 use crate::denials::{Denial, Denials};
 use crate::identities::Identities;
 use crate::metrics::{Metrics, status_name};
-use crate::rotation::{Lifetime, Standing};
+use crate::rotation::{Policy, Standing};
 use crate::server_client::{ServerClient, retry_backoff, shown};
 use crate::status::{Phase, StatusBoard};
+use crate::taint::Distrust;
 use crate::trust::{Trust, error_source};
+use attestor::NodeAttestor;
+use own::Own;
+pub use own::Restored;
 
+pub mod attestor;
 pub mod error;
+mod own;
+pub mod x509pop;
 
 pub use error::NodeError;
-
-/// The agent's own SVID as it is kept here.
-#[derive(Clone, Debug)]
-struct Own {
-    key_id: &'static str,
-    reattestable: bool,
-    lifetime: Lifetime,
-    suffix: String,
-}
 
 /// What the node task works with.
 #[derive(Debug)]
@@ -64,8 +60,12 @@ pub struct Node {
     pub trust: Arc<Trust>,
     /// Where the first bundle goes.
     pub identities: Arc<Identities>,
-    /// The token to attest with.
-    pub join_token: Option<SecretText>,
+    /// Whose agent this is.
+    pub trust_domain: TrustDomain,
+    /// Proves which node this is.
+    pub attestor: Option<NodeAttestor>,
+    /// When SVIDs are renewed.
+    pub policy: Policy,
     /// What the server is told.
     pub version: String,
     /// Time.
@@ -76,35 +76,27 @@ pub struct Node {
     pub status: StatusBoard,
     /// What the server denied to other tasks.
     pub denials: Denials,
-    /// The server refused the join token: there is no use in showing it again.
-    pub token_refused: AtomicBool,
+    /// The server refused what can be shown once: there is no use in showing it again.
+    pub refused: AtomicBool,
+    /// How often this agent attests again.
+    pub budget: Mutex<Budget>,
+}
+
+/// What the loop remembers.
+#[derive(Debug)]
+struct Progress {
+    own: Own,
+    failures: u32,
+    /// Not before this.
+    next_try: Instant,
+    posted: bool,
 }
 
 impl Node {
-    /// Takes over the SVID that the data directory and the key manager hold, if it can be used. Ended or not.
-    ///
-    /// # Errors
-    ///
-    /// [`NodeError::DataDir`], [`NodeError::Key`].
-    pub async fn restore(&self) -> Result<Option<Restored>, NodeError> {
-        let Some((svid, reattestable)) = self.data_dir.svid().map_err(NodeError::DataDir)? else {
-            return Ok(None);
-        };
-        let leaf =
-            Certificate::parse(&svid.chain[0]).map_err(|error| NodeError::Unusable(error.to_string()))?;
-        let keys = self.key_manager.list().await.map_err(NodeError::Key)?;
-        let key_id = keys.iter().find_map(|(id, key)| {
-            let slot = KEY_SLOTS.iter().find(|slot| *slot == id)?;
-            (key.public_key_der() == leaf.public_key_der).then_some(*slot)
-        });
-        let Some(key_id) = key_id else {
-            warn!("SVID recovered, but no SVID key found. Generating new keypair");
-            return Ok(None);
-        };
-        // When it arrived is not known any more; it was valid then.
-        let own = self.install(&svid, key_id, reattestable, self.clock.unix_now().max(svid.not_before))?;
-        info!(spiffe_id = %svid.id, "SVID loaded");
-        Ok(Some(Restored { own }))
+    /// The budget for [`Node::budget`].
+    #[must_use]
+    pub fn new_budget() -> Mutex<Budget> {
+        Mutex::new(Budget::new(ATTESTATIONS_PER_SEC, ATTESTATION_BURST, true))
     }
 
     /// Gets and renews the agent's SVID until `cancel`.
@@ -127,57 +119,208 @@ impl Node {
     }
 
     async fn live(&self, restored: Option<Restored>) -> Result<(), NodeError> {
-        let mut own = match restored {
+        let own = match restored {
             Some(restored) => restored.own,
             None => self.attest_until_done().await?,
         };
-        self.metrics.bootstrapped();
+        self.check_rebootstrap(&own)?;
         let mut denials = self.denials.watch();
-        let mut posted = false;
-        let mut failures = 0;
+        let mut changes = self.identities.watch();
+        let mut progress = Progress { own, failures: 0, next_try: Instant::now(), posted: false };
         loop {
             if let Err(error) = self.data_dir.store_again() {
                 warn!(error = %error, cause = error_source(&error), "Could not store SVID");
             }
-            if !posted {
-                posted = self.post_status().await;
+            if !progress.posted {
+                progress.posted = self.post_status().await;
             }
-            if own.lifetime.standing(self.clock.unix_now()) != Standing::Good {
-                match self.renew(&own).await {
-                    Ok(renewed) => {
-                        self.denials.admitted();
-                        (own, failures) = (renewed, 0);
+            if Instant::now() >= progress.next_try && self.must_replace(&mut progress.own) {
+                self.replace(&mut progress).await?;
+                // What was heard meanwhile was heard of the SVID that is gone, or acted on just now.
+                denials.mark_unchanged();
+            }
+            let look = Instant::now() + TICK;
+            let until = if progress.failures == 0 { look } else { look.min(progress.next_try) };
+            tokio::select! {
+                () = sleep_until(until) => {}
+                Ok(()) = changes.changed() => {}
+                Ok(()) = denials.changed() => self.on_denial(&mut progress.own)?,
+            }
+        }
+    }
+
+    /// Whether the SVID must be replaced now.
+    fn must_replace(&self, own: &mut Own) -> bool {
+        if own.lifetime.standing(self.clock.unix_now()) != Standing::Good || own.denied {
+            return true;
+        }
+        if self.trust.rebootstrap_is_due() {
+            warn!("Trust Bundle and Server don't agree, rebootstrapping");
+            return true;
+        }
+        let Some(held) = self.trust.held() else { return false };
+        let distrust = Distrust::of(&held.own.bundle);
+        if !distrust.covers(own.authority_key_id.as_deref()) || Instant::now() < own.tolerated_until {
+            return false;
+        }
+        info!("Agent SVID is tainted by a root authority, forcing rotation");
+        true
+    }
+
+    /// Gets a new SVID and does what its failure asks for.
+    async fn replace(&self, progress: &mut Progress) -> Result<(), NodeError> {
+        let before = progress.own.authority_key_id.clone();
+        match self.refresh(&progress.own).await {
+            Ok((mut own, attested)) => {
+                self.denials.admitted();
+                // The server gives what it has: asking at once again would bring the same.
+                if own.authority_key_id == before {
+                    own.tolerated_until = Instant::now() + TOLERATED_FOR;
+                }
+                self.check_rebootstrap(&own)?;
+                // An agent that was evicted is a new one to the server.
+                let posted = progress.posted && !attested;
+                *progress = Progress { own, failures: 0, next_try: Instant::now(), posted };
+                Ok(())
+            }
+            Err(failure) => self.failed(progress, failure).await,
+        }
+    }
+
+    /// A new SVID, and whether it was attested.
+    async fn refresh(&self, own: &Own) -> Result<(Own, bool), NodeError> {
+        let again = self.can_attest_again(own);
+        let renewed = match again && (own.reattestable || own.denied) {
+            true => return self.reattest(own).await.map(|own| (own, true)),
+            false => self.renew(own).await,
+        };
+        match renewed {
+            // A server that does not take ended SVIDs refuses the connection and says nothing else.
+            Err(failure)
+                if again
+                    && (own.lifetime.expired(self.clock.unix_now())
+                        || failure.denial() == Some(Reason::AgentMustReattest)) =>
+            {
+                warn!(error = %failure, "Agent needs to re-attest; will attempt to re-attest");
+                self.reattest(own).await.map(|own| (own, true))
+            }
+            renewed => renewed.map(|own| (own, false)),
+        }
+    }
+
+    async fn failed(&self, progress: &mut Progress, failure: NodeError) -> Result<(), NodeError> {
+        let cause = error_source(&failure);
+        match progress.own.reattestable {
+            true => error!(error = %failure, cause, "Could not reattest agent"),
+            false => error!(error = %failure, cause, "Could not rotate agent SVID"),
+        }
+        if let NodeError::Server(status) = &failure {
+            self.denials.hear(status);
+        }
+        if failure.denial().is_some() {
+            self.on_denial(&mut progress.own)?;
+        }
+        // One server that has not heard of a new agent yet must not end it.
+        if let Some(Denial { reason: Reason::AgentNotAttested, since, .. }) = self.denials.latest()
+            && since.elapsed() >= EVICTED_AFTER
+            && (failure.is_final() || !self.can_attest_again(&progress.own))
+        {
+            error!("Agent failed re-attestation; removing SVID and shutting down");
+            self.forget();
+            return Err(NodeError::Evicted);
+        }
+        if let Err(status) = self.trust.recover().await {
+            warn!(error = shown(&status), "cannot bootstrap again");
+        }
+        let wait = match failure {
+            NodeError::TooSoon(wait) => wait,
+            _ => retry_backoff().delay(progress.failures, self.client.jitter()).min(MAX_WAIT),
+        };
+        progress.failures += 1;
+        progress.next_try = Instant::now() + wait;
+        Ok(())
+    }
+
+    /// What the agent does when the server denies it something as an agent.
+    fn on_denial(&self, own: &mut Own) -> Result<(), NodeError> {
+        let Some(Denial { reason, .. }) = self.denials.latest() else { return Ok(()) };
+        if reason == Reason::AgentBanned {
+            error!("Agent is banned: removing SVID and shutting down");
+            self.forget();
+            return Err(NodeError::Banned);
+        }
+        // Now, whatever our clock says: either it helps, or the server says again what it thinks.
+        if !own.denied && self.can_attest_again(own) {
+            warn!("Agent needs to re-attest; will attempt to re-attest");
+        }
+        own.denied = true;
+        Ok(())
+    }
+
+    /// Whether there is something to attest with: a proof that can be repeated, or a token that was neither used nor
+    /// refused.
+    fn can_attest_again(&self, own: &Own) -> bool {
+        match &self.attestor {
+            None => false,
+            Some(NodeAttestor::JoinToken(token)) => {
+                **token != *own.suffix && !self.refused.load(Ordering::Relaxed)
+            }
+            Some(attestor) => attestor.is_repeatable(),
+        }
+    }
+
+    /// Attests anew, within the budget.
+    async fn reattest(&self, own: &Own) -> Result<Own, NodeError> {
+        let taken =
+            self.budget.lock().unwrap_or_else(PoisonError::into_inner).try_take(Instant::now(), 1);
+        taken.map_err(NodeError::TooSoon)?;
+        let start = Instant::now();
+        let outcome = self.attest(Some(own)).await;
+        let status = outcome.as_ref().map_or_else(|error| status_name(error.code()), |_| "OK");
+        self.metrics.reattest().observe(&[], status, start.elapsed());
+        if let Err(failure) = &outcome
+            && !self.attestor.as_ref().is_some_and(NodeAttestor::is_repeatable)
+        {
+            self.refused.store(failure.is_final(), Ordering::Relaxed);
+        }
+        outcome
+    }
+
+    async fn attest_until_done(&self) -> Result<Own, NodeError> {
+        info!("SVID is not found. Starting node attestation");
+        let attestor = self.attestor.as_ref().ok_or(NodeError::NoAttestor)?.name();
+        let mut attempts = 0;
+        loop {
+            let start = Instant::now();
+            let outcome = self.attest(None).await;
+            let status = outcome.as_ref().map_or_else(|error| status_name(error.code()), |_| "OK");
+            self.metrics.new_svid().observe(&[("attestor", attestor)], status, start.elapsed());
+            match outcome {
+                Ok(own) => return Ok(own),
+                Err(failure) if failure.is_final() => return Err(failure),
+                Err(failure) => {
+                    if let Err(status) = self.trust.recover().await {
+                        warn!(error = shown(&status), "cannot bootstrap again");
                     }
-                    Err(failure) => {
-                        error!(error = %failure, cause = error_source(&failure), "Could not rotate agent SVID");
-                        failures += 1;
-                        if let NodeError::Server(status) = &failure
-                            && denial::reason(status).is_some()
-                        {
-                            self.denials.hear(status);
-                            // Heard here and acted on here: it must not end the wait below.
-                            denials.mark_unchanged();
-                            own = self.on_denial(own).await?;
-                        }
-                        // A server that does not take ended SVIDs refuses the connection and says nothing else.
-                        if own.lifetime.expired(self.clock.unix_now())
-                            && let Some(attested) = self.reattest(&own).await
-                        {
-                            (own, failures) = (attested, 0);
-                        }
-                        if let Err(status) = self.trust.recover() {
-                            warn!(error = shown(&status), "cannot bootstrap again");
-                        }
-                    }
+                    let wait = retry_backoff().delay(attempts, self.client.jitter());
+                    warn!(error = %failure, cause = error_source(&failure), retry_interval = ?wait, "Failed to retrieve attestation result");
+                    sleep_until(Instant::now() + wait).await;
+                    attempts += 1;
                 }
             }
-            let wait = match failures {
-                0 => TICK,
-                failures => retry_backoff().delay(failures, self.client.jitter()).min(MAX_WAIT),
-            };
-            tokio::select! {
-                () = sleep(wait) => {}
-                Ok(()) = denials.changed() => own = self.on_denial(own).await?,
+        }
+    }
+
+    /// Rebootstrapping needs an attestation that can be repeated.
+    fn check_rebootstrap(&self, own: &Own) -> Result<(), NodeError> {
+        match self.trust.rebootstrap_mode() {
+            RebootstrapMode::Never => Ok(()),
+            _ if own.reattestable => Ok(()),
+            RebootstrapMode::Always => Err(NodeError::CannotRebootstrap),
+            RebootstrapMode::Auto => {
+                warn!("you have requested rebootstrap support but the NodeAttestor plugin or the spire server configuration is not allowing it. Disabling");
+                self.trust.never_rebootstrap();
+                Ok(())
             }
         }
     }
@@ -187,47 +330,10 @@ impl Node {
             Ok(()) => true,
             // Tried again only while the server cannot be reached: an older server does not have the call.
             Err(status) => {
-                warn!(error = shown(&status), "Failed to post agent status");
-                !matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded)
-            }
-        }
-    }
-
-    /// What the agent does when the server denies it something as an agent.
-    async fn on_denial(&self, own: Own) -> Result<Own, NodeError> {
-        let Some(Denial { reason, since, .. }) = self.denials.latest() else { return Ok(own) };
-        if reason == Reason::AgentBanned {
-            error!("Agent is banned: removing SVID and shutting down");
-            self.forget();
-            return Err(NodeError::Banned);
-        }
-        if let Some(own) = self.reattest(&own).await {
-            return Ok(own);
-        }
-        // One server that has not heard of a new agent yet must not end it.
-        if reason == Reason::AgentNotAttested && since.elapsed() >= EVICTED_AFTER {
-            error!("Agent needs to re-attest: removing SVID and shutting down");
-            self.forget();
-            return Err(NodeError::Evicted);
-        }
-        // Renew now, whatever our clock says: either it helps, or the server says again what it thinks.
-        let renew_at = own.lifetime.renew_at.min(self.clock.unix_now());
-        Ok(Own { lifetime: Lifetime { renew_at, ..own.lifetime }, ..own })
-    }
-
-    /// Attests anew if there is something to attest with: a join token that was neither used nor refused.
-    async fn reattest(&self, own: &Own) -> Option<Own> {
-        let fresh = self.join_token.as_deref().is_some_and(|token| token != own.suffix);
-        if !fresh || self.token_refused.load(Ordering::Relaxed) {
-            return None;
-        }
-        warn!("Agent needs to re-attest; will attempt to re-attest");
-        match self.attest(own.key_id).await {
-            Ok(own) => Some(own),
-            Err(failure) => {
-                self.token_refused.store(failure.is_final(), Ordering::Relaxed);
-                error!(error = %failure, cause = error_source(&failure), "Agent failed re-attestation");
-                None
+                warn!(agent_version = self.version, error = shown(&status), "Failed to post agent status");
+                self.denials.hear(&status);
+                denial::reason(&status).is_none()
+                    && !matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded)
             }
         }
     }
@@ -238,142 +344,13 @@ impl Node {
         }
         self.identities.close();
     }
-
-    async fn attest_until_done(&self) -> Result<Own, NodeError> {
-        info!("SVID is not found. Starting node attestation");
-        let start = Instant::now();
-        let mut attempts = 0;
-        loop {
-            match self.attest(KEY_SLOTS[1]).await {
-                Ok(own) => {
-                    self.metrics.bootstrap(start.elapsed(), attempts + 1);
-                    return Ok(own);
-                }
-                Err(failure) if failure.is_final() => return Err(failure),
-                Err(failure) => {
-                    let wait = retry_backoff().delay(attempts, self.client.jitter());
-                    warn!(error = %failure, cause = error_source(&failure), retry_interval = ?wait, "Failed to retrieve attestation result");
-                    sleep(wait).await;
-                    attempts += 1;
-                }
-            }
-        }
-    }
-
-    /// Attests with a new key in the slot that `current` is not in.
-    async fn attest(&self, current: &'static str) -> Result<Own, NodeError> {
-        let start = Instant::now();
-        let outcome = self.attest_once(current).await;
-        let status = outcome.as_ref().map_or_else(|error| status_name(error.code()), |_| "OK");
-        self.metrics.new_svid().observe(&[("attestor", "join_token")], status, start.elapsed());
-        outcome
-    }
-
-    async fn attest_once(&self, current: &'static str) -> Result<Own, NodeError> {
-        let token = self.join_token.as_ref().ok_or(NodeError::NoToken)?;
-        let channel = self.trust.attestation_channel().map_err(NodeError::Server)?;
-        let (slot, csr) = self.new_request(current).await?;
-        let data = types::AttestationData {
-            r#type: "join_token".to_owned(),
-            payload: token.as_bytes().to_vec().into(),
-        };
-        let result =
-            self.client.attest(channel.clone(), data, csr).await.map_err(|status| match status.code() {
-                Code::PermissionDenied | Code::InvalidArgument | Code::FailedPrecondition => {
-                    NodeError::Refused { message: status.message().to_owned() }
-                }
-                _ => NodeError::Server(status),
-            })?;
-        let svid = read_svid(result.svid.unwrap_or_default())?;
-        let bundle = self.client.bundle_over(channel).await.map_err(NodeError::Server)?;
-        self.trust.adopt(&bundle);
-        self.identities.edit(|snapshot| {
-            snapshot.bundles = Some(Arc::new(Bundles::of(bundle)));
-            true
-        });
-        let own = self.keep(&svid, slot, result.reattestable)?;
-        info!(spiffe_id = %svid.id, reattestable = result.reattestable, "Node attestation was successful");
-        Ok(own)
-    }
-
-    async fn renew(&self, own: &Own) -> Result<Own, NodeError> {
-        let start = Instant::now();
-        let outcome = self.renew_once(own).await;
-        let status = outcome.as_ref().map_or_else(|error| status_name(error.code()), |_| "OK");
-        self.metrics.rotate().observe(&[], status, start.elapsed());
-        outcome
-    }
-
-    async fn renew_once(&self, own: &Own) -> Result<Own, NodeError> {
-        let (slot, csr) = self.new_request(own.key_id).await?;
-        let issued = self.client.renew_agent(csr).await.map_err(NodeError::Server)?;
-        let svid = read_svid(issued)?;
-        let own = self.keep(&svid, slot, own.reattestable)?;
-        info!(spiffe_id = %svid.id, "Successfully rotated agent SVID");
-        Ok(own)
-    }
-
-    async fn new_request(&self, current: &'static str) -> Result<(&'static str, Vec<u8>), NodeError> {
-        let slot = if current == KEY_SLOTS[0] { KEY_SLOTS[1] } else { KEY_SLOTS[0] };
-        let start = Instant::now();
-        let key = self.key_manager.generate(slot, KeyType::EcP256).await;
-        let status = if key.is_ok() { "OK" } else { "Unknown" };
-        self.metrics.generate_key().observe(&[], status, start.elapsed());
-        let key: Arc<dyn Signer> = key.map_err(NodeError::Key)?;
-        let csr = create_csr(key.as_ref(), None).await.map_err(NodeError::Sign)?;
-        Ok((slot, csr))
-    }
-
-    /// Uses `svid` from now on and stores it.
-    fn keep(&self, svid: &X509Svid, slot: &'static str, reattestable: bool) -> Result<Own, NodeError> {
-        let own = self.install(svid, slot, reattestable, self.clock.unix_now())?;
-        if let Err(error) = self.data_dir.store_svid(svid, reattestable) {
-            warn!(error = %error, cause = error_source(&error), "Could not store SVID");
-        }
-        self.client.reconnect();
-        Ok(own)
-    }
-
-    fn install(
-        &self,
-        svid: &X509Svid,
-        slot: &'static str,
-        reattestable: bool,
-        received_at: i64,
-    ) -> Result<Own, NodeError> {
-        let key = self.key_manager.private_key(slot).ok_or_else(|| NodeError::ForeignKey(slot.to_owned()))?;
-        let pkcs8 = key.pkcs8().map_err(|error| NodeError::Unusable(error.to_string()))?;
-        self.cell.set(OwnSvid::from_pkcs8(&svid.chain, &pkcs8)).map_err(NodeError::Own)?;
-        self.status.set(|status| {
-            (status.id, status.svid_expires_at) = (Some(svid.id.clone()), Some(svid.not_after));
-            if status.phase == Phase::Attesting {
-                status.phase = Phase::Synchronizing;
-            }
-        });
-        let key = svid.id.as_str().as_bytes();
-        let lifetime = Lifetime::new(svid.not_before, svid.not_after, received_at, key);
-        let suffix = svid.id.path().rsplit('/').next().unwrap_or_default().to_owned();
-        Ok(Own { key_id: slot, reattestable, lifetime, suffix })
-    }
 }
 
-/// An SVID that was taken over at start.
-#[derive(Clone, Debug)]
-pub struct Restored {
-    own: Own,
-}
-
-fn read_svid(svid: types::X509svid) -> Result<X509Svid, NodeError> {
-    let chain = svid.cert_chain.iter().map(|der| Arc::from(der.as_ref())).collect();
-    let svid = X509Svid::parse(chain).map_err(|error| NodeError::Unusable(error.to_string()))?;
-    if !svid.id.is_agent() {
-        return Err(NodeError::Unusable(format!("{} is not an agent", svid.id)));
-    }
-    Ok(svid)
-}
-
-/// SPIRE's names of the two keys that take turns.
-const KEY_SLOTS: [&str; 2] = ["agent-svid-A", "agent-svid-B"];
+/// Attestations of an agent that was attested before: a server that goes on denying what it just attested (one of several
+/// servers lags behind) is not attested to without end.
+const ATTESTATIONS_PER_SEC: f64 = 1.0 / 30.0;
+/// How many of them may follow each other at once.
+const ATTESTATION_BURST: u32 = 3;
 
 /// The own SVID is looked at this often: the clock may jump.
 const TICK: Duration = Duration::from_secs(5);
@@ -383,3 +360,6 @@ const EVICTED_AFTER: Duration = Duration::from_secs(10);
 
 /// Longest wait between attempts to renew.
 const MAX_WAIT: Duration = Duration::from_secs(10);
+
+/// A new SVID that a tainted authority signed like the one before is kept for so long before another is asked for.
+const TOLERATED_FOR: Duration = Duration::from_secs(60);

@@ -8,6 +8,8 @@
 //! Wall clocks jump. A deadline is therefore compared with the wall clock each time anyone looks, and a credential
 //! that was received "in the future" (the clock went back) counts as due, because nobody will accept it yet.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use vouchsafe_runtime::entropy::spread;
 
@@ -74,6 +76,46 @@ impl Lifetime {
     }
 }
 
+/// When X.509-SVIDs are renewed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Policy {
+    /// What must be left of an SVID's life at any time, if an operator wants more than half.
+    pub availability_target: Option<Duration>,
+}
+
+impl Policy {
+    /// As [`Lifetime::new`], and no later than the target allows.
+    #[must_use]
+    pub fn lifetime(self, (not_before, not_after): (i64, i64), now: i64, key: &[u8]) -> Lifetime {
+        let lifetime = Lifetime::new(not_before, not_after, now, key);
+        match self.target().filter(|_| !self.falls_back(not_before, not_after)) {
+            None => lifetime,
+            Some(target) => {
+                let ahead = (AVAILABILITY_SPREAD * spread(key)).round() as i64;
+                let by_target = not_after.saturating_sub(target).saturating_sub(ahead);
+                Lifetime { renew_at: lifetime.renew_at.min(by_target), ..lifetime }
+            }
+        }
+    }
+
+    /// Whether a target is set that an SVID with these times lives too short for.
+    #[must_use]
+    pub fn falls_back(self, not_before: i64, not_after: i64) -> bool {
+        let life = not_after.saturating_sub(not_before);
+        self.target().is_some_and(|target| life.saturating_sub(target) <= MIN_GRACE)
+    }
+
+    fn target(self) -> Option<i64> {
+        self.availability_target.map(|target| i64::try_from(target.as_secs()).unwrap_or(i64::MAX))
+    }
+}
+
+/// Seconds by which renewals for an availability target are spread, to the early side.
+const AVAILABILITY_SPREAD: f64 = 600.0;
+
+/// A target leaves at least this many seconds of an SVID's life before its renewal, or it does not count.
+const MIN_GRACE: i64 = 12 * 3600;
+
 /// How far the renewal may move from half of the lifetime, as a part of that half.
 const SPREAD: f64 = 0.1;
 
@@ -108,6 +150,20 @@ mod tests {
         assert_eq!(svid.standing(1_000_010 + JUMP), Standing::Unusable);
         assert_eq!(svid.standing(1_000_010 - JUMP), Standing::Unusable);
         assert_eq!(svid.standing(1_000_008), Standing::Good, "a small step back is nothing");
+    }
+
+    #[test]
+    fn an_availability_target_renews_sooner_where_the_lifetime_allows_it() {
+        const HOUR: i64 = 3600;
+        let policy = Policy { availability_target: Some(Duration::from_secs(24 * 3600)) };
+        let at = |hours: i64| policy.lifetime((0, hours * HOUR), 0, b"entry").renew_at;
+        let half = |hours: i64| Lifetime::new(0, hours * HOUR, 0, b"entry").renew_at;
+        assert!((13 * HOUR - 600..=13 * HOUR).contains(&at(37)), "24 hours are left at hour 13: {}", at(37));
+        assert_eq!(at(36), half(36), "a grace of 12 hours is not enough");
+        assert!(policy.falls_back(0, 36 * HOUR) && !policy.falls_back(0, 37 * HOUR));
+        assert_eq!(at(100), half(100), "half of it comes first");
+        assert_eq!(Policy::default().lifetime((0, 37 * HOUR), 0, b"entry").renew_at, half(37));
+        assert!(!Policy::default().falls_back(0, HOUR));
     }
 
     #[test]

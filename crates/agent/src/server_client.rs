@@ -6,17 +6,21 @@
 
 use std::fmt;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use vouchsafe_identity::config::{Expect, ServerTrust, client_config};
 use vouchsafe_identity::own::SvidCell;
 use vouchsafe_identity::roots::RootsCell;
+use vouchsafe_identity::verify::VerifyError;
 use vouchsafe_proto::convert::bundle_from_proto;
 use vouchsafe_proto::spire::api::server::agent::v1 as agent_api;
 use vouchsafe_proto::spire::api::server::bundle::v1 as bundle_api;
@@ -31,6 +35,7 @@ use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use crate::entries::EntryIndex;
+use crate::node::attestor::Evidence;
 use crate::sync::Outcome;
 
 mod entry_stream;
@@ -44,6 +49,7 @@ pub struct ServerClient {
     roots: RootsCell,
     channel: Mutex<Option<Channel>>,
     entropy: Mutex<Entropy>,
+    unknown: AtomicBool,
 }
 
 impl fmt::Debug for ServerClient {
@@ -53,10 +59,10 @@ impl fmt::Debug for ServerClient {
 }
 
 /// Whom a connection is for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Anonymous {
-    /// The server must prove that it is the trust domain's.
-    Verified,
+    /// The server must prove by these that it is the trust domain's.
+    Verified(RootsCell),
     /// Whoever answers is believed.
     Insecure,
 }
@@ -71,7 +77,15 @@ impl ServerClient {
         entropy: Entropy,
     ) -> Self {
         let (channel, entropy) = (Mutex::new(None), Mutex::new(entropy));
-        Self { address, trust_domain, clock, own, roots, channel, entropy }
+        let unknown = AtomicBool::new(false);
+        Self { address, trust_domain, clock, own, roots, channel, entropy, unknown }
+    }
+
+    /// Whether whoever answered last is signed by nobody that we know: the bundle is of another server, or somebody is
+    /// between it and us.
+    #[must_use]
+    pub fn server_is_unknown(&self) -> bool {
+        self.unknown.load(Ordering::Relaxed)
     }
 
     /// A random place in a retry's step, on `[0, 1)`.
@@ -92,7 +106,9 @@ impl ServerClient {
     /// `InvalidArgument` when the address is not `host:port`.
     pub fn anonymous(&self, who: Anonymous) -> Result<Channel, Status> {
         let trust = match who {
-            Anonymous::Verified => self.verified(),
+            Anonymous::Verified(roots) => {
+                ServerTrust::Verified(roots, Expect::Id(SpiffeId::server(&self.trust_domain)))
+            }
             Anonymous::Insecure => ServerTrust::InsecureBootstrap(SpiffeId::server(&self.trust_domain)),
         };
         self.connect(trust, None)
@@ -131,36 +147,66 @@ impl ServerClient {
         {
             self.reconnect();
         }
+        self.note_server(outcome.as_ref().err());
         outcome.map_err(with_causes)
     }
 
-    /// Attests this node: sends `data` and the request for a certificate, and returns what the server issued.
+    /// Remembers whether the server is the one that we know. A connection that fails in another way says nothing.
+    fn note_server(&self, failure: Option<&Status>) {
+        let unknown = match failure.map(|status| (status, VerifyError::behind(status))) {
+            None => false,
+            Some((_, Some(VerifyError::UnknownAuthority { .. }))) => true,
+            Some((_, Some(_))) => return,
+            Some((status, None)) if status.code() == Code::DeadlineExceeded => return,
+            // A status that came from the server has no cause of its own.
+            Some((status, None)) if std::error::Error::source(status).is_some() => return,
+            Some((_, None)) => false,
+        };
+        self.unknown.store(unknown, Ordering::Relaxed);
+    }
+
+    /// Attests this node: sends `evidence` and the request for a certificate, answers the server's challenges, and returns
+    /// what the server issued.
     ///
     /// # Errors
     ///
-    /// The server's status.
+    /// The server's status; `Internal` for a challenge that has no answer, and for more than [`MAX_CHALLENGES`] of them.
     pub async fn attest(
         &self,
         channel: Channel,
-        data: types::AttestationData,
+        (kind, evidence): (&str, &Evidence),
         csr: Vec<u8>,
     ) -> Result<agent_api::attest_agent_response::Result, Status> {
-        use agent_api::attest_agent_request::{Params, Step};
-        let params = agent_api::AgentX509svidParams { csr: csr.into() };
-        let step = Step::Params(Params { data: Some(data), params: Some(params) });
-        let request =
-            stream::iter([agent_api::AttestAgentRequest { step: Some(step) }]).chain(stream::pending());
+        use agent_api::attest_agent_request::Step;
+        use agent_api::attest_agent_response::Step as Answer;
+        let (send, requests) = mpsc::channel(1);
+        let gone = |_| Status::unavailable("the server ended the attestation");
+        let message = |step| agent_api::AttestAgentRequest { step: Some(step) };
+        let data = types::AttestationData {
+            r#type: kind.to_owned(),
+            payload: evidence.payload.to_vec().into(),
+        };
+        let params = agent_api::attest_agent_request::Params {
+            data: Some(data),
+            params: Some(agent_api::AgentX509svidParams { csr: csr.into() }),
+        };
         let call = async {
             let mut client = agent_api::agent_client::AgentClient::new(channel);
-            let mut answers = client.attest_agent(request).await?.into_inner();
-            let answer = answers.message().await?.and_then(|answer| answer.step);
-            match answer {
-                Some(agent_api::attest_agent_response::Step::Result(result)) => Ok(result),
-                Some(agent_api::attest_agent_response::Step::Challenge(_)) => {
-                    Err(Status::internal("the server sent a challenge that a join token cannot answer"))
+            send.send(message(Step::Params(params))).await.map_err(gone)?;
+            let mut answers = client.attest_agent(ReceiverStream::new(requests)).await?.into_inner();
+            for _ in 0..=MAX_CHALLENGES {
+                match answers.message().await?.and_then(|answer| answer.step) {
+                    Some(Answer::Result(result)) => return Ok(result),
+                    Some(Answer::Challenge(challenge)) => {
+                        let answer = evidence
+                            .answer(&challenge)
+                            .map_err(|error| Status::internal(error.to_string()))?;
+                        send.send(message(Step::ChallengeResponse(answer.into()))).await.map_err(gone)?;
+                    }
+                    None => return Err(Status::internal("attest response is missing SVID")),
                 }
-                None => Err(Status::internal("attest response is missing SVID")),
             }
+            Err(Status::internal(format!("the server sent more than {MAX_CHALLENGES} challenges")))
         };
         self.call(call).await
     }
@@ -357,6 +403,9 @@ pub const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Largest message that is accepted from the server; a page of entries is the largest there is.
 const MAX_MESSAGE: usize = 64 * 1024 * 1024;
+
+/// Challenges that are answered in one attestation; SPIRE's attestors have one.
+pub const MAX_CHALLENGES: usize = 8;
 
 /// Federated bundles that are fetched at one time.
 const MAX_PARALLEL_BUNDLES: usize = 10;

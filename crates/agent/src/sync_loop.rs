@@ -1,10 +1,10 @@
 //! Keeps entries and bundles current.
 //!
 //! Every [`Config::sync_interval`](crate::config::Config::sync_interval) while all is well; after a failure sooner or
-//! later than that, at a random time that never lies more than [`RETRY_MAX`](crate::server_client::RETRY_MAX) ahead,
-//! so that a server that comes back is noticed within seconds and is not met by all agents at once. A failure changes
-//! nothing that is served. A caller without identity makes the next one come at once ([`SyncSoon`]): its entry may
-//! have been written a moment ago.
+//! later than that, at a random time that never lies more than [`RETRY_MAX`](crate::server_client::RETRY_MAX) ahead, or
+//! 10 seconds when the server is away, so that a server that comes back is noticed within seconds and is not met by all
+//! agents at once. A failure changes nothing that is served. A caller without identity makes the next one come at once
+//! ([`SyncSoon`]), also after failures: its entry may have been written a moment ago.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -125,26 +125,28 @@ impl SyncLoop {
                     self.interval.mul_f64(0.9 + 0.2 * self.client.jitter())
                 }
                 Err(status) => {
-                    self.failed(&status);
+                    self.failed(&status).await;
                     failures += 1;
-                    retry_backoff().delay(failures, self.client.jitter())
+                    let wait = retry_backoff().delay(failures, self.client.jitter());
+                    // Nobody is burdened by looking whether a server is back that is away.
+                    if status.code() == Code::Unavailable { wait.min(LOOK_AGAIN) } else { wait }
                 }
             };
             tokio::select! {
                 () = sleep(wait) => {}
-                () = self.soon.wake.notified(), if failures == 0 => {}
+                () = self.soon.wake.notified() => {}
                 // A new SVID of our own: what was refused before may work now.
                 Ok(()) = own.changed(), if failures > 0 => {}
             }
         }
     }
 
-    fn failed(&self, status: &Status) {
+    async fn failed(&self, status: &Status) {
         error!(error = shown(status), "Synchronize failed");
         self.status.set(|board| board.sync_error = Some(status.message().to_owned()));
         self.ready.degrade(status.message());
         self.denials.hear(status);
-        if let Err(status) = self.trust.recover() {
+        if let Err(status) = self.trust.recover().await {
             warn!(error = shown(&status), "cannot bootstrap again");
         }
     }
@@ -164,6 +166,7 @@ impl SyncLoop {
             *older_since = None;
         }
         self.denials.admitted();
+        self.trust.confirmed();
         if before.bundles.as_ref().is_none_or(|held| held.own.bundle != own) {
             self.trust.adopt(&own);
         }
@@ -240,6 +243,9 @@ impl SyncLoop {
         });
     }
 }
+
+/// Longest time between attempts to reach a server that is away.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Takes away SVIDs that no entry stands for any more, or whose entry means somebody else now.
 fn drop_orphans(snapshot: &mut Snapshot) {

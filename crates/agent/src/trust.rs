@@ -2,9 +2,12 @@
 //!
 //! In normal life: by the X.509 authorities of the last bundle. The first time, and when every authority that is held
 //! is outside its validity (the clock jumped, or the machine slept for longer than an authority lives), by what the
-//! operator configured ([`Bootstrap`]). As long as one authority is valid, the configured one is never consulted.
+//! operator configured ([`Bootstrap`]). As long as one authority is valid the configured bundle is consulted only if the
+//! operator allows it ([`Rebootstrap`]) and the server has been somebody else for the configured time without a break.
+//! Believing whoever answers is for the very first contact alone.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tonic::Status;
 use tonic::transport::Channel;
@@ -12,18 +15,45 @@ use tracing::{info, warn};
 use vouchsafe_identity::roots::{RootsCell, TrustRoots};
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_types::bundle::Bundle;
+use vouchsafe_types::trust_domain::TrustDomain;
 
 use crate::bundles::Bundles;
-use crate::config::Bootstrap;
+use crate::config::{Bootstrap, Config, Rebootstrap, RebootstrapMode};
 use crate::data_dir::DataDir;
 use crate::identities::Identities;
+use crate::metrics::Metrics;
 use crate::server_client::{Anonymous, ServerClient};
+use contact::Contact;
+use origin::Asking;
+
+mod contact;
+pub mod origin;
 
 /// Keeps the bundle that servers are verified by.
 #[derive(Debug)]
 pub struct Trust {
-    /// Where to look when nothing held is valid.
-    pub bootstrap: Bootstrap,
+    bootstrap: Bootstrap,
+    rebootstrap: Rebootstrap,
+    /// The agent's attestation cannot be repeated.
+    rebootstrap_off: AtomicBool,
+    server_address: String,
+    trust_domain: TrustDomain,
+    /// Verifies servers.
+    roots: RootsCell,
+    /// Holds the bundles.
+    identities: Arc<Identities>,
+    /// Keeps the bundle across restarts.
+    data_dir: Arc<DataDir>,
+    /// Speaks with the server.
+    client: Arc<ServerClient>,
+    /// Says what is valid.
+    clock: Clock,
+    contact: Contact,
+}
+
+/// The parts that [`Trust`] works with.
+#[derive(Debug)]
+pub struct Parts {
     /// Verifies servers.
     pub roots: RootsCell,
     /// Holds the bundles.
@@ -34,9 +64,30 @@ pub struct Trust {
     pub client: Arc<ServerClient>,
     /// Says what is valid.
     pub clock: Clock,
+    /// Metrics.
+    pub metrics: Metrics,
 }
 
 impl Trust {
+    /// As `config` says.
+    #[must_use]
+    pub fn new(config: &Config, parts: Parts) -> Self {
+        let Parts { roots, identities, data_dir, client, clock, metrics } = parts;
+        Self {
+            bootstrap: config.bootstrap.clone(),
+            rebootstrap: config.rebootstrap,
+            rebootstrap_off: AtomicBool::new(config.rebootstrap.mode == RebootstrapMode::Never),
+            server_address: config.server_address.clone(),
+            trust_domain: config.trust_domain.clone(),
+            contact: Contact::restore(Arc::clone(&data_dir), clock.clone(), metrics),
+            roots,
+            identities,
+            data_dir,
+            client,
+            clock,
+        }
+    }
+
     /// Believes `bundle` from now on, and keeps it across restarts. Writes a small file, and only if it changed.
     pub fn adopt(&self, bundle: &Bundle) {
         self.roots.set(TrustRoots::of([bundle]));
@@ -45,64 +96,8 @@ impl Trust {
         }
     }
 
-    /// The bundle that is held.
-    #[must_use]
-    pub fn held(&self) -> Option<Arc<Bundles>> {
-        self.identities.load().bundles.clone()
-    }
-
-    /// A connection on which to attest.
-    ///
-    /// # Errors
-    ///
-    /// What is missing to know the server by.
-    pub fn attestation_channel(&self) -> Result<Channel, Status> {
-        match self.basis()? {
-            Basis::Held => {
-                info!("Bundle loaded");
-                self.client.anonymous(Anonymous::Verified)
-            }
-            Basis::Configured(bundle) => {
-                self.roots.set(TrustRoots::of([&bundle]));
-                self.client.anonymous(Anonymous::Verified)
-            }
-            Basis::Nothing => {
-                warn!("Insecure bootstrap enabled; skipping server certificate verification");
-                self.client.anonymous(Anonymous::Insecure)
-            }
-        }
-    }
-
-    fn basis(&self) -> Result<Basis, Status> {
-        let held = self.held();
-        if held.as_ref().is_some_and(|held| is_usable(&held.own.bundle, self.clock.unix_now())) {
-            return Ok(Basis::Held);
-        }
-        Ok(match self.configured()? {
-            Some(bundle) => Basis::Configured(bundle),
-            // Believing whoever answers is for the first start alone: a clock that somebody else sets must not bring
-            // it back, and with it the next join token.
-            None if held.is_some() => Basis::Held,
-            None => Basis::Nothing,
-        })
-    }
-
-    /// Looks at what the operator configured, if nothing that is held is valid at this time and that is. Returns whether
-    /// it changed what servers are verified by.
-    ///
-    /// # Errors
-    ///
-    /// Why there is nothing better.
-    pub fn recover(&self) -> Result<bool, Status> {
-        let Some(held) = self.held() else { return Ok(false) };
-        if is_usable(&held.own.bundle, self.clock.unix_now()) {
-            return Ok(false);
-        }
-        // What is configured is often the very first bundle, worth less than what is held: a server that is ours
-        // proves its new authority by the last one.
-        let bundle = self.configured()?.filter(|bundle| is_usable(bundle, self.clock.unix_now()));
-        let Some(bundle) = bundle else { return Ok(false) };
-        warn!("every authority of the held bundle is outside its validity; bootstrapping again");
+    /// As [`Trust::adopt`], and serves `bundle` as the trust domain's. The bundles of other trust domains stay.
+    pub fn take(&self, bundle: Bundle) {
         self.adopt(&bundle);
         self.identities.edit(|snapshot| {
             snapshot.bundles = Some(Arc::new(match &snapshot.bundles {
@@ -113,14 +108,131 @@ impl Trust {
             }));
             true
         });
+    }
+
+    /// The bundle that is held.
+    #[must_use]
+    pub fn held(&self) -> Option<Arc<Bundles>> {
+        self.identities.load().bundles.clone()
+    }
+
+    /// A connection on which to attest. What it is verified by stays what it was for everything else.
+    ///
+    /// # Errors
+    ///
+    /// What is missing to know the server by.
+    pub async fn attestation_channel(&self) -> Result<Channel, Status> {
+        match self.basis().await? {
+            Basis::Held => {
+                info!("Bundle loaded");
+                self.client.anonymous(Anonymous::Verified(self.roots.clone()))
+            }
+            Basis::Configured(bundle) => {
+                let roots = RootsCell::new(TrustRoots::of([&bundle]));
+                self.client.anonymous(Anonymous::Verified(roots))
+            }
+            Basis::Nothing => {
+                warn!("Insecure bootstrap enabled; skipping server certificate verification");
+                self.client.anonymous(Anonymous::Insecure)
+            }
+        }
+    }
+
+    async fn basis(&self) -> Result<Basis, Status> {
+        let held = self.held();
+        let usable = held.as_ref().is_some_and(|held| is_usable(&held.own.bundle, self.clock.unix_now()));
+        if usable && !self.rebootstrap_is_due() {
+            return Ok(Basis::Held);
+        }
+        Ok(match self.configured().await? {
+            Some(bundle) => Basis::Configured(bundle),
+            // Believing whoever answers is for the first start alone: a clock that somebody else sets must not bring
+            // it back, and with it the next join token.
+            None if held.is_some() => Basis::Held,
+            None => Basis::Nothing,
+        })
+    }
+
+    /// After a failure. Looks at what the operator configured, if nothing that is held is valid at this time and that is,
+    /// and notes whether the server is somebody else. Returns whether it changed what servers are verified by.
+    ///
+    /// # Errors
+    ///
+    /// Why there is nothing better.
+    pub async fn recover(&self) -> Result<bool, Status> {
+        let held = self.held();
+        if held.as_ref().is_some_and(|held| is_usable(&held.own.bundle, self.clock.unix_now())) {
+            self.note_doubt();
+            return Ok(false);
+        }
+        if matches!(self.bootstrap, Bootstrap::Insecure) {
+            return Ok(false);
+        }
+        // What is configured is often the very first bundle, worth less than what is held: a server that is ours
+        // proves its new authority by the last one.
+        let bundle = self.configured().await?.filter(|bundle| is_usable(bundle, self.clock.unix_now()));
+        let Some(bundle) = bundle else { return Ok(false) };
+        warn!("every authority of the held bundle is outside its validity; bootstrapping again");
+        self.take(bundle);
         self.client.reconnect();
         Ok(true)
     }
 
-    fn configured(&self) -> Result<Option<Bundle>, Status> {
+    fn note_doubt(&self) {
+        if !self.client.server_is_unknown() {
+            return;
+        }
+        if self.rebootstrap_off.load(Ordering::Relaxed) {
+            warn!(
+                "Trust Bundle and Server don't agree; rebootstrap_mode is never, so a person must replace the bundle"
+            );
+            return;
+        }
+        let left = self.rebootstrap.delay.saturating_sub(self.contact.doubt());
+        if !left.is_zero() {
+            info!(time_left = ?left, "Trust Bundle and Server don't agree, ignoring for now");
+        }
+    }
+
+    /// Whether it is time to attest by the configured bundle, because the server is not the one that the held bundle is of.
+    #[must_use]
+    pub fn rebootstrap_is_due(&self) -> bool {
+        !self.rebootstrap_off.load(Ordering::Relaxed)
+            && !matches!(self.bootstrap, Bootstrap::Insecure)
+            && self.contact.doubted_for().is_some_and(|doubted| doubted >= self.rebootstrap.delay)
+    }
+
+    /// What the operator wants when trust is lost.
+    #[must_use]
+    pub fn rebootstrap_mode(&self) -> RebootstrapMode {
+        self.rebootstrap.mode
+    }
+
+    /// From now on nothing but the held bundle counts: the agent could not attest again.
+    pub fn never_rebootstrap(&self) {
+        self.rebootstrap_off.store(true, Ordering::Relaxed);
+    }
+
+    /// The server proved that it is the one that the held bundle is of.
+    pub fn confirmed(&self) {
+        self.contact.done();
+    }
+
+    async fn configured(&self) -> Result<Option<Bundle>, Status> {
+        let attempt = self.contact.attempt();
         match &self.bootstrap {
             Bootstrap::Bundle(bundle) => Ok(Some(bundle.clone())),
             Bootstrap::Source(source) => source().map(Some).map_err(Status::unavailable),
+            Bootstrap::From(origin) => {
+                let asking = Asking {
+                    mode: attempt.mode,
+                    attempts: attempt.number,
+                    since: &attempt.since,
+                    server_address: &self.server_address,
+                    trust_domain: &self.trust_domain,
+                };
+                origin.fetch(&asking, &self.clock).await.map(Some).map_err(Status::unavailable)
+            }
             Bootstrap::Insecure => Ok(None),
         }
     }
@@ -149,39 +261,4 @@ pub(crate) fn error_source(error: &dyn std::error::Error) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::{Duration, SystemTime};
-    use vouchsafe_identity::own::SvidCell;
-    use vouchsafe_runtime::entropy::Entropy;
-    use vouchsafe_types::trust_domain::TrustDomain;
-
-    fn trust(bootstrap: Bootstrap, directory: &std::path::Path) -> Trust {
-        let clock = Clock::derived(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000));
-        let roots = RootsCell::new(TrustRoots::new());
-        let address = ("localhost:1".to_owned(), TrustDomain::parse("example.org").unwrap());
-        let cells = (SvidCell::empty(), roots.clone());
-        Trust {
-            bootstrap,
-            roots,
-            identities: Arc::default(),
-            data_dir: Arc::new(DataDir::open(directory).unwrap()),
-            client: Arc::new(ServerClient::new(address, cells, clock.clone(), Entropy::from_seed(1))),
-            clock,
-        }
-    }
-
-    #[test]
-    fn whoever_answers_is_believed_only_as_long_as_no_bundle_was_ever_held() {
-        let directory = tempfile::tempdir().unwrap();
-        let trust = trust(Bootstrap::Insecure, directory.path());
-        assert_eq!(trust.basis().unwrap(), Basis::Nothing);
-        // One without an authority that is valid now.
-        let ended = Bundle::new(TrustDomain::parse("example.org").unwrap());
-        trust.identities.edit(|snapshot| {
-            snapshot.bundles = Some(Arc::new(Bundles::of(ended)));
-            true
-        });
-        assert_eq!(trust.basis().unwrap(), Basis::Held);
-    }
-}
+mod tests;

@@ -34,7 +34,7 @@ pub(crate) async fn fetch_svid(socket: &Path) -> Result<Svid, String> {
     let svid = response.svids.into_iter().next().ok_or("it has no identity for us")?;
     let chain = certificate::split(&svid.x509_svid).map_err(|error| error.to_string())?;
     let chain = chain.iter().map(|der| der.to_vec()).collect();
-    Ok(Svid { chain, key: Zeroizing::new(svid.x509_svid_key) })
+    Ok(Svid { chain, key: Zeroizing::new(svid.x509_svid_key.to_vec()) })
 }
 
 /// The X.509 authorities of `trust_domain` that the Workload API at `socket` gives us.

@@ -25,6 +25,7 @@ use vouchsafe_runtime::class::Class;
 pub mod plan;
 pub mod rotation;
 pub mod slots;
+pub mod trust;
 
 pub use plan::{Step, plan};
 pub use slots::{SlotId, Slots, Status};

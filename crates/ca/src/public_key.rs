@@ -48,8 +48,10 @@ pub enum Scheme {
     EcdsaFixed,
     /// RSA with PKCS #1 v1.5 padding.
     RsaPkcs1,
-    /// RSA with PSS padding.
+    /// RSA with PSS padding, whose salt is as long as the hash.
     RsaPss,
+    /// RSA with PSS padding, whose salt is as long as fits (what Go makes).
+    RsaPssMaxSalt,
 }
 
 /// The bytes are not a public key that we use.
@@ -232,6 +234,10 @@ fn algorithm(kind: Kind, scheme: Scheme, hash: Hash) -> Option<&'static dyn Veri
         (Kind::Rsa(_), Scheme::RsaPss, Hash::Sha256) => &aws::RSA_PSS_2048_8192_SHA256,
         (Kind::Rsa(_), Scheme::RsaPss, Hash::Sha384) => &aws::RSA_PSS_2048_8192_SHA384,
         (Kind::Rsa(_), Scheme::RsaPss, Hash::Sha512) => &aws::RSA_PSS_2048_8192_SHA512,
+        (Kind::P521, Scheme::EcdsaDer, Hash::Sha256) => &aws::ECDSA_P521_SHA256_ASN1,
+        (Kind::Rsa(_), Scheme::RsaPssMaxSalt, Hash::Sha256) => {
+            &const { aws::RSA_PSS_2048_8192_SHA256.with_pss_salt_length(aws::RsaPssSaltLength::Max) }
+        }
         _ => return None,
     };
     Some(algorithm)

@@ -93,6 +93,20 @@ pub enum ServerTrust {
 ///
 /// [`ConfigError`], which would be a bug.
 pub fn server_config(own: &SvidCell, auth: ClientAuth, clock: Clock) -> Result<ServerConfig, ConfigError> {
+    server_config_with(KeyExchange::Any, own, auth, clock)
+}
+
+/// As [`server_config`], with the key exchange that the operator requires.
+///
+/// # Errors
+///
+/// [`ConfigError`], which would be a bug.
+pub fn server_config_with(
+    key_exchange: KeyExchange,
+    own: &SvidCell,
+    auth: ClientAuth,
+    clock: Clock,
+) -> Result<ServerConfig, ConfigError> {
     let verifier = match auth {
         ClientAuth::Optional(roots, expect) => PeerVerifier::new(SvidVerifier::new(roots), expect, false),
         ClientAuth::Lenient(roots, expect, grace) => {
@@ -100,8 +114,8 @@ pub fn server_config(own: &SvidCell, auth: ClientAuth, clock: Clock) -> Result<S
         }
         ClientAuth::Required(roots, expect) => PeerVerifier::new(SvidVerifier::new(roots), expect, true),
     };
-    let mut config = ServerConfig::builder_with_details(provider().clone(), Arc::new(WallTime(clock)))
-        .with_protocol_versions(VERSIONS)
+    let mut config = ServerConfig::builder_with_details(key_exchange.provider(), Arc::new(WallTime(clock)))
+        .with_protocol_versions(key_exchange.versions())
         .map_err(|source| ConfigError { source })?
         .with_client_cert_verifier(Arc::new(verifier))
         .with_cert_resolver(Arc::new(own.clone()));
@@ -143,6 +157,40 @@ pub fn client_config(
     Ok(config)
 }
 
+/// How the two ends of a connection agree on a key.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum KeyExchange {
+    /// X25519MLKEM768 if the peer can, a classical one otherwise.
+    #[default]
+    Any,
+    /// X25519MLKEM768 or no connection (`require_pq_kem`): nobody who records the traffic today can read it with a
+    /// quantum computer later. Needs TLS 1.3.
+    PostQuantum,
+}
+
+impl KeyExchange {
+    /// The crypto provider with only the groups that are allowed.
+    #[must_use]
+    pub fn provider(self) -> Arc<CryptoProvider> {
+        match self {
+            Self::Any => provider().clone(),
+            Self::PostQuantum => Arc::new(CryptoProvider {
+                kx_groups: vec![rustls::crypto::aws_lc_rs::kx_group::X25519MLKEM768],
+                ..CryptoProvider::clone(provider())
+            }),
+        }
+    }
+
+    /// The versions of TLS that go with it.
+    #[must_use]
+    pub fn versions(self) -> &'static [&'static rustls::SupportedProtocolVersion] {
+        match self {
+            Self::Any => VERSIONS,
+            Self::PostQuantum => TLS13_ONLY,
+        }
+    }
+}
+
 /// The one crypto provider.
 pub fn provider() -> &'static Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> =
@@ -161,6 +209,7 @@ pub struct ConfigError {
 const H2: &[u8] = b"h2";
 pub(crate) const VERSIONS: &[&rustls::SupportedProtocolVersion] =
     &[&rustls::version::TLS13, &rustls::version::TLS12];
+static TLS13_ONLY: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 #[derive(Debug)]
 pub(crate) struct WallTime(pub(crate) Clock);

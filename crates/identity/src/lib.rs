@@ -17,13 +17,17 @@
 //! * [`verify`] chain to SPIFFE ID (also used outside TLS)
 //! * [`own`]    our chain and key
 //! * [`peer`]   what is known of a verified peer
+//! * [`path`]   chains of a foreign PKI, which need not be SVIDs
 //! * [`config`] rustls configurations
+//! * [`serving`] a rustls configuration for a server that anybody may connect to
 //! * [`web`]    a rustls configuration for a client of the ordinary web, where a peer is a host name
 
 pub mod config;
 pub mod own;
+pub mod path;
 pub mod peer;
 pub mod roots;
+pub mod serving;
 mod tls_verifier;
 pub mod verify;
 pub mod web;

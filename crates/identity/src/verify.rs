@@ -206,7 +206,7 @@ impl VerifyError {
     }
 }
 
-struct AnyUsage;
+pub(crate) struct AnyUsage;
 
 impl ExtendedKeyUsageValidator for AnyUsage {
     fn validate(&self, _: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
@@ -214,7 +214,7 @@ impl ExtendedKeyUsageValidator for AnyUsage {
     }
 }
 
-fn algorithms() -> &'static [&'static dyn SignatureVerificationAlgorithm] {
+pub(crate) fn algorithms() -> &'static [&'static dyn SignatureVerificationAlgorithm] {
     provider().signature_verification_algorithms.all
 }
 

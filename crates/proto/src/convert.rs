@@ -5,6 +5,7 @@
 
 mod bundle;
 mod entry;
+mod federation;
 mod identity;
 
 pub use bundle::{
@@ -12,6 +13,7 @@ pub use bundle::{
     x509_authority_from_proto, x509_authority_to_proto,
 };
 pub use entry::{EntryPatch, entry_from_proto, entry_patch_from_proto, entry_to_proto};
+pub use federation::{federation_from_proto, federation_to_proto};
 pub use identity::{
     agent_to_proto, selector_to_proto, selectors_from_proto, spiffe_id_from_proto, spiffe_id_to_proto,
 };
@@ -62,6 +64,30 @@ pub enum ConvertError {
     /// A bundle authority lacks its key or identifier.
     #[error("{0}")]
     Authority(&'static str),
+    /// The URL of a bundle endpoint cannot be one.
+    #[error(transparent)]
+    EndpointUrl(vouchsafe_types::federation::EndpointUrlError),
+    /// A federation relationship without a profile, or with one that is not known.
+    #[error("unsupported bundle endpoint profile type: <nil>")]
+    EndpointProfile,
+    /// A federation relationship with the bundle of another trust domain.
+    #[error(
+        "trust domain bundle ({bundle:?}) must match the trust domain of the federation relationship (\"{trust_domain}\")"
+    )]
+    BundleOfAnother {
+        /// Whose bundle it is, as it was given.
+        bundle: String,
+        /// Whose it should be.
+        trust_domain: vouchsafe_types::trust_domain::TrustDomain,
+    },
+    /// A part does not parse.
+    #[error("{what}: {source}")]
+    Part {
+        /// What failed, in SPIRE's words.
+        what: &'static str,
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 impl ConvertError {
@@ -70,5 +96,12 @@ impl ConvertError {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> ConvertError {
         Self::Field { field, source: source.into() }
+    }
+
+    fn unparsed(
+        what: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> ConvertError {
+        Self::Part { what, source: source.into() }
     }
 }

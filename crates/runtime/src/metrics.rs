@@ -7,11 +7,13 @@
 //! * [`Counter`], [`Gauge`], [`Summary`] are cheap handles; [`Call`] counts and times calls by outcome
 //! * [`sanitize`] makes a label value from text that a caller controls
 
+mod filter;
 mod process;
 mod registry;
 mod render;
 mod summary;
 
+pub use filter::Filter;
 pub use registry::{Call, Counter, Gauge, MAX_SERIES_PER_NAME, Registry};
 pub use render::sanitize;
 pub use summary::Summary;

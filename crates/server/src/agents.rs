@@ -106,6 +106,11 @@ impl Agents {
         self.lock().by_agent.remove(id);
     }
 
+    /// Whether the configuration makes `id` an administrator.
+    pub(crate) fn is_configured_admin(&self, id: &SpiffeId) -> bool {
+        self.admin_ids.contains(id)
+    }
+
     /// How many agents have updates that are not in the database.
     pub(crate) fn backlog(&self) -> usize {
         self.lock().by_agent.len()
@@ -248,7 +253,7 @@ impl Registry for Agents {
     }
 
     fn is_admin(&self, id: &SpiffeId) -> bool {
-        self.admin_ids.contains(id) || is_admin(&self.model.load().entries, id, self.clock.unix_now())
+        self.is_configured_admin(id) || is_admin(&self.model.load().entries, id, self.clock.unix_now())
     }
 
     fn is_downstream(&self, id: &SpiffeId) -> bool {

@@ -8,20 +8,24 @@ use tower_layer::Layer;
 use vouchsafe_proto::spire::api::server::agent::v1::agent_server::AgentServer;
 use vouchsafe_proto::spire::api::server::bundle::v1::bundle_server::BundleServer;
 use vouchsafe_proto::spire::api::server::entry::v1::entry_server::EntryServer;
+use vouchsafe_proto::spire::api::server::localauthority::v1::local_authority_server::LocalAuthorityServer;
 use vouchsafe_proto::spire::api::server::svid::v1::svid_server::SvidServer;
 use vouchsafe_transport::rpc_metrics::{Counting, RpcMetrics};
 
 use crate::agents::Agents;
+use crate::authorities::{Control, JwtPublisher};
 use crate::authorize::methods;
 use crate::config::Config;
 use crate::guard::{Guard, Guarded};
 use crate::issuer::Issuer;
+use crate::limits::Limits;
 use crate::model::ReadModel;
 use crate::server::Deps;
-use crate::services::agent::AgentService;
-use crate::services::attest::JoinTokens;
+use crate::services::agent::{AgentParts, AgentService};
+use crate::services::attest::{JoinTokens, NodeAttestor, NodeAttestors, X509Pop};
 use crate::services::bundle::BundleService;
 use crate::services::entry::EntryService;
+use crate::services::local_authority::LocalAuthorityService;
 use crate::services::svid::SvidService;
 
 /// Everything that is served, counted and guarded.
@@ -34,6 +38,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) model: &'a Arc<ReadModel>,
     pub(crate) agents: &'a Arc<Agents>,
     pub(crate) issuer: &'a Arc<Issuer>,
+    pub(crate) authorities: Control,
+    pub(crate) publisher: JwtPublisher,
 }
 
 impl Parts<'_> {
@@ -44,27 +50,53 @@ impl Parts<'_> {
             .add_service(EntryServer::new(self.entry()).max_encoding_message_size(usize::MAX))
             .add_service(SvidServer::new(self.svid()))
             .add_service(BundleServer::new(self.bundle()))
+            .add_service(LocalAuthorityServer::new(LocalAuthorityService {
+                authorities: self.authorities.clone(),
+            }))
             .prepare();
-        let guarded = Guard { agents: self.agents.clone(), clock: self.deps.clock.clone() }.layer(routes);
+        let guard = Guard {
+            agents: self.agents.clone(),
+            clock: self.deps.clock.clone(),
+            limits: Arc::new(Limits::new(self.config.admission.rate_limits, &self.deps.metrics)),
+            audit: self.config.admission.audit_log,
+        };
+        let guarded = guard.layer(routes);
         let counted = RpcMetrics::new(self.deps.metrics.clone());
         counted.announce(methods());
         ServiceBuilder::new().layer(counted).service(guarded)
     }
 
     fn agent(&self) -> AgentService {
-        let join_tokens = JoinTokens {
+        AgentService(Arc::new(AgentParts {
             trust_domain: self.config.trust_domain.clone(),
             clock: self.deps.clock.clone(),
             model: self.model.clone(),
-            store: self.deps.store.clone(),
-        };
-        AgentService {
-            join_tokens,
-            attests_join_tokens: self.config.join_tokens,
+            attestors: self.attestors(),
             agents: self.agents.clone(),
             issuer: self.issuer.clone(),
             store: self.deps.store.clone(),
+        }))
+    }
+
+    fn attestors(&self) -> NodeAttestors {
+        let mut attestors = Vec::new();
+        if self.config.join_tokens {
+            attestors.push(NodeAttestor::JoinTokens(JoinTokens {
+                trust_domain: self.config.trust_domain.clone(),
+                clock: self.deps.clock.clone(),
+                model: self.model.clone(),
+                store: self.deps.store.clone(),
+            }));
         }
+        if let Some(settings) = &self.config.admission.x509pop {
+            attestors.push(NodeAttestor::X509Pop(X509Pop {
+                settings: settings.clone(),
+                trust_domain: self.config.trust_domain.clone(),
+                clock: self.deps.clock.clone(),
+                model: self.model.clone(),
+            }));
+        }
+        NodeAttestors(attestors)
     }
 
     fn entry(&self) -> EntryService {
@@ -92,6 +124,7 @@ impl Parts<'_> {
             trust_domain: self.config.trust_domain.clone(),
             model: self.model.clone(),
             store: self.deps.store.clone(),
+            publisher: self.publisher.clone(),
         }
     }
 }

@@ -3,39 +3,55 @@
 //! Every [`TICK`] the slot machine of `vouchsafe-ca` says what is due; here is what it does to the world. A store that
 //! is away delays a new authority and nothing else: what is active goes on signing from memory.
 //!
+//! One task owns the slots. Operators send it commands ([`control`]), which it carries out between two ticks, and it follows
+//! the upstream authority, if there is one ([`upstream`]).
+//!
 //! When an authority has to sign at once although nobody can know it yet (the first one after the clock jumped past the
 //! life of all others), the one before it certifies it: who still has the old bundle reaches the new authority
 //! through that certificate, and through it the new bundle.
 
+mod bundle;
+mod control;
 mod effects;
+mod operator;
 mod own_svid;
+mod upstream;
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
-use tokio::time::MissedTickBehavior;
+use arc_swap::ArcSwap;
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
-use vouchsafe_ca::authority::rotation::{self, RotateError};
-use vouchsafe_ca::authority::{Recipe, Slots};
+use tracing::{error, warn};
+use vouchsafe_ca::authority::rotation::{self, EffectError, RotateError};
+use vouchsafe_ca::authority::slots::Overview;
+use vouchsafe_ca::authority::{AuthorityKind, Recipe, Slots};
 use vouchsafe_ca::journal::{self, Journal};
 use vouchsafe_ca::jwt::JwtKey;
 use vouchsafe_ca::key_manager::{KeyManager, KeyManagerError};
+use vouchsafe_ca::upstream::UpstreamAuthority;
 use vouchsafe_ca::x509::{Subject, X509Ca};
 use vouchsafe_identity::own::SvidCell;
 use vouchsafe_identity::roots::{RootsCell, TrustRoots};
+use vouchsafe_runtime::backoff::Backoff;
 use vouchsafe_runtime::clock::Clock;
+use vouchsafe_runtime::entropy::Entropy;
 use vouchsafe_runtime::metrics::{Registry, sanitize};
 use vouchsafe_runtime::readiness::Token;
-use vouchsafe_store::{Error as StoreError, Rejected, Store};
-use vouchsafe_types::bundle::Bundle;
+use vouchsafe_store::{Error as StoreError, Store};
+use vouchsafe_types::bundle::JwtAuthority;
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use crate::issuer::Issuer;
 use crate::model::ReadModel;
+use control::{MAX_WAITING, Picture, Request};
 use effects::{JwtEffects, X509Effects};
 use own_svid::OwnSvidRotation;
+use upstream::Above;
+
+pub(crate) use control::{Command, Control, Refusal};
 
 /// How often the slot machine is asked what is due. Asking costs nothing, and a clock that jumped is noticed at once.
 pub(crate) const TICK: Duration = Duration::from_secs(1);
@@ -52,6 +68,8 @@ pub(crate) struct Plan {
     pub(crate) x509: Recipe,
     pub(crate) jwt: Recipe,
     pub(crate) subject: Subject,
+    /// Whether there are JWT authorities.
+    pub(crate) has_jwt: bool,
 }
 
 /// Everything that the authorities act on.
@@ -63,6 +81,9 @@ pub(crate) struct Shared {
     pub(crate) model: Arc<ReadModel>,
     pub(crate) issuer: Arc<Issuer>,
     pub(crate) metrics: Registry,
+    pub(crate) upstream: Option<Arc<dyn UpstreamAuthority>>,
+    /// Said once: an upstream authority that takes no JWT authorities.
+    pub(crate) jwt_stays_local: Once,
 }
 
 /// The slots of both kinds, and the server's own SVID, which they sign.
@@ -73,6 +94,30 @@ pub(crate) struct Authorities {
     jwt: Slots<JwtKey>,
     own: Arc<Mutex<OwnSvidRotation>>,
     roots: RootsCell,
+    above: Above,
+    control: Control,
+    requests: mpsc::Receiver<Request>,
+}
+
+/// Publishes JWT authorities of others. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct JwtPublisher {
+    shared: Arc<Shared>,
+}
+
+impl JwtPublisher {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Makes `authority` known; gives all that are.
+    ///
+    /// # Errors
+    ///
+    /// The upstream authority or the store did not take it; worth a retry.
+    pub(crate) async fn publish(&self, authority: JwtAuthority) -> Result<Vec<JwtAuthority>, EffectError> {
+        bundle::publish_jwt(&self.shared, authority).await
+    }
 }
 
 /// This server's journal among those of all servers.
@@ -106,11 +151,10 @@ impl Authorities {
     ///
     /// [`AuthorityError`]: without an authority a server cannot start.
     pub(crate) async fn load(
-        shared: Shared,
+        shared: Arc<Shared>,
         cell: SvidCell,
         roots: RootsCell,
     ) -> Result<Self, AuthorityError> {
-        let shared = Arc::new(shared);
         let journal = OwnJournal::find(&*shared.store, &*shared.keys).await?;
         let (x509, jwt) = {
             let Shared { plan, keys, clock, model, .. } = &*shared;
@@ -118,23 +162,31 @@ impl Authorities {
             // One that expired while the server was off is replaced at once, and certifies the one that replaces it.
             let recently = now.checked_sub(KEEP_EXPIRED).unwrap_or(now);
             let bundle = model.load().bundles.get(&plan.trust_domain).cloned();
-            let (keys, bundle) = (&**keys, bundle.as_deref());
+            let (keys, bundle, has_upstream) = (&**keys, bundle.as_deref(), shared.upstream.is_some());
             (
-                journal::load_x509(&journal, keys, &plan.trust_domain, bundle, recently).await,
+                journal::load_x509(&journal, keys, &plan.trust_domain, (bundle, has_upstream), recently).await,
                 journal::load_jwt(&journal, keys, &plan.trust_domain, bundle, now).await,
             )
         };
+        let (sender, requests) = mpsc::channel(MAX_WAITING);
+        let control =
+            Control { requests: sender, picture: Arc::new(ArcSwap::default()), has_jwt: shared.plan.has_jwt };
         let mut it = Self {
             x509: x509.map_err(AuthorityError::Keys)?,
             jwt: jwt.map_err(AuthorityError::Keys)?,
             own: Arc::new(Mutex::new(OwnSvidRotation::new(shared.clone(), cell))),
             journal: Arc::new(journal),
+            above: Above::new(shared.upstream.as_ref().and_then(|upstream| upstream.watch())),
             shared,
             roots,
+            control,
+            requests,
         };
         rotation::resume(&it.x509, &it.x509_effects());
-        rotation::resume(&it.jwt, &it.jwt_effects());
-        it.rotate().await.map_err(AuthorityError::First)?;
+        if it.shared.plan.has_jwt {
+            rotation::resume(&it.jwt, &it.jwt_effects());
+        }
+        it.rotate_first().await.map_err(AuthorityError::First)?;
         refresh(&it.roots, &it.shared.model);
         it.own
             .lock()
@@ -145,51 +197,113 @@ impl Authorities {
         Ok(it)
     }
 
+    /// A handle for the services.
+    pub(crate) fn control(&self) -> Control {
+        self.control.clone()
+    }
+
     /// Keeps the authorities, the server's own SVID and the trusted roots current until `cancel`.
     ///
-    /// Side by side: a rotation that waits for a store that hangs must not keep the server's own SVID from being
-    /// renewed, without which no agent could connect.
-    pub(crate) async fn run(mut self, readiness: Token, cancel: CancellationToken) {
+    /// Side by side: a rotation that waits for a store or an upstream authority that hangs must not keep the server's own
+    /// SVID from being renewed, without which no agent could connect.
+    pub(crate) async fn run(mut self, readiness: Token, entropy: Entropy, cancel: CancellationToken) {
         let (shared, own, roots) = (self.shared.clone(), self.own.clone(), self.roots.clone());
         tokio::select! {
             () = cancel.cancelled() => {}
-            () = self.keep_rotating(readiness) => {}
+            () = self.keep_rotating(readiness, entropy) => {}
             () = keep_issued(&own) => {}
             () = keep_trusted(&shared, &roots) => {}
         }
     }
 
-    async fn keep_rotating(&mut self, readiness: Token) {
-        let mut prune_at = tokio::time::Instant::now() + PRUNE_EVERY;
+    async fn keep_rotating(&mut self, readiness: Token, mut entropy: Entropy) {
+        let mut prune_at = Instant::now() + PRUNE_EVERY;
+        let (mut retry_at, mut failures) = (Instant::now(), 0_u32);
         let mut tick = ticks();
         readiness.mark();
         loop {
-            tick.tick().await;
+            tokio::select! {
+                _ = tick.tick() => {}
+                Some(Request { command, answer }) = self.requests.recv() => {
+                    // Nobody waits any more for the answer of a caller that left.
+                    let _ = answer.send(self.execute(command).await);
+                    continue;
+                }
+                () = self.above.news() => {
+                    self.follow_upstream().await;
+                    continue;
+                }
+            }
             self.tell_ttl();
+            if Instant::now() < retry_at {
+                continue;
+            }
+            self.follow_upstream().await;
             match self.rotate().await {
-                Ok(()) => readiness.mark(),
+                Ok(()) => {
+                    failures = 0;
+                    readiness.mark();
+                }
                 Err(cause) => {
+                    retry_at = Instant::now() + retry().delay(failures, entropy.fraction());
+                    failures = failures.saturating_add(1);
                     error!(error = chain(&cause), "Cannot rotate signing authorities; trying again");
                     readiness.degrade(&format!("cannot rotate signing authorities: {}", chain(&cause)));
                 }
             }
-            if tokio::time::Instant::now() >= prune_at {
-                prune_at = tokio::time::Instant::now() + PRUNE_EVERY;
-                self.prune_bundle().await;
+            if Instant::now() >= prune_at {
+                prune_at = Instant::now() + PRUNE_EVERY;
+                bundle::prune(&self.shared).await;
             }
         }
     }
 
+    /// Rotates at start, when only a kind that nothing is active of is a reason to fail.
+    async fn rotate_first(&mut self) -> Result<(), RotateError> {
+        let done = self.rotate().await;
+        let has_all = self.x509.active().is_some() && (self.jwt.active().is_some() || !self.control.has_jwt);
+        match done {
+            Err(cause) if has_all => {
+                warn!(error = chain(&cause), "Cannot rotate signing authorities; those of before sign on");
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    /// Does what is due for both kinds; one that fails does not hold up the other.
     async fn rotate(&mut self) -> Result<(), RotateError> {
         let now = self.shared.clock.now();
         let effects = self.x509_effects();
-        rotation::rotate(&mut self.x509, now, &effects).await?;
+        let x509 = rotation::rotate(&mut self.x509, now, &effects).await;
+        self.cross(effects).await;
+        let mut jwt = Ok(Vec::new());
+        if self.shared.plan.has_jwt {
+            let effects = self.jwt_effects();
+            jwt = rotation::rotate(&mut self.jwt, now, &effects).await;
+        }
+        self.show();
+        x509.and(jwt).map(drop)
+    }
+
+    /// Lets the server be reached by who does not know yet what was just activated.
+    async fn cross(&self, effects: X509Effects) {
         if let Some(bridge) = effects.bridge().await {
             self.own.lock().await.cross(bridge);
         }
-        let effects = self.jwt_effects();
-        rotation::rotate(&mut self.jwt, now, &effects).await?;
-        Ok(())
+    }
+
+    /// Shows the authorities to who holds a [`Control`].
+    fn show(&self) {
+        let picture = Picture { x509: self.x509.overview(), jwt: self.jwt.overview() };
+        self.control.picture.store(Arc::new(picture));
+    }
+
+    fn overview(&self, kind: AuthorityKind) -> Overview {
+        match kind {
+            AuthorityKind::X509 => self.x509.overview(),
+            AuthorityKind::Jwt => self.jwt.overview(),
+        }
     }
 
     /// How long the active X.509 authority still signs.
@@ -198,26 +312,6 @@ impl Authorities {
         let trust_domain = sanitize(plan.trust_domain.as_str());
         let left = self.x509.active().map_or(0, |active| active.not_after() - clock.unix_now());
         metrics.gauge("manager_x509_ca_rotate_ttl", &[("trust_domain_id", &trust_domain)]).set(left as f64);
-    }
-
-    async fn prune_bundle(&self) {
-        let call = self.shared.metrics.call("ca_manager_bundle_prune");
-        let began = tokio::time::Instant::now();
-        let keep = i64::try_from(KEEP_EXPIRED.as_secs()).unwrap_or(i64::MAX);
-        let threshold = self.shared.clock.unix_now().saturating_sub(keep);
-        let change = move |bundle: &mut Bundle| {
-            bundle.prune(threshold).map(drop).map_err(|cause| Rejected::new(cause.to_string()))
-        };
-        let pruned = self.shared.store.update_bundle(&self.shared.plan.trust_domain, Box::new(change)).await;
-        call.observe(&[], if pruned.is_ok() { "OK" } else { "Unknown" }, began.elapsed());
-        match pruned {
-            Ok(update) if update.changed => {
-                self.shared.metrics.counter("ca_manager_bundle_pruned", &[]).inc();
-                info!("Removed expired authorities from the bundle");
-            }
-            Ok(_) => {}
-            Err(cause) => warn!(error = %cause, "Cannot remove expired authorities from the bundle"),
-        }
     }
 
     fn x509_effects(&self) -> X509Effects {
@@ -271,6 +365,16 @@ fn ticks() -> tokio::time::Interval {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick
 }
+
+/// Between attempts of a rotation that failed: an upstream authority that is away is asked rarely, and the active
+/// authority signs meanwhile.
+fn retry() -> Backoff {
+    #[expect(clippy::expect_used, reason = "the two constants are a range")]
+    Backoff::new(TICK, MAX_RETRY).expect("a range")
+}
+
+/// Longest time between two attempts.
+const MAX_RETRY: Duration = Duration::from_secs(10);
 
 fn chain(error: &dyn std::error::Error) -> String {
     crate::status::Chain(error).to_string()

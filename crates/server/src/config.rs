@@ -1,15 +1,19 @@
 //! What an operator chooses. Plain values; the binary reads them from files and arguments.
 
+pub mod admission;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use vouchsafe_ca::key::KeyType;
+pub use vouchsafe_ca::upstream::DiskCa;
 use vouchsafe_ca::x509::Subject;
 use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use crate::issuer::Policy;
+pub use admission::Admission;
 
 /// The server's settings.
 #[derive(Clone, Debug)]
@@ -40,6 +44,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// Whether to do without JWT authorities and JWT-SVIDs.
     pub disable_jwt_svids: bool,
+    /// How nodes and clients are admitted.
+    pub admission: Admission,
     /// Version that the metrics tell.
     pub version: &'static str,
 }
@@ -54,17 +60,6 @@ pub enum Upstream {
     Disk(DiskCa),
     /// Another server of the same trust domain.
     Spire(UpstreamServer),
-}
-
-/// Files of an upstream CA, read again for each authority that it certifies.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct DiskCa {
-    /// Certificate of the CA, then its intermediates, PEM (`cert_file_path`).
-    pub cert_file: PathBuf,
-    /// Its private key, PEM (`key_file_path`).
-    pub key_file: PathBuf,
-    /// The roots that it leads to, PEM (`bundle_file_path`); none for a CA that certifies itself.
-    pub bundle_file: Option<PathBuf>,
 }
 
 /// Where the upstream server is, and who we are to it.

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use vouchsafe_ca::jwt::{JwtError, JwtKey, JwtTemplate, SignedJwt, sign_jwt_svid};
-use vouchsafe_ca::x509::Subject;
+use vouchsafe_ca::x509::{DownstreamTemplate, Subject, issue_downstream_ca};
 use vouchsafe_ca::x509::authority::X509Ca;
 use vouchsafe_ca::x509::svid::{IssueError, Issued, SvidTemplate, issue_svid};
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_runtime::metrics::{Counter, Registry};
 use vouchsafe_types::spiffe_id::SpiffeId;
+
+use crate::config::Config;
 
 /// Lifetimes and claims that the operator chose.
 #[derive(Clone, Debug)]
@@ -31,11 +33,15 @@ pub struct Policy {
 /// The active authorities and the policy.
 pub(crate) struct Issuer {
     pub(crate) policy: Policy,
+    /// Whether JWT-SVIDs are issued at all.
+    pub(crate) has_jwt: bool,
+    ca_ttl: Duration,
     clock: Clock,
     x509: ArcSwapOption<X509Ca>,
     jwt: ArcSwapOption<JwtKey>,
     signed_x509: Counter,
     signed_jwt: Counter,
+    signed_ca: Counter,
 }
 
 /// Nothing was signed.
@@ -53,14 +59,17 @@ pub(crate) enum SignError {
 }
 
 impl Issuer {
-    pub(crate) fn new(policy: Policy, clock: Clock, metrics: &Registry) -> Self {
+    pub(crate) fn new(config: &Config, clock: Clock, metrics: &Registry) -> Self {
         Self {
-            policy,
+            policy: config.policy.clone(),
+            has_jwt: !config.disable_jwt_svids,
+            ca_ttl: config.ca_ttl,
             clock,
             x509: ArcSwapOption::empty(),
             jwt: ArcSwapOption::empty(),
             signed_x509: metrics.counter("server_ca_sign_x509_svid", &[]),
             signed_jwt: metrics.counter("server_ca_sign_jwt_svid", &[]),
+            signed_ca: metrics.counter("server_ca_sign_x509_ca_svid", &[]),
         }
     }
 
@@ -93,6 +102,20 @@ impl Issuer {
     /// An agent's X.509-SVID.
     pub(crate) async fn agent_x509(&self, id: &SpiffeId, public_key_der: &[u8]) -> Result<Issued, SignError> {
         self.x509(id, public_key_der, &[], self.policy.agent_ttl, None).await
+    }
+
+    /// The CA certificate of a downstream server. A TTL of zero means that of this server's own authorities.
+    pub(crate) async fn downstream_x509_ca(
+        &self,
+        public_key_der: &[u8],
+        ttl_secs: u32,
+    ) -> Result<Issued, SignError> {
+        let ca = self.x509.load_full().ok_or(SignError::NoAuthority("X.509"))?;
+        let ttl = ttl_or(ttl_secs, self.ca_ttl);
+        let template = DownstreamTemplate { public_key_der, ttl, now: self.clock.now() };
+        let issued = issue_downstream_ca(&ca, &template).await.map_err(SignError::X509)?;
+        self.signed_ca.inc();
+        Ok(issued)
     }
 
     /// A JWT-SVID. A TTL of zero means the default.

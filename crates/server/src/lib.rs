@@ -10,7 +10,10 @@
 //! * `agents`       agents as they are now, with what the database does not have yet
 //! * `journal`      the file behind that
 //! * [`authorize`]  who may call what: one table
+//! * `limits`       how often one address may ask, and who has to wait
+//! * [`audit`]      who did what, in the log
 //! * `authorities`  the life of the signing keys
+//! * `upstream`     who certifies those keys, if another authority does
 //! * `issuer`       signs with what is active
 //! * `services`     the gRPC services
 //!
@@ -19,6 +22,7 @@
 
 mod agents;
 mod api;
+pub mod audit;
 mod authorities;
 pub mod authorize;
 pub mod config;
@@ -30,11 +34,13 @@ mod housekeeping;
 mod ids;
 mod issuer;
 mod journal;
+mod limits;
 pub mod model;
 mod page;
 pub mod server;
 mod services;
 mod status;
+mod upstream;
 mod when;
 
 pub use config::Config;

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use vouchsafe_store::{Change, Error as StoreError, Position, Record, Store};
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::bundle::Bundle;
+use vouchsafe_types::federation::FederationRelationship;
 use vouchsafe_types::join_token::JoinToken;
 use vouchsafe_types::secret::SecretText;
 use vouchsafe_types::spiffe_id::SpiffeId;
@@ -41,6 +42,8 @@ pub struct Snapshot {
     pub bundles: HashMap<TrustDomain, Arc<Bundle>>,
     /// Join tokens that have not been used.
     pub join_tokens: HashMap<SecretText, JoinToken>,
+    /// Where bundles of foreign trust domains are fetched from.
+    pub federation: OrdMap<TrustDomain, Arc<FederationRelationship>>,
     position: Position,
 }
 
@@ -125,6 +128,7 @@ impl Snapshot {
                     Record::Agent(agent) => Change::Agent(agent.id.clone(), Some(agent)),
                     Record::Bundle(bundle) => Change::Bundle(bundle.trust_domain.clone(), Some(bundle)),
                     Record::JoinToken(token) => Change::JoinToken(token.value.clone(), Some(token)),
+                    Record::Federation(held) => Change::Federation(held.trust_domain.clone(), Some(held)),
                 });
             })
             .await?;
@@ -153,6 +157,10 @@ impl Snapshot {
             Change::JoinToken(value, token) => match token {
                 Some(token) => drop(self.join_tokens.insert(value, token)),
                 None => drop(self.join_tokens.remove(&*value)),
+            },
+            Change::Federation(trust_domain, held) => match held {
+                Some(held) => drop(self.federation.insert(trust_domain, Arc::new(held))),
+                None => drop(self.federation.remove(&trust_domain)),
             },
         }
     }

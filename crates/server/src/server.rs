@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use vouchsafe_ca::authority::Recipe;
 use vouchsafe_ca::key_manager::KeyManager;
+use vouchsafe_ca::upstream::{DiskError, UpstreamAuthority};
 use vouchsafe_identity::config::{ClientAuth, ConfigError, Expect, server_config};
 use vouchsafe_identity::own::SvidCell;
 use vouchsafe_identity::roots::RootsCell;
@@ -28,7 +29,7 @@ use vouchsafe_types::trust_domain::TrustDomain;
 
 use crate::agents::Agents;
 use crate::api::{Api, Parts};
-use crate::authorities::{Authorities, AuthorityError, Plan, Shared};
+use crate::authorities::{Authorities, AuthorityError, JwtPublisher, Plan, Shared};
 use crate::authorize::RENEWAL_GRACE;
 use crate::config::Config;
 use crate::feed::Feed;
@@ -37,6 +38,7 @@ use crate::housekeeping::Housekeeping;
 use crate::issuer::Issuer;
 use crate::journal::JournalError;
 use crate::model::ReadModel;
+use crate::upstream;
 
 /// What the server is built on.
 pub struct Deps {
@@ -80,6 +82,9 @@ pub enum StartError {
     /// There are no signing authorities.
     #[error("cannot set up the signing authorities")]
     Authorities(#[source] AuthorityError),
+    /// The files of the upstream authority are not those of a CA.
+    #[error("cannot use the upstream authority \"disk\"")]
+    UpstreamFiles(#[source] DiskError),
     /// The journal of renewals is not this server's.
     #[error("cannot take up agent renewals of an earlier run")]
     Journal(#[source] JournalError),
@@ -106,11 +111,12 @@ impl Server {
     pub async fn start(config: Config, deps: Deps, tasks: &mut Supervisor) -> Result<Running, StartError> {
         let model = Arc::new(ReadModel::read(&*deps.store).await.map_err(StartError::Store)?);
         let agents = Arc::new(open_agents(&config, &deps, &model)?);
-        let issuer = Arc::new(Issuer::new(config.policy.clone(), deps.clock.clone(), &deps.metrics));
+        let issuer = Arc::new(Issuer::new(&config, deps.clock.clone(), &deps.metrics));
         start_feed(&deps, &model, tasks);
         let (own, roots) = (SvidCell::empty(), RootsCell::default());
-        let shared = authority_shared(&config, &deps, &model, &issuer);
-        let authorities = Authorities::load(shared, own.clone(), roots.clone()).await;
+        let upstream = upstream::open(&config, &deps, tasks)?;
+        let shared = Arc::new(authority_shared(&config, &deps, (&model, &issuer), upstream));
+        let authorities = Authorities::load(shared.clone(), own.clone(), roots.clone()).await;
         let authorities = authorities.map_err(StartError::Authorities)?;
 
         let auth = ClientAuth::Lenient(roots, Expect::MemberOf(config.trust_domain.clone()), RENEWAL_GRACE);
@@ -122,10 +128,18 @@ impl Server {
         let admin = admin.map_err(StartError::AdminSocket)?;
 
         let (health, health_routes) = health::service(&deps.readiness);
-        let parts = Parts { config: &config, deps: &deps, model: &model, agents: &agents, issuer: &issuer };
+        let parts = Parts {
+            config: &config,
+            deps: &deps,
+            model: &model,
+            agents: &agents,
+            issuer: &issuer,
+            authorities: authorities.control(),
+            publisher: JwtPublisher::new(shared),
+        };
         let routes = parts.api(health_routes);
-        let readiness = deps.readiness.token("server.ca");
-        tasks.start("authorities", |cancel| infallible(authorities.run(readiness, cancel)));
+        let (readiness, entropy) = (deps.readiness.token("server.ca"), deps.entropy.fork("authorities"));
+        tasks.start("authorities", |cancel| infallible(authorities.run(readiness, entropy, cancel)));
         tasks.start("health", |cancel| infallible(health.run(cancel)));
         let (store, entropy) = (deps.store.clone(), deps.entropy.fork("agent write-back"));
         tasks.start("agent write-back", |cancel| {
@@ -177,7 +191,12 @@ fn open_agents(config: &Config, deps: &Deps, model: &Arc<ReadModel>) -> Result<A
         .map_err(StartError::Journal)
 }
 
-fn authority_shared(config: &Config, deps: &Deps, model: &Arc<ReadModel>, issuer: &Arc<Issuer>) -> Shared {
+fn authority_shared(
+    config: &Config,
+    deps: &Deps,
+    (model, issuer): (&Arc<ReadModel>, &Arc<Issuer>),
+    upstream: Option<Arc<dyn UpstreamAuthority>>,
+) -> Shared {
     let recipe =
         |key_type| Recipe { trust_domain: config.trust_domain.clone(), key_type, ttl: config.ca_ttl };
     Shared {
@@ -186,6 +205,7 @@ fn authority_shared(config: &Config, deps: &Deps, model: &Arc<ReadModel>, issuer
             x509: recipe(config.ca_key_type),
             jwt: recipe(config.jwt_key_type),
             subject: config.ca_subject.clone(),
+            has_jwt: !config.disable_jwt_svids,
         },
         clock: deps.clock.clone(),
         keys: deps.keys.clone(),
@@ -193,6 +213,8 @@ fn authority_shared(config: &Config, deps: &Deps, model: &Arc<ReadModel>, issuer
         model: model.clone(),
         issuer: issuer.clone(),
         metrics: deps.metrics.clone(),
+        upstream,
+        jwt_stays_local: Once::new(),
     }
 }
 
@@ -218,7 +240,7 @@ async fn serve<L: vouchsafe_transport::listener::Listener>(
     Ok(())
 }
 
-async fn infallible(task: impl Future<Output = ()>) -> Result<(), std::convert::Infallible> {
+pub(crate) async fn infallible(task: impl Future<Output = ()>) -> Result<(), std::convert::Infallible> {
     task.await;
     Ok(())
 }

@@ -6,6 +6,8 @@ pub(crate) mod attest;
 pub(crate) mod bundle;
 pub(crate) mod entry;
 pub(crate) mod svid;
+pub(crate) mod local_authority;
+mod downstream;
 mod sync;
 
 use tonic::{Request, Status};

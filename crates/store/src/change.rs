@@ -5,6 +5,7 @@ use std::fmt;
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::bundle::Bundle;
 use vouchsafe_types::entry::{Entry, EntryId};
+use vouchsafe_types::federation::FederationRelationship;
 use vouchsafe_types::join_token::JoinToken;
 use vouchsafe_types::secret::SecretText;
 use vouchsafe_types::spiffe_id::SpiffeId;
@@ -45,6 +46,8 @@ pub enum Change {
     Bundle(TrustDomain, Option<Bundle>),
     /// A join token, by its value.
     JoinToken(SecretText, Option<JoinToken>),
+    /// The federation relationship with a trust domain.
+    Federation(TrustDomain, Option<FederationRelationship>),
 }
 
 /// One reading of the feed.
@@ -69,6 +72,8 @@ pub enum Record {
     Bundle(Bundle),
     /// A join token that was neither used nor pruned.
     JoinToken(JoinToken),
+    /// A federation relationship.
+    Federation(FederationRelationship),
 }
 
 /// Everything, collected. For small stores, tests and tools; a server streams with [`Store::load`].
@@ -84,6 +89,8 @@ pub struct Snapshot {
     pub bundles: Vec<Bundle>,
     /// In order of creation.
     pub join_tokens: Vec<JoinToken>,
+    /// In order of trust domain.
+    pub federation: Vec<FederationRelationship>,
 }
 
 impl Snapshot {
@@ -100,6 +107,7 @@ impl Snapshot {
                 Record::Agent(agent) => all.agents.push(agent),
                 Record::Bundle(bundle) => all.bundles.push(bundle),
                 Record::JoinToken(token) => all.join_tokens.push(token),
+                Record::Federation(relationship) => all.federation.push(relationship),
             })
             .await?;
         all.position = position;

@@ -172,6 +172,8 @@ pub enum Kind {
     Bundle,
     /// A join token.
     JoinToken,
+    /// A federation relationship.
+    Federation,
 }
 
 impl fmt::Display for Kind {
@@ -181,6 +183,7 @@ impl fmt::Display for Kind {
             Self::Agent => "agent",
             Self::Bundle => "bundle",
             Self::JoinToken => "join token",
+            Self::Federation => "federation relationship",
         })
     }
 }

@@ -1,5 +1,5 @@
-//! The registry of record: entries, agents, bundles, join tokens, authority journals, and the feed of
-//! their changes.
+//! The registry of record: entries, agents, bundles, federation relationships, join tokens, authority journals, and
+//! the feed of their changes.
 //!
 //! * [`store`]  the trait that every engine implements; `vouchsafe-testkit` holds its conformance suite
 //! * [`change`] positions, changes and records: what a reader of the feed sees
@@ -28,4 +28,7 @@ pub mod store;
 pub use change::{Change, Changes, Position, Record, Snapshot};
 pub use error::{Error, Kind, Outcome, Rejected};
 pub use sqlite::Sqlite;
-pub use store::{AgentChange, BundleChange, BundleUpdate, CreateOutcome, EntryChange, JournalRecord, Store};
+pub use store::{
+    AgentChange, BundleChange, BundleUpdate, BundleWrite, CreateOutcome, DeleteMode, EntryChange,
+    FederationChange, JournalRecord, Store,
+};

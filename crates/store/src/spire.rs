@@ -67,7 +67,8 @@ pub fn read(path: &Path, trust_domain: &TrustDomain) -> Result<SpireDatabase, Sp
     let mut connection = Connection::open_with_flags(path, flags).map_err(unreadable)?;
     // One moment for all tables, also when a server still writes.
     let moment = connection.transaction().map_err(unreadable)?;
-    let schema = schema(&moment).map_err(|error| foreign(format!("it has no table of migrations ({error})")))?;
+    let schema =
+        schema(&moment).map_err(|error| foreign(format!("it has no table of migrations ({error})")))?;
     if !SCHEMAS.contains(&schema) {
         return Err(foreign(format!(
             "its schema is {schema}, and {} to {} are understood; start SPIRE 1.15 on it once, which migrates it",

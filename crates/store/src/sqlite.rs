@@ -31,6 +31,7 @@ use vouchsafe_runtime::clock::Clock;
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::bundle::Bundle;
 use vouchsafe_types::entry::{Entry, EntryId};
+use vouchsafe_types::federation::FederationRelationship;
 use vouchsafe_types::join_token::JoinToken;
 use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
@@ -38,14 +39,15 @@ use vouchsafe_types::trust_domain::TrustDomain;
 use crate::change::{Changes, Position, Record};
 use crate::error::{Error, Rejected};
 use crate::store::{
-    AgentChange, BundleChange, BundleUpdate, CreateOutcome, EntryChange, JournalRecord, MAX_JOURNAL_BYTES,
-    Store,
+    AgentChange, BundleChange, BundleUpdate, BundleWrite, CreateOutcome, DeleteMode, EntryChange,
+    FederationChange, JournalRecord, MAX_JOURNAL_BYTES, Store,
 };
 
 mod agents;
 mod bundles;
 mod entries;
 mod fail;
+mod federation;
 mod feed;
 mod join_tokens;
 mod journals;
@@ -223,9 +225,53 @@ impl Store for Sqlite {
         self.writer.write("update bundle", move |tx| bundles::update(tx, &trust_domain, &change)).await
     }
 
-    async fn delete_bundle(&self, trust_domain: &TrustDomain) -> Result<(Bundle, Position), Error> {
+    async fn put_bundle(
+        &self,
+        trust_domain: &TrustDomain,
+        write: BundleWrite,
+        change: BundleChange,
+    ) -> Result<BundleUpdate, Error> {
         let trust_domain = trust_domain.clone();
-        self.writer.write("delete bundle", move |tx| bundles::delete(tx, &trust_domain)).await
+        let put = move |tx: &feed::Tx<'_>| bundles::put(tx, &trust_domain, write, &change);
+        self.writer.write("put bundle", put).await
+    }
+
+    async fn delete_bundle(
+        &self,
+        trust_domain: &TrustDomain,
+        mode: DeleteMode,
+    ) -> Result<(Bundle, Position), Error> {
+        let trust_domain = trust_domain.clone();
+        self.writer.write("delete bundle", move |tx| bundles::delete(tx, &trust_domain, mode)).await
+    }
+
+    async fn create_federation(
+        &self,
+        relationship: FederationRelationship,
+        bundle: Option<Bundle>,
+    ) -> Result<Position, Error> {
+        let create = move |tx: &feed::Tx<'_>| federation::create(tx, &relationship, bundle.as_ref());
+        self.writer.write("create federation relationship", create).await
+    }
+
+    async fn update_federation(
+        &self,
+        trust_domain: &TrustDomain,
+        change: FederationChange,
+        bundle: Option<Bundle>,
+    ) -> Result<(FederationRelationship, Position), Error> {
+        let trust_domain = trust_domain.clone();
+        let update = move |tx: &feed::Tx<'_>| federation::update(tx, &trust_domain, &change, bundle.as_ref());
+        self.writer.write("update federation relationship", update).await
+    }
+
+    async fn delete_federation(
+        &self,
+        trust_domain: &TrustDomain,
+    ) -> Result<(FederationRelationship, Position), Error> {
+        let trust_domain = trust_domain.clone();
+        let delete = move |tx: &feed::Tx<'_>| federation::delete(tx, &trust_domain);
+        self.writer.write("delete federation relationship", delete).await
     }
 
     async fn load_journals(&self) -> Result<Vec<JournalRecord>, Error> {

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::bundle::Bundle;
 use vouchsafe_types::entry::{Entry, EntryId};
+use vouchsafe_types::federation::FederationRelationship;
 use vouchsafe_types::join_token::JoinToken;
 use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
@@ -15,7 +16,7 @@ use vouchsafe_types::trust_domain::TrustDomain;
 use crate::change::{Changes, Position, Record};
 use crate::error::{Error, Rejected};
 
-/// A registry of entries, agents, bundles, join tokens and journals.
+/// A registry of entries, agents, bundles, federation relationships, join tokens and journals.
 ///
 /// # Errors
 ///
@@ -123,12 +124,66 @@ pub trait Store: Send + Sync + 'static {
         change: BundleChange,
     ) -> Result<BundleUpdate, Error>;
 
-    /// Removes the bundle of a trust domain and returns it.
+    /// Writes the bundle of a foreign trust domain: applies `change` to what is held, or to an empty bundle.
+    /// `trust_domain` stays. The sequence number is the foreign domain's and is stored as `change` leaves it.
+    /// Nothing is written when nothing changed.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`]; [`Error::Rejected`] while an entry federates with the trust domain.
-    async fn delete_bundle(&self, trust_domain: &TrustDomain) -> Result<(Bundle, Position), Error>;
+    /// [`Error::AlreadyExists`] and [`Error::NotFound`] as `write` says; [`Error::Rejected`] by `change`.
+    async fn put_bundle(
+        &self,
+        trust_domain: &TrustDomain,
+        write: BundleWrite,
+        change: BundleChange,
+    ) -> Result<BundleUpdate, Error>;
+
+    /// Removes the bundle of a trust domain and returns it; does to the entries that federate with it what `mode` says,
+    /// in the same transaction. Entries that change have their `revision_number` raised by one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]; [`Error::Rejected`] with [`DeleteMode::Restrict`] while an entry federates with the trust
+    /// domain.
+    async fn delete_bundle(
+        &self,
+        trust_domain: &TrustDomain,
+        mode: DeleteMode,
+    ) -> Result<(Bundle, Position), Error>;
+
+    /// Adds a federation relationship. With `bundle` goes [`Store::put_bundle`] in the same transaction.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AlreadyExists`] when there is one with this trust domain.
+    async fn create_federation(
+        &self,
+        relationship: FederationRelationship,
+        bundle: Option<Bundle>,
+    ) -> Result<Position, Error>;
+
+    /// Applies `change` to a federation relationship. `trust_domain` stays. With `bundle` goes [`Store::put_bundle`] in
+    /// the same transaction.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`]; [`Error::Rejected`] by `change`.
+    async fn update_federation(
+        &self,
+        trust_domain: &TrustDomain,
+        change: FederationChange,
+        bundle: Option<Bundle>,
+    ) -> Result<(FederationRelationship, Position), Error>;
+
+    /// Removes a federation relationship and returns it. The bundle of the trust domain stays.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    async fn delete_federation(
+        &self,
+        trust_domain: &TrustDomain,
+    ) -> Result<(FederationRelationship, Position), Error>;
 
     /// The authority journals of all servers, in order of key.
     async fn load_journals(&self) -> Result<Vec<JournalRecord>, Error>;
@@ -158,6 +213,31 @@ pub type AgentChange = Box<dyn Fn(&mut Agent) -> Result<(), Rejected> + Send + S
 /// A change to a bundle; as [`EntryChange`].
 pub type BundleChange = Box<dyn Fn(&mut Bundle) -> Result<(), Rejected> + Send + Sync>;
 
+/// A change to a federation relationship; as [`EntryChange`].
+pub type FederationChange = Box<dyn Fn(&mut FederationRelationship) -> Result<(), Rejected> + Send + Sync>;
+
+/// What [`Store::put_bundle`] supposes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum BundleWrite {
+    /// There is no bundle yet.
+    Create,
+    /// There is one.
+    Update,
+    /// Either.
+    Set,
+}
+
+/// What [`Store::delete_bundle`] does with the entries that federate with the trust domain.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DeleteMode {
+    /// Refuses while there are any.
+    Restrict,
+    /// Removes them.
+    Delete,
+    /// Lets them federate with the others only.
+    Dissociate,
+}
+
 /// What [`Store::create_entry`] did.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CreateOutcome {
@@ -167,7 +247,7 @@ pub enum CreateOutcome {
     Similar(Entry),
 }
 
-/// What [`Store::update_bundle`] did.
+/// What [`Store::update_bundle`] or [`Store::put_bundle`] did.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct BundleUpdate {
     /// The bundle as stored.

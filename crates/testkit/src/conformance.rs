@@ -21,6 +21,7 @@ mod agents;
 mod bundles;
 mod concurrency;
 mod entries;
+mod federation;
 mod feed;
 mod join_tokens;
 mod journals;
@@ -122,6 +123,13 @@ const CASES: &[Case] = cases! {
     bundles::the_sequence_number_grows_with_changes_only
     bundles::a_rejected_update_leaves_no_bundle_behind
     bundles::a_bundle_goes_only_when_no_entry_federates_with_it
+    federation::a_foreign_bundle_is_stored_as_it_is_sequence_number_included
+    federation::a_foreign_bundle_is_created_and_updated_only_where_it_may_be
+    federation::a_bundle_can_go_together_with_the_entries_that_federate_with_it
+    federation::a_bundle_can_be_taken_out_of_the_entries_that_federate_with_it
+    federation::a_relationship_reads_back_whole_and_in_order
+    federation::a_relationship_changes_by_update_and_keeps_its_trust_domain
+    federation::a_relationship_and_its_bundle_are_written_together_or_not_at_all
     journals::a_journal_is_replaced_by_key
     journals::journals_are_not_in_the_feed
     journals::a_journal_beyond_the_bound_is_refused

@@ -13,12 +13,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 use vouchsafe_store::{
-    AgentChange, BundleChange, BundleUpdate, Changes, CreateOutcome, EntryChange, Error, JournalRecord,
-    Outcome, Position, Record, Store,
+    AgentChange, BundleChange, BundleUpdate, BundleWrite, Changes, CreateOutcome, DeleteMode, EntryChange,
+    Error, FederationChange, JournalRecord, Outcome, Position, Record, Store,
 };
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::bundle::Bundle;
 use vouchsafe_types::entry::{Entry, EntryId};
+use vouchsafe_types::federation::FederationRelationship;
 use vouchsafe_types::join_token::JoinToken;
 use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
@@ -42,7 +43,11 @@ pub enum Method {
     TakeJoinToken,
     PruneJoinTokens,
     UpdateBundle,
+    PutBundle,
     DeleteBundle,
+    CreateFederation,
+    UpdateFederation,
+    DeleteFederation,
     SaveJournal,
     PruneChanges,
 }
@@ -64,7 +69,11 @@ impl Method {
         Self::TakeJoinToken,
         Self::PruneJoinTokens,
         Self::UpdateBundle,
+        Self::PutBundle,
         Self::DeleteBundle,
+        Self::CreateFederation,
+        Self::UpdateFederation,
+        Self::DeleteFederation,
         Self::SaveJournal,
         Self::PruneChanges,
     ];
@@ -298,8 +307,46 @@ impl Store for FaultStore {
         self.around(Method::UpdateBundle, self.inner.update_bundle(trust_domain, change)).await
     }
 
-    async fn delete_bundle(&self, trust_domain: &TrustDomain) -> Result<(Bundle, Position), Error> {
-        self.around(Method::DeleteBundle, self.inner.delete_bundle(trust_domain)).await
+    async fn put_bundle(
+        &self,
+        trust_domain: &TrustDomain,
+        write: BundleWrite,
+        change: BundleChange,
+    ) -> Result<BundleUpdate, Error> {
+        self.around(Method::PutBundle, self.inner.put_bundle(trust_domain, write, change)).await
+    }
+
+    async fn delete_bundle(
+        &self,
+        trust_domain: &TrustDomain,
+        mode: DeleteMode,
+    ) -> Result<(Bundle, Position), Error> {
+        self.around(Method::DeleteBundle, self.inner.delete_bundle(trust_domain, mode)).await
+    }
+
+    async fn create_federation(
+        &self,
+        relationship: FederationRelationship,
+        bundle: Option<Bundle>,
+    ) -> Result<Position, Error> {
+        self.around(Method::CreateFederation, self.inner.create_federation(relationship, bundle)).await
+    }
+
+    async fn update_federation(
+        &self,
+        trust_domain: &TrustDomain,
+        change: FederationChange,
+        bundle: Option<Bundle>,
+    ) -> Result<(FederationRelationship, Position), Error> {
+        let update = self.inner.update_federation(trust_domain, change, bundle);
+        self.around(Method::UpdateFederation, update).await
+    }
+
+    async fn delete_federation(
+        &self,
+        trust_domain: &TrustDomain,
+    ) -> Result<(FederationRelationship, Position), Error> {
+        self.around(Method::DeleteFederation, self.inner.delete_federation(trust_domain)).await
     }
 
     async fn load_journals(&self) -> Result<Vec<JournalRecord>, Error> {

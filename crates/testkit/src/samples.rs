@@ -4,6 +4,7 @@
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::bundle::{JwtAuthority, X509Authority};
 use vouchsafe_types::entry::{Entry, EntryId};
+use vouchsafe_types::federation::{EndpointProfile, EndpointUrl, FederationRelationship};
 use vouchsafe_types::join_token::JoinToken;
 use vouchsafe_types::selector::{Selector, SelectorSet};
 use vouchsafe_types::spiffe_id::SpiffeId;
@@ -89,6 +90,19 @@ pub fn alias_entry(id: &str, token: &str) -> Entry {
         selectors: selectors(&[&format!("spiffe_id:{agent}")]),
         parent_id: agent,
         ..entry(id)
+    }
+}
+
+/// A federation relationship with `name`, whose endpoint is its own server.
+#[must_use]
+pub fn relationship(name: &str) -> FederationRelationship {
+    let trust_domain = trust_domain(name);
+    FederationRelationship {
+        bundle_endpoint_url: EndpointUrl::parse(&format!("https://{name}:8443/")).expect("a URL"),
+        bundle_endpoint_profile: EndpointProfile::HttpsSpiffe {
+            endpoint_spiffe_id: SpiffeId::server(&trust_domain),
+        },
+        trust_domain,
     }
 }
 

@@ -16,6 +16,7 @@
 //! * [`peer`]        the process at the other end of a Unix socket
 //! * [`unix`]        binding and accepting on a Unix socket
 //! * [`tls`]         accepting TLS over TCP, handshakes off the accept loop
+//! * [`proxy`]       where a client behind a load balancer comes from
 //! * [`listener`]    what a listener and a connection are
 //! * [`grpc`]        serving gRPC until cancelled, with a bounded drain
 //! * [`rpc_metrics`] one call counter per RPC
@@ -33,6 +34,7 @@ pub mod http;
 pub mod listener;
 pub mod pages;
 pub mod peer;
+pub mod proxy;
 pub mod rpc_metrics;
 pub mod tls;
 pub mod unix;

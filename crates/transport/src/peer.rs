@@ -66,6 +66,20 @@ impl PeerProcess {
         if peer.still_same() { Ok(peer) } else { Err(Error::Gone { pid: peer.pid }) }
     }
 
+    /// Pins process `pid`, whoever it is. That the number means the process it should is for the caller to know.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gone`] when there is no such process.
+    pub fn of_pid(pid: i32) -> Result<Self, Error> {
+        let gone = || Error::Gone { pid };
+        let owner = fs::metadata(format!("/proc/{pid}")).map_err(|_| gone())?;
+        let start_time = start_time(pid);
+        let process = Self { pid, uid: owner.uid(), gid: owner.gid(), pidfd: None, start_time };
+        // The owner was read by number, before the start time: both must be of the same process.
+        if process.still_same() { Ok(process) } else { Err(gone()) }
+    }
+
     /// Whether the process that connected is still running as the same user and group, and so whether its pid still
     /// means it.
     ///

@@ -10,7 +10,7 @@
 //!
 //! A call costs one look-up of its path and two reads of the clock; the handles of each (path, status) are kept.
 
-mod names;
+pub mod names;
 
 use std::collections::HashMap;
 use std::future::Future;

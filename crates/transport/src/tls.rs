@@ -97,7 +97,7 @@ impl TlsListener {
         }
         *unfinished += 1;
         let timeout = self.limits.handshake_timeout;
-        let handshake = shake_hands(self.acceptor.clone(), tcp, address, (self.balancers.clone(), timeout));
+        let handshake = shake_hands(self.acceptor.clone(), self.balancers.clone(), (tcp, address), timeout);
         self.handshakes.spawn(async move { (peer, handshake.await) });
     }
 
@@ -140,14 +140,13 @@ impl Listener for TlsListener {
 
 async fn shake_hands(
     acceptor: TlsAcceptor,
-    tcp: TcpStream,
-    address: SocketAddr,
-    (balancers, timeout): (Arc<Balancers>, Duration),
+    balancers: Arc<Balancers>,
+    (mut tcp, address): (TcpStream, SocketAddr),
+    timeout: Duration,
 ) -> Result<TlsConnection, HandshakeError> {
     // tonic sets this on its own listener only; without it small replies wait for delayed acknowledgements.
     tcp.set_nodelay(true).map_err(|source| HandshakeError::Failed { address, source })?;
     let accepted = async {
-        let mut tcp = tcp;
         let client = balancers.client_of(&mut tcp, address).await;
         let client = client.map_err(|source| HandshakeError::Proxy { address, source })?;
         let stream = acceptor.accept(tcp).await;

@@ -12,6 +12,7 @@
 //! * [`agent`]        an attested node
 //! * [`join_token`]   the one-time secret of a node that has no better proof
 //! * [`bundle`]       the keys of a trust domain, and their forms: SPIFFE document, JWKS, PEM
+//! * [`federation`]   where the bundle of a foreign trust domain is to be had
 //! * [`jwk`]          public keys: SPKI DER to JWK and back
 //! * [`pem`]          textual encoding of DER
 //! * [`certificate`]  the few fields of an X.509 certificate that SPIFFE cares about
@@ -24,6 +25,7 @@ pub mod bundle;
 pub mod certificate;
 pub mod dns_name;
 pub mod entry;
+pub mod federation;
 pub mod join_token;
 pub mod jwk;
 pub mod jwt_svid;
@@ -37,6 +39,7 @@ pub mod x509_svid;
 pub use agent::Agent;
 pub use bundle::{Bundle, JwtAuthority, X509Authority};
 pub use entry::{Entry, EntryId};
+pub use federation::{EndpointProfile, EndpointUrl, FederationRelationship};
 pub use join_token::JoinToken;
 pub use jwt_svid::JwtSvid;
 pub use selector::{Selector, SelectorSet};

@@ -5,13 +5,18 @@
 //! 127 no such command.
 
 mod agent;
+mod call;
+mod debug;
 mod disk;
 mod grammar;
 mod health;
+mod logger;
 mod output;
+mod pages;
 mod proto_json;
 mod server;
 mod socket;
+mod validate;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
@@ -47,6 +52,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
         stderr: &mut stderr,
         environment,
         colour,
+        advice: true,
         clock: Clock::system(),
     };
     run(arguments.collect(), &mut console)
@@ -56,6 +62,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> u8 {
 pub fn run(arguments: Vec<OsString>, console: &mut Console<'_>) -> u8 {
     let mut arguments = arguments.into_iter();
     let part = Part::from_program_name(arguments.next().as_deref());
+    console.advice = part == Part::All;
     let command = grammar(part);
     let normalized = argv::normalize(&command, arguments.collect());
     let depth = command_depth(&command, &normalized, part);
@@ -144,13 +151,18 @@ fn dispatch(command: Command, console: &mut Console<'_>) -> io::Result<u8> {
     }
 }
 
+/// Stands in an error's text before what to do about it, which is not printed where the program stands in for SPIRE's.
+const ADVICE: &str = "\nHint: ";
+
 /// The exit code of a result; a failure is printed after `prefix`.
 fn report(result: anyhow::Result<()>, prefix: &str, console: &mut Console<'_>) -> io::Result<u8> {
     match result {
         Ok(()) => Ok(DONE),
         Err(error) => {
             console.stdout.flush()?;
-            writeln!(console.stderr, "{prefix}{error:#}")?;
+            let text = format!("{error:#}");
+            let error = text.split(ADVICE).next().filter(|_| !console.advice).unwrap_or(&text);
+            writeln!(console.stderr, "{prefix}{error}")?;
             Ok(FAILED)
         }
     }

@@ -13,18 +13,18 @@ mod plugins;
 mod problems;
 mod section;
 pub mod server;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 pub mod up;
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-pub use self::observe::{HealthListener, LogConfig, LogFormat, LogLevel, MetricsListener, Telemetry};
+pub use self::observe::{HealthListener, LogConfig, LogFormat, LogLevel};
 pub use self::problems::{Invalid, Problem};
+pub use self::telemetry::{MetricsListener, Telemetry};
 use crate::hcl;
 
 /// Looks up an environment variable.
@@ -115,35 +115,26 @@ impl KeyType {
     }
 }
 
-/// Addresses that begin alike: `10.0.0.0/8`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IpNetwork {
-    /// The address, as given.
-    pub address: IpAddr,
-    /// How many of its leading bits count; at most as many as it has.
-    pub bits: u8,
-}
-
-impl IpNetwork {
-    /// Reads `address/bits`.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let (address, bits) = text.split_once('/')?;
-        let address: IpAddr = address.parse().ok()?;
-        let digits = !bits.is_empty() && bits.bytes().all(|byte| byte.is_ascii_digit());
-        let bits = digits.then(|| bits.parse().ok()).flatten()?;
-        (bits <= if address.is_ipv4() { 32 } else { 128 }).then_some(Self { address, bits })
-    }
-}
-
-impl fmt::Display for IpNetwork {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.bits)
-    }
-}
-
 /// Longest path of a Unix socket: `sockaddr_un` holds 108 bytes with the closing zero.
 pub const MAX_SOCKET_PATH: usize = 107;
+
+/// The socket of a Workload API that is given as go-spiffe takes it: `unix:///path`.
+fn workload_api_socket(text: &str) -> Result<PathBuf, String> {
+    let Some((scheme, rest)) = text.split_once(':') else {
+        return Err("workload endpoint socket URI must have a \"tcp\" or \"unix\" scheme".to_owned());
+    };
+    match scheme {
+        "unix" => {
+            let path = rest.strip_prefix("//").unwrap_or(rest);
+            if !path.starts_with('/') {
+                return Err("workload endpoint unix socket URI must include a path".to_owned());
+            }
+            check_socket_path(path).map(|()| path.into())
+        }
+        "tcp" => Err("a Workload API over TCP is not supported yet: use its Unix socket".to_owned()),
+        _ => Err("workload endpoint socket URI must have a \"tcp\" or \"unix\" scheme".to_owned()),
+    }
+}
 
 /// Refuses a path that no socket can have.
 fn check_socket_path(path: &str) -> Result<(), String> {

@@ -19,6 +19,8 @@ pub struct Console<'a> {
     pub environment: Environment,
     /// Whether standard output and standard error may be coloured.
     pub colour: Colour,
+    /// Whether an error may be followed by what to do about it.
+    pub advice: bool,
     /// The time.
     pub clock: Clock,
 }

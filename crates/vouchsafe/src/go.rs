@@ -4,6 +4,9 @@ mod duration;
 mod json;
 mod time;
 
+use std::io;
+use std::path::Path;
+
 use vouchsafe_transport::rpc_metrics::STATUS_NAMES;
 
 pub use self::duration::{DurationError, format_duration, parse_duration};
@@ -37,6 +40,16 @@ pub fn quote(text: &str) -> String {
     quoted
 }
 
+/// What went wrong with a file, as `fs.PathError` prints it: `open /x: no such file or directory`.
+#[must_use]
+pub fn file_error(operation: &str, path: &Path, error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_ascii_lowercase()).into_iter();
+    format!("{operation} {}: {}", path.display(), first.chain(letters).collect::<String>())
+}
+
 /// The name of a gRPC status code, as `codes.Code` prints it.
 #[must_use]
 pub fn code_name(code: i32) -> String {
@@ -58,6 +71,13 @@ mod tests {
     fn quoting_escapes_what_go_escapes() {
         assert_eq!(quote("plain é"), "\"plain é\"");
         assert_eq!(quote("a\"b\\c\n\t\u{1}\u{7f}\u{85}"), "\"a\\\"b\\\\c\\n\\t\\x01\\x7f\\u0085\"");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_told_as_go_tells_it() {
+        let error = io::Error::from_raw_os_error(2);
+        assert_eq!(file_error("open", Path::new("/x"), &error), "open /x: no such file or directory");
+        assert_eq!(file_error("read", Path::new("y"), &io::Error::other("Oh")), "read y: oh");
     }
 
     #[test]

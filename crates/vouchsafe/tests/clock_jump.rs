@@ -164,6 +164,7 @@ async fn start_server(
         policy: Policy { x509_svid_ttl: hour, jwt_svid_ttl: hour / 12, agent_ttl: hour, jwt_issuer: None },
         upstream: vouchsafe_server::config::Upstream::None,
         disable_jwt_svids: false,
+        admission: vouchsafe_server::config::Admission::default(),
         version: "test",
     };
     Server::start(config, deps, group).await.unwrap()

@@ -79,7 +79,9 @@ pub(crate) async fn api() -> Arc<Api> {
         allow_unauthenticated_verifiers: false,
         allowed_foreign_jwt_claims: HashSet::new(),
         log_selectors: Vec::new(),
-        connections: Connections::new(&metrics),
+        limits: Default::default(),
+        refusals: Default::default(),
+        connections: Connections::new(metrics.workload_api_connections()),
     })
 }
 

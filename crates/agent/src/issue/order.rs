@@ -14,7 +14,8 @@ use zeroize::Zeroizing;
 use super::plan::Ask;
 use crate::entries::EntrySlot;
 use crate::identities::{HeldSvid, secret_bytes};
-use crate::rotation::Lifetime;
+use crate::rotation::Policy;
+use crate::taint;
 
 /// A key and the request for its certificate.
 pub(super) struct Ready {
@@ -44,7 +45,7 @@ pub(super) fn accept(
     ready: Ready,
     svid: &types::X509svid,
     now: i64,
-    place: &str,
+    (place, policy): (&str, Policy),
 ) -> Result<HeldSvid, String> {
     let chain = svid.cert_chain.iter().map(|der| Arc::from(der.as_ref())).collect();
     let svid = X509Svid::parse(chain).map_err(|error| error.to_string())?;
@@ -57,12 +58,15 @@ pub(super) fn accept(
         return Err("the certificate is for another key".to_owned());
     }
     let key = format!("{place}\n{}", entry.id);
+    if policy.falls_back(svid.not_before, svid.not_after) {
+        tracing::warn!(spiffe_id = %svid.id, entry_id = %entry.id, "X509 SVID lifetime isn't long enough to guarantee the availability_target, falling back to the default rotation strategy");
+    }
     Ok(HeldSvid {
         issued_for: (entry.revision_number, entry.created_at),
         chain: Bytes::from(svid.concatenated()),
         key: secret_bytes(ready.key),
-        lifetime: Lifetime::new(svid.not_before, svid.not_after, now, key.as_bytes()),
-        authority_key_id: (!leaf.authority_key_id.is_empty()).then(|| leaf.authority_key_id.into()),
+        lifetime: policy.lifetime((svid.not_before, svid.not_after), now, key.as_bytes()),
+        authority_key_id: taint::root_key_id(&svid.chain),
         spiffe_id: svid.id,
     })
 }

@@ -2,8 +2,9 @@
 //!
 //! 1. What a workload waits for.
 //! 2. What no workload has asked for yet, ahead of need, as long as there is room in the cache.
-//! 3. What was issued for an older revision of its entry.
-//! 4. What is due for renewal, soonest to expire first.
+//! 3. What a tainted authority signed, or one that is gone.
+//! 4. What was issued for an older revision of its entry.
+//! 5. What is due for renewal, soonest to expire first.
 //!
 //! The limit of the cache is soft: an entry with an open stream always has its SVID. Above the limit the SVIDs that
 //! were not used for the longest time and have no stream are let go.
@@ -16,6 +17,7 @@ use vouchsafe_types::entry::EntryId;
 use crate::entries::{EntryIndex, EntrySlot};
 use crate::identities::HeldSvid;
 use crate::rotation::Standing;
+use crate::taint::Distrust;
 
 /// One SVID to ask for.
 #[derive(Clone, Debug)]
@@ -35,6 +37,8 @@ pub enum Reason {
     Wanted,
     /// There is none, or none that works.
     Missing,
+    /// The authority that signed it is tainted, or nobody verifies by it any more.
+    Distrusted,
     /// The entry changed since it was issued.
     Outdated,
     /// Its renewal time has come.
@@ -61,8 +65,10 @@ pub struct View<'a> {
     pub svids: &'a HashMap<EntryId, Arc<HeldSvid>>,
     /// Entries that are being asked for, or that were asked for so recently that asking again would be a storm.
     pub busy: &'a HashSet<EntryId>,
-    /// Subject key identifiers of tainted X.509 authorities: what they signed is replaced.
-    pub tainted: &'a [Box<[u8]>],
+    /// What leads to these authorities is replaced,
+    pub distrust: &'a Distrust,
+    /// except for what leads to these: the server has nothing better now.
+    pub tolerated: &'a HashSet<&'a [u8]>,
     /// Soft limit of SVIDs.
     pub limit: usize,
 }
@@ -90,7 +96,8 @@ pub fn plan(now: i64, view: View<'_>) -> Plan {
             Some(svid) if svid.issued_for != (slot.entry.revision_number, slot.entry.created_at) => {
                 plan.asks.push(ask(Reason::Outdated));
             }
-            Some(svid) if svid.lifetime.standing(now) == Standing::Due || svid.is_signed_by(view.tainted) => {
+            Some(svid) if view.is_distrusted(svid) => plan.asks.push(ask(Reason::Distrusted)),
+            Some(svid) if svid.lifetime.standing(now) == Standing::Due => {
                 plan.asks.push(ask(Reason::Expiring));
             }
             Some(svid) => {
@@ -128,9 +135,10 @@ fn evict(view: &View<'_>, count: usize) -> Vec<EntryId> {
     idle.into_iter().take(surplus).map(|(_, id)| id.clone()).collect()
 }
 
-impl HeldSvid {
-    fn is_signed_by(&self, tainted: &[Box<[u8]>]) -> bool {
-        self.authority_key_id.as_ref().is_some_and(|id| tainted.contains(id))
+impl View<'_> {
+    fn is_distrusted(&self, svid: &HeldSvid) -> bool {
+        let root = svid.authority_key_id.as_deref();
+        self.distrust.covers(root) && !root.is_some_and(|root| self.tolerated.contains(root))
     }
 }
 
@@ -181,7 +189,8 @@ mod tests {
     }
 
     fn run(now: i64, index: &EntryIndex, svids: &HashMap<EntryId, Arc<HeldSvid>>, limit: usize) -> Plan {
-        plan(now, View { index, svids, busy: &HashSet::new(), tainted: &[], limit })
+        let (busy, distrust, tolerated) = (&HashSet::new(), &Distrust::default(), &HashSet::new());
+        plan(now, View { index, svids, busy, distrust, tolerated, limit })
     }
 
     fn asked(plan: &Plan) -> Vec<(&str, Reason)> {
@@ -251,22 +260,37 @@ mod tests {
         let store = WorkloadEntry { store_svid: true, ..entry("store", &["unix:uid:1"]) };
         let index = EntryIndex::build([lazy, store, entry("busy", &["unix:uid:1"])], &EntryIndex::default());
         let busy = HashSet::from([EntryId::parse("busy").unwrap()]);
-        let plan =
-            plan(10, View { index: &index, svids: &HashMap::new(), busy: &busy, tainted: &[], limit: 10 });
+        let (svids, distrust, tolerated) = (&HashMap::new(), &Distrust::default(), &HashSet::new());
+        let plan = plan(10, View { index: &index, svids, busy: &busy, distrust, tolerated, limit: 10 });
         assert!(plan.asks.is_empty());
     }
 
     #[test]
-    fn what_a_tainted_authority_signed_is_replaced() {
+    fn what_a_tainted_authority_or_one_that_is_gone_signed_is_replaced_unless_there_is_nothing_better() {
         let index = index(&["a"]);
         let mut held =
             HeldSvid { authority_key_id: Some([7].into()), ..Arc::into_inner(svid("a", 10_000)).unwrap() };
         held.lifetime.received_at = 5;
         let held = HashMap::from([(EntryId::parse("a").unwrap(), Arc::new(held))]);
         let busy = HashSet::new();
-        let view = |tainted| View { index: &index, svids: &held, busy: &busy, tainted, limit: 10 };
-        assert!(plan(10, view(&[])).asks.is_empty());
-        assert_eq!(asked(&plan(10, view(&[[7].into()]))), [("a", Reason::Expiring)]);
+        let asks = |distrust: &Distrust, tolerated: &[&[u8]]| {
+            let tolerated = tolerated.iter().copied().collect();
+            let view = View {
+                index: &index,
+                svids: &held,
+                busy: &busy,
+                distrust,
+                tolerated: &tolerated,
+                limit: 10,
+            };
+            plan(10, view).asks.into_iter().map(|ask| ask.reason).collect::<Vec<_>>()
+        };
+        let known = |trusted: &[&[u8]], tainted: &[&[u8]]| Distrust::for_tests(trusted, tainted);
+        assert!(asks(&known(&[&[7]], &[]), &[]).is_empty());
+        assert!(asks(&known(&[], &[]), &[]).is_empty(), "nothing is known");
+        assert_eq!(asks(&known(&[&[8]], &[&[7]]), &[]), [Reason::Distrusted], "tainted");
+        assert_eq!(asks(&known(&[&[8]], &[]), &[]), [Reason::Distrusted], "gone");
+        assert!(asks(&known(&[&[8]], &[]), &[&[7]]).is_empty(), "the server has nothing better");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use prost_types::Any;
 use tonic::Status;
 use vouchsafe_proto::envoy::config::core::v3::{DataSource, TypedExtensionConfig};
 use vouchsafe_proto::envoy::extensions::transport_sockets::tls::v3 as tls;
+use vouchsafe_types::bundle::format;
 use vouchsafe_types::{certificate, pem};
 use zeroize::Zeroizing;
 
@@ -127,8 +128,9 @@ impl View<'_> {
             } else {
                 continue;
             };
-            match member.usable(self.now) {
-                Some(svid) => out.certificate(name, svid),
+            // What is held was parsed when it came; a chain that is none counts as not issued.
+            match member.usable(self.now).and_then(|svid| Some((svid, chain(svid)?))) {
+                Some((svid, chain)) => out.certificate(name, svid, chain),
                 None => missing += 1,
             }
         }
@@ -192,9 +194,11 @@ impl Encoder {
         self.secrets.push(field);
     }
 
-    fn certificate(&mut self, name: &str, svid: &HeldSvid) {
-        let chain = certificates(&svid.chain);
-        let key = secret_bytes(Zeroizing::new(pem::encode(PRIVATE_KEY, &svid.key).into_bytes()));
+    fn certificate(&mut self, name: &str, svid: &HeldSvid, chain: String) {
+        // With room for all of it, so that growing leaves no copy behind.
+        let mut key = String::with_capacity(2 * svid.key.len() + 128);
+        pem::append(&mut key, PRIVATE_KEY, &svid.key);
+        let key = secret_bytes(Zeroizing::new(key.into_bytes()));
         let certificate =
             tls::TlsCertificate { certificate_chain: source(chain.into()), private_key: source(key) };
         self.secret(name, tls::secret::Type::TlsCertificate(certificate));
@@ -212,14 +216,14 @@ fn context<'a>(bundles: impl IntoIterator<Item = &'a Arc<BundleView>>, validator
     let mut bundles = bundles.into_iter();
     let context = match validator {
         Validator::TrustedCa => tls::CertificateValidationContext {
-            trusted_ca: bundles.next().and_then(|view| source(certificates(&view.x509_der).into())),
+            trusted_ca: bundles.next().and_then(|view| authorities(view)),
             custom_validator_config: None,
         },
         Validator::Spiffe => {
             let mut trust_domains: Vec<_> = bundles
                 .map(|view| tls::spiffe_cert_validator_config::TrustDomain {
                     name: view.bundle.trust_domain.to_string(),
-                    trust_bundle: source(certificates(&view.x509_der).into()),
+                    trust_bundle: authorities(view),
                 })
                 .collect();
             trust_domains.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -238,14 +242,16 @@ fn context<'a>(bundles: impl IntoIterator<Item = &'a Arc<BundleView>>, validator
     tls::secret::Type::ValidationContext(context)
 }
 
-/// PEM of certificates that follow each other as DER.
-fn certificates(der: &[u8]) -> String {
+fn chain(svid: &HeldSvid) -> Option<String> {
     let mut text = String::new();
-    // What is held was parsed when it came.
-    for certificate in certificate::split(der).unwrap_or_default() {
+    for certificate in certificate::split(&svid.chain).ok()? {
         pem::append(&mut text, CERTIFICATE, &certificate);
     }
-    text
+    Some(text)
+}
+
+fn authorities(view: &BundleView) -> Option<DataSource> {
+    source(format::to_pem(&view.bundle).into())
 }
 
 fn source(bytes: Bytes) -> Option<DataSource> {
@@ -262,4 +268,4 @@ const CERTIFICATE: &str = "CERTIFICATE";
 const PRIVATE_KEY: &str = "PRIVATE KEY";
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -9,6 +9,7 @@ use vouchsafe_types::spiffe_id::SpiffeId;
 
 use super::request::{Api, check_security_header};
 use crate::identity_set::Member;
+use crate::limits::Limited;
 
 /// One JWT-SVID per identity of the caller, or the one it names.
 ///
@@ -25,6 +26,7 @@ pub async fn fetch(api: &Api, request: Request<workload::JwtsvidRequest>) -> Res
             .map_err(|error| Status::invalid_argument(format!("invalid requested SPIFFE ID: {error}")))?;
     }
     let known = api.admit_checked(&request).await?;
+    api.check_rate(Limited::FetchJwtSvid, &known)?;
     let workload::JwtsvidRequest { mut audience, spiffe_id } = request.into_inner();
     audience.sort_unstable();
     audience.dedup();

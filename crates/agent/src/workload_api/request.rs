@@ -16,7 +16,8 @@ use crate::callers::{Attested, Caller};
 use crate::identities::Identities;
 use crate::identity_set::{IdentitySet, IdentitySets};
 use crate::jwt_issue::JwtIssuer;
-use crate::metrics::Metrics;
+use crate::limits::{CallerLimits, Limited};
+use crate::refusals::Refusals;
 use crate::status::Serving;
 use crate::sync_loop::SyncSoon;
 
@@ -47,6 +48,10 @@ pub struct Api {
     pub connections: Connections,
     /// For callers whose entry is not known yet.
     pub soon: SyncSoon,
+    /// How often a caller may ask.
+    pub limits: CallerLimits,
+    /// Who was refused lately.
+    pub refusals: Refusals,
 }
 
 /// A caller whose request may be answered.
@@ -88,6 +93,15 @@ impl Api {
         Ok(Known { attested, set })
     }
 
+    /// Counts the request of `known` against what it may ask.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable`, when it asked too often.
+    pub fn check_rate(&self, method: Limited, known: &Known) -> Result<(), Status> {
+        self.limits.check(method, &known.attested.selectors, known.attested.pid)
+    }
+
     /// The identities of `attested` now.
     #[must_use]
     pub fn identities_of(&self, attested: &Attested) -> Arc<IdentitySet> {
@@ -98,18 +112,22 @@ impl Api {
     #[must_use]
     pub fn no_identity(&self, attested: &Attested) -> Status {
         self.soon.ask();
+        self.log_refusal(attested);
+        Status::permission_denied("no identity issued")
+    }
+
+    /// Tells the operator, as often as [`Refusals`] lets it.
+    fn log_refusal(&self, attested: &Attested) {
+        let Some(unlogged) = self.refusals.note(attested.pid) else { return };
         let shown: Vec<_> = attested
             .selectors
             .iter()
             .map(vouchsafe_types::selector::Selector::as_str)
             .filter(|selector| self.log_selectors.iter().any(|prefix| is_under(selector, prefix)))
             .collect();
-        if shown.is_empty() {
-            error!(registered = false, "No identity issued");
-        } else {
-            error!(registered = false, selectors = shown.join(","), "No identity issued");
-        }
-        Status::permission_denied("no identity issued")
+        let selectors = (!shown.is_empty()).then(|| shown.join(","));
+        let unlogged = (unlogged > 0).then_some(unlogged);
+        error!(registered = false, pid = attested.pid, selectors, unlogged, "No identity issued");
     }
 }
 
@@ -139,10 +157,9 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// `workload_api_connection` and `workload_api_connections`.
+    /// Counts in these: `<api>_connection` and `<api>_connections`.
     #[must_use]
-    pub fn new(metrics: &Metrics) -> Self {
-        let (opened, open) = metrics.workload_api_connections();
+    pub fn new((opened, open): (Counter, Gauge)) -> Self {
         Self { opened, open, count: AtomicI64::new(0) }
     }
 

@@ -19,6 +19,7 @@ use tracing::info;
 
 use super::request::Api;
 use super::subscription::Subscription;
+use crate::limits::Limited;
 
 /// Which stream.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -31,10 +32,59 @@ pub enum Kind {
     JwtBundles,
 }
 
+impl Kind {
+    fn limited(self) -> Limited {
+        match self {
+            Self::X509Svids => Limited::FetchX509Svid,
+            Self::X509Bundles => Limited::FetchX509Bundles,
+            Self::JwtBundles => Limited::FetchJwtBundles,
+        }
+    }
+}
+
+/// What a stream sends.
+pub trait Answers: Send + Unpin + 'static {
+    /// Whether an answer waits for X.509-SVIDs that are missing.
+    fn needs_svids(&self) -> bool;
+
+    /// The answer as of now.
+    ///
+    /// # Errors
+    ///
+    /// The status that the stream ends with.
+    fn answer(&mut self, subscription: &Subscription) -> Result<Bytes, Status>;
+
+    /// The stream is over.
+    fn ended(&mut self, _api: &Api) {}
+}
+
+impl Answers for Kind {
+    fn needs_svids(&self) -> bool {
+        *self == Self::X509Svids
+    }
+
+    fn answer(&mut self, subscription: &Subscription) -> Result<Bytes, Status> {
+        let set = subscription.set();
+        let without_identity = subscription.api().allow_unauthenticated_verifiers && !self.needs_svids();
+        if set.is_empty() && !without_identity {
+            return Err(subscription.no_identity());
+        }
+        Ok(match self {
+            Self::X509Svids => set.x509_response(subscription.now()),
+            Self::X509Bundles => set.x509_bundles(),
+            Self::JwtBundles => set.jwt_bundles(),
+        })
+    }
+
+    fn ended(&mut self, api: &Api) {
+        api.connections.closed();
+    }
+}
+
 /// An open stream.
 #[derive(Debug)]
-pub struct Updates {
-    kind: Kind,
+pub struct Updates<A: Answers = Kind> {
+    answers: A,
     subscription: Subscription,
     last: Bytes,
     stage: Stage,
@@ -52,26 +102,38 @@ enum Stage {
 }
 
 impl Updates {
-    /// Opens a stream and prepares its first answer.
+    /// Opens a stream for the caller of `request` and prepares its first answer.
     ///
     /// # Errors
     ///
     /// The status that the RPC ends with.
     pub async fn open(api: Arc<Api>, kind: Kind, request: &Request<()>) -> Result<Self, Status> {
         let known = api.admit(request).await?;
-        let now = api.clock.unix_now();
+        api.check_rate(kind.limited(), &known)?;
         api.connections.opened();
+        Self::start(kind, Subscription::new(api, known)).await
+    }
+}
+
+impl<A: Answers> Updates<A> {
+    /// Prepares the first answer.
+    ///
+    /// # Errors
+    ///
+    /// The status that the RPC ends with.
+    pub async fn start(answers: A, subscription: Subscription) -> Result<Self, Status> {
         let mut updates = Self {
-            subscription: Subscription::new(api, known),
-            kind,
+            subscription,
+            answers,
             last: Bytes::new(),
             stage: Stage::First,
             held_back: None,
         };
-        if kind == Kind::X509Svids && !updates.subscription.set().is_complete(now) {
+        let complete = updates.subscription.set().is_complete(updates.subscription.now());
+        if updates.answers.needs_svids() && !complete {
             updates.wait_until_complete().await?;
         }
-        updates.last = updates.answer()?;
+        updates.last = updates.answers.answer(&updates.subscription)?;
         Ok(updates)
     }
 
@@ -90,28 +152,9 @@ impl Updates {
                 Ok(_) if self.subscription.identities().is_closed() => return Err(stopping()),
                 Ok(_) => {}
                 Err(_) if self.subscription.set().has_any(self.subscription.now()) => return Ok(()),
-                Err(_) => {
-                    return Err(Status::unavailable(format!(
-                        "no X.509-SVID of this workload could be issued within {} s; the agent's log says why",
-                        FIRST_ANSWER_DEADLINE.as_secs()
-                    )));
-                }
+                Err(_) => return Err(not_issued()),
             }
         }
-    }
-
-    /// The answer as of now.
-    fn answer(&self) -> Result<Bytes, Status> {
-        let set = self.subscription.set();
-        let without_identity = self.subscription.api().allow_unauthenticated_verifiers && self.kind != Kind::X509Svids;
-        if set.is_empty() && !without_identity {
-            return Err(self.subscription.no_identity());
-        }
-        Ok(match self.kind {
-            Kind::X509Svids => set.x509_response(self.subscription.now()),
-            Kind::X509Bundles => set.x509_bundles(),
-            Kind::JwtBundles => set.jwt_bundles(),
-        })
     }
 
     /// The next answer, if it differs from the last. An SVID that ended does not take itself away from a stream:
@@ -121,11 +164,11 @@ impl Updates {
             return Some(Err(stopping()));
         }
         self.subscription.refresh();
-        if self.kind == Kind::X509Svids && self.holds_back() {
+        if self.answers.needs_svids() && self.holds_back() {
             return None;
         }
         self.held_back = None;
-        match self.answer() {
+        match self.answers.answer(&self.subscription) {
             Ok(answer) if answer == self.last => None,
             Ok(answer) => {
                 self.last = answer.clone();
@@ -136,7 +179,7 @@ impl Updates {
     }
 }
 
-impl Updates {
+impl<A: Answers> Updates<A> {
     /// Whether the next X.509 answer waits for an SVID that is still missing. One that does not come delays the
     /// others by [`FIRST_ANSWER_DEADLINE`] and no longer.
     fn holds_back(&mut self) -> bool {
@@ -172,7 +215,7 @@ impl HeldBack {
     }
 }
 
-impl Stream for Updates {
+impl<A: Answers> Stream for Updates<A> {
     type Item = Result<Bytes, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -207,9 +250,9 @@ impl Stream for Updates {
     }
 }
 
-impl Drop for Updates {
+impl<A: Answers> Drop for Updates<A> {
     fn drop(&mut self) {
-        self.subscription.api().connections.closed();
+        self.answers.ended(self.subscription.api());
     }
 }
 
@@ -219,8 +262,17 @@ pub fn stopping() -> Status {
     Status::unavailable("the agent is shutting down")
 }
 
+/// What a caller is told whose SVIDs did not come within [`FIRST_ANSWER_DEADLINE`].
+#[must_use]
+pub fn not_issued() -> Status {
+    Status::unavailable(format!(
+        "no X.509-SVID of this workload could be issued within {} s; the agent's log says why",
+        FIRST_ANSWER_DEADLINE.as_secs()
+    ))
+}
+
 /// How long the first X.509 answer may wait for SVIDs.
 pub const FIRST_ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

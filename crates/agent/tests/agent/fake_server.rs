@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
@@ -34,6 +34,8 @@ use vouchsafe_types::bundle::{Bundle, JwtAuthority, X509Authority};
 use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
 
+mod pop;
+
 pub(crate) const TOKEN: &str = "the-token";
 
 /// As the real server has it.
@@ -54,16 +56,30 @@ pub(crate) struct Fake {
     pub(crate) jwts: AtomicUsize,
     /// Tokens are signed and then kept back until this is `true`.
     pub(crate) hand_out_jwts: tokio::sync::watch::Sender<bool>,
+    /// What requests for tokens are refused with.
+    pub(crate) jwt_refusal: Mutex<Option<Status>>,
     /// Entries that tokens were asked for.
     pub(crate) jwts_asked: Mutex<Vec<String>>,
     pub(crate) renewals: AtomicUsize,
     /// Refused ones included.
     pub(crate) renewals_asked: AtomicUsize,
+    pub(crate) attestations: AtomicUsize,
+    /// Refused ones included.
+    pub(crate) attestations_asked: AtomicUsize,
+    /// An attestation ends the denial.
+    pub(crate) attesting_helps: AtomicBool,
+    /// Attestations by certificate are refused.
+    pub(crate) refuse_pop: AtomicBool,
+    /// Agents may not renew, as those that can attest again.
+    pub(crate) must_reattest: AtomicBool,
+    /// Agents that reported their version.
+    pub(crate) posted: AtomicUsize,
     authorities: Mutex<Authorities>,
     cell: SvidCell,
     roots: RootsCell,
     /// All authorities that there ever were.
     known: Mutex<Bundle>,
+    this: OnceLock<Arc<Fake>>,
 }
 
 struct Authorities {
@@ -103,17 +119,27 @@ impl Fake {
             issued: AtomicUsize::new(0),
             jwts: AtomicUsize::new(0),
             hand_out_jwts: tokio::sync::watch::Sender::new(true),
+            jwt_refusal: Mutex::default(),
             jwts_asked: Mutex::default(),
             renewals: AtomicUsize::new(0),
             renewals_asked: AtomicUsize::new(0),
+            attestations: AtomicUsize::new(0),
+            attestations_asked: AtomicUsize::new(0),
+            attesting_helps: AtomicBool::new(false),
+            refuse_pop: AtomicBool::new(false),
+            must_reattest: AtomicBool::new(false),
+            posted: AtomicUsize::new(0),
             authorities: Mutex::new(authorities),
             known: Mutex::new(Bundle::new(trust_domain.clone())),
             cell: SvidCell::empty(),
             roots: RootsCell::new(TrustRoots::new()),
+            this: OnceLock::new(),
             clock,
         };
         fake.take_office();
-        Arc::new(fake)
+        let fake = Arc::new(fake);
+        drop(fake.this.set(Arc::clone(&fake)));
+        fake
     }
 
     pub(crate) fn bundle(&self) -> Bundle {
@@ -126,6 +152,37 @@ impl Fake {
         *self.authorities.lock().unwrap() =
             authorities(&self.trust_domain, &self.clock, sequence_number).await;
         self.take_office();
+    }
+
+    /// New authorities beside the old ones, as in a planned rotation.
+    pub(crate) async fn rotate(&self) {
+        let before = self.bundle();
+        let mut new = authorities(&self.trust_domain, &self.clock, before.sequence_number + 1).await;
+        new.bundle.append(before.x509_authorities, before.jwt_authorities);
+        *self.authorities.lock().unwrap() = new;
+        self.take_office();
+    }
+
+    /// Says of every authority but the newest that it is tainted.
+    pub(crate) fn taint_old(&self) {
+        self.change_bundle(|bundle| {
+            bundle.x509_authorities[1..].iter_mut().for_each(|authority| authority.tainted = true);
+            bundle.jwt_authorities[1..].iter_mut().for_each(|authority| authority.tainted = true);
+        });
+    }
+
+    /// Takes every authority but the newest out of the bundle.
+    pub(crate) fn revoke_old(&self) {
+        self.change_bundle(|bundle| {
+            bundle.x509_authorities.truncate(1);
+            bundle.jwt_authorities.truncate(1);
+        });
+    }
+
+    pub(crate) fn change_bundle(&self, change: impl FnOnce(&mut Bundle)) {
+        let mut authorities = self.authorities.lock().unwrap();
+        change(&mut authorities.bundle);
+        authorities.bundle.sequence_number += 1;
     }
 
     /// A new SVID for the server itself.
@@ -271,9 +328,40 @@ impl agent::v1::agent_server::Agent for Fake {
         request: Request<Streaming<agent::v1::AttestAgentRequest>>,
     ) -> Result<Response<Self::AttestAgentStream>, Status> {
         use agent::v1::{attest_agent_request::Step as Ask, attest_agent_response as answer};
-        let first = request.into_inner().message().await?.and_then(|message| message.step);
+        self.attestations_asked.fetch_add(1, Ordering::SeqCst);
+        let mut asks = request.into_inner();
+        let first = asks.message().await?.and_then(|message| message.step);
         let Some(Ask::Params(params)) = first else { return Err(Status::invalid_argument("no params")) };
         let data = params.data.unwrap();
+        let csr = params.params.unwrap().csr;
+        let done = move |fake: &Self, path: &str, reattestable: bool| {
+            let id = SpiffeId::agent(&fake.trust_domain, path).unwrap();
+            fake.attestations.fetch_add(1, Ordering::SeqCst);
+            if fake.attesting_helps.load(Ordering::SeqCst) {
+                *fake.denial.lock().unwrap() = None;
+            }
+            let svid = Some(fake.agent_svid(&id, &csr));
+            let step = Some(answer::Step::Result(answer::Result { svid, reattestable }));
+            agent::v1::AttestAgentResponse { step }
+        };
+        if data.r#type == "x509pop" {
+            if self.refuse_pop.load(Ordering::SeqCst) {
+                return Err(Status::permission_denied("failed to attest: certificate verification failed"));
+            }
+            let (challenge, proof) = pop::challenge(&data.payload);
+            let step = Some(answer::Step::Challenge(challenge.into()));
+            let challenge = stream::iter([Ok(agent::v1::AttestAgentResponse { step })]);
+            let fake = Arc::clone(self.this.get().unwrap());
+            let result = stream::once(async move {
+                match asks.message().await?.and_then(|message| message.step) {
+                    Some(Ask::ChallengeResponse(answer)) if proof.verify(&answer) => {
+                        Ok(done(&fake, "x509pop/node", true))
+                    }
+                    _ => Err(Status::permission_denied("challenge response verification failed")),
+                }
+            });
+            return Ok(Response::new(challenge.chain(result).boxed()));
+        }
         assert_eq!(data.r#type, "join_token");
         let token = String::from_utf8(data.payload.to_vec()).unwrap();
         if !self.tokens.lock().unwrap().remove(&token) {
@@ -281,10 +369,8 @@ impl agent::v1::agent_server::Agent for Fake {
                 "failed to attest: join token does not exist or has already been used",
             ));
         }
-        let id = SpiffeId::agent(&self.trust_domain, &format!("join_token/{token}")).unwrap();
-        let svid = Some(self.agent_svid(&id, &params.params.unwrap().csr));
-        let step = Some(answer::Step::Result(answer::Result { svid, reattestable: false }));
-        Ok(Response::new(stream::iter([Ok(agent::v1::AttestAgentResponse { step })]).boxed()))
+        let result = done(self, &format!("join_token/{token}"), false);
+        Ok(Response::new(stream::iter([Ok(result)]).boxed()))
     }
 
     async fn renew_agent(
@@ -293,6 +379,9 @@ impl agent::v1::agent_server::Agent for Fake {
     ) -> Result<Response<agent::v1::RenewAgentResponse>, Status> {
         self.renewals_asked.fetch_add(1, Ordering::SeqCst);
         self.admit(&request, true).await?;
+        if self.must_reattest.load(Ordering::SeqCst) {
+            return Err(denied(Reason::AgentMustReattest, "agent must reattest instead of renew"));
+        }
         self.renewals.fetch_add(1, Ordering::SeqCst);
         let id = SpiffeId::agent(&self.trust_domain, &format!("join_token/{TOKEN}")).unwrap();
         let svid = self.agent_svid(&id, &request.into_inner().params.unwrap().csr);
@@ -304,6 +393,7 @@ impl agent::v1::agent_server::Agent for Fake {
         request: Request<agent::v1::PostStatusRequest>,
     ) -> Result<Response<agent::v1::PostStatusResponse>, Status> {
         self.admit(&request, false).await?;
+        self.posted.fetch_add(1, Ordering::SeqCst);
         Ok(Response::new(agent::v1::PostStatusResponse {}))
     }
 
@@ -432,6 +522,9 @@ impl svid::v1::svid_server::Svid for Fake {
         self.admit(&request, false).await?;
         let request = request.into_inner();
         self.jwts_asked.lock().unwrap().push(request.entry_id.clone());
+        if let Some(status) = self.jwt_refusal.lock().unwrap().clone() {
+            return Err(status);
+        }
         let entry = self.entries.lock().unwrap().get(&request.entry_id).cloned();
         let entry = entry.ok_or_else(|| Status::not_found("entry not found or not authorized"))?;
         let id = spiffe_id_from_proto(entry.spiffe_id.as_ref()).unwrap();

@@ -91,7 +91,7 @@ enum State<A> {
 }
 
 /// What operators are told of an authority.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Summary {
     /// Authority id.
     pub id: String,

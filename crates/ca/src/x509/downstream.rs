@@ -24,7 +24,8 @@ pub struct DownstreamTemplate<'a> {
 }
 
 /// Certifies the CA of a downstream server. Its name is that of `ca` with `OU=DOWNSTREAM-<n>`, where n counts the CAs
-/// above it up to the root.
+/// from `ca` to the root, of which only a self-signed `ca` is counted itself: the first two levels share n = 1, as with
+/// the reference.
 ///
 /// # Errors
 ///

@@ -3,6 +3,8 @@
 use crate::der::reader::{DerError, Reader};
 use crate::der::{Writer, tag};
 
+mod text;
+
 /// A distinguished name made of the usual attributes.
 ///
 /// Written in the order of Go's `pkix.Name`: C, O, OU, L, ST, street, postal code, CN, serial number; several

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use proptest::prelude::*;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls_pki_types::{CertificateDer, UnixTime};
+use vouchsafe_types::certificate::Certificate;
 use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
 use vouchsafe_types::x509_svid::X509Svid;
@@ -332,6 +333,33 @@ async fn who_trusts_the_old_or_the_new_authority_reaches_a_leaf_over_the_bridge(
     }
     verify(&chain, root(KeyType::EcP256).await.cert_der(), NOW).unwrap_err();
     X509Svid::parse(chain).unwrap();
+}
+
+#[tokio::test]
+async fn authorities_of_servers_below_us_verify_to_our_root_at_any_depth() {
+    let top = root(KeyType::EcP256).await;
+    let mut above = top.clone();
+    for depth in 1..4 {
+        let key = PrivateKey::generate(KeyType::EcP256).unwrap();
+        let ttl = Duration::from_secs(100 * 86_400);
+        let template = DownstreamTemplate { public_key_der: key.public_key_der(), ttl, now: at(NOW) };
+        let issued = issue_downstream_ca(&above, &template).await.unwrap();
+        assert_eq!(issued.not_after, above.not_after(), "no longer than the authority above");
+        let said = Certificate::parse(&issued.chain[0]).unwrap();
+        assert_eq!((said.is_ca, said.uris.as_slice()), (true, ["spiffe://example.org".to_owned()].as_slice()));
+        let (own, parent) = (Subject::parse(&said.subject_der), Subject::parse(above.subject_raw()));
+        let expected = Subject { organizational_unit: vec![format!("DOWNSTREAM-{}", above.chain().len().max(1))], ..parent.unwrap() };
+        assert_eq!(own.unwrap(), expected);
+        let (cert, chain) = (issued.chain[0].clone(), issued.chain);
+        let ca = X509Ca::new(trust_domain(), cert, chain, Arc::new(key), NOW).unwrap();
+        assert_eq!(ca.upstream_authority_id(), above.authority_id());
+        assert!(ca.is_under(top.authority_id()) && !top.is_under(ca.authority_id()));
+        assert_eq!(ca.root_id(), top.authority_id());
+        let svid = Ask::new().issue(&ca).await.unwrap();
+        assert_eq!(svid.chain.len(), depth + 1);
+        verify(&svid.chain, top.cert_der(), NOW).unwrap();
+        above = ca;
+    }
 }
 
 #[test]

@@ -34,18 +34,12 @@ pub fn bundle_to_proto(bundle: &Bundle, mask: Option<&types::BundleMask>) -> typ
 pub fn bundle_from_proto(message: &types::Bundle) -> Result<Bundle, ConvertError> {
     let trust_domain =
         TrustDomain::parse(&message.trust_domain).map_err(|e| ConvertError::field("trust domain", e))?;
+    let x509: Result<_, _> = message.x509_authorities.iter().map(x509_authority_from_proto).collect();
+    let jwt: Result<_, _> = message.jwt_authorities.iter().map(jwt_authority_from_proto).collect();
     Ok(Bundle {
         trust_domain,
-        x509_authorities: message
-            .x509_authorities
-            .iter()
-            .map(x509_authority_from_proto)
-            .collect::<Result<_, _>>()?,
-        jwt_authorities: message
-            .jwt_authorities
-            .iter()
-            .map(jwt_authority_from_proto)
-            .collect::<Result<_, _>>()?,
+        x509_authorities: x509.map_err(|e| ConvertError::unparsed("unable to parse X.509 authority", e))?,
+        jwt_authorities: jwt.map_err(|e| ConvertError::unparsed("unable to parse JWT authority", e))?,
         refresh_hint: message.refresh_hint,
         sequence_number: message.sequence_number,
     })

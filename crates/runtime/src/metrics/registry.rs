@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tracing::error;
 
+use super::filter::Filter;
 use super::summary::Summary;
 use super::{process, render};
 
@@ -21,6 +22,7 @@ pub struct Registry(Arc<Inner>);
 struct Inner {
     prefix: String,
     common: Labels,
+    filter: Filter,
     families: RwLock<Families>,
 }
 
@@ -85,9 +87,18 @@ impl Registry {
     /// An empty registry. `prefix` comes before every name, `common_labels` go on every series.
     #[must_use]
     pub fn new(prefix: &str, common_labels: &[(&str, &str)]) -> Self {
+        Self::filtered(prefix, common_labels, Filter::default())
+    }
+
+    /// An empty registry that keeps only what `filter` does.
+    #[must_use]
+    pub fn filtered(prefix: &str, common_labels: &[(&str, &str)], filter: Filter) -> Self {
+        let mut common = labels(common_labels);
+        common.retain(|(name, _)| filter.keeps_label(name));
         let inner = Inner {
             prefix: render::name(prefix),
-            common: labels(common_labels),
+            common,
+            filter,
             families: RwLock::new(BTreeMap::new()),
         };
         Self(Arc::new(inner))
@@ -149,7 +160,11 @@ impl Registry {
         of: Of<S>,
     ) -> S {
         let name = format!("{}_{}", self.0.prefix, render::name(name));
+        if !self.0.filter.keeps(&name) {
+            return S::empty();
+        }
         let mut own = labels(own);
+        own.retain(|(name, _)| self.0.filter.keeps_label(name));
         own.sort_unstable();
         let mut families = self.0.families.write().unwrap_or_else(PoisonError::into_inner);
         let Some(series) = of(families.entry(name.clone()).or_insert_with(empty)) else {
@@ -269,6 +284,21 @@ mod tests {
     fn own_lines(registry: &Registry) -> String {
         let text = registry.render();
         text.split("# HELP process_").next().unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn what_the_filter_does_not_keep_is_not_shown() {
+        let filter = Filter {
+            blocked_prefixes: vec!["spire_agent.lru".to_owned()],
+            blocked_labels: vec!["host".to_owned(), "status".to_owned()],
+            ..Filter::default()
+        };
+        let registry = Registry::filtered("spire_agent", &[("host", "node1")], filter);
+        registry.counter("lru_cache_entry_add", &[]).inc();
+        registry.counter("rpc", &[("status", "OK")]).inc();
+        registry.counter("rpc", &[("status", "Internal")]).inc();
+        let text = own_lines(&registry);
+        assert!(text.ends_with("\nspire_agent_rpc 2\n") && !text.contains("lru"), "{text}");
     }
 
     #[tokio::test(start_paused = true)]

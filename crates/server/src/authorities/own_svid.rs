@@ -11,6 +11,7 @@ use tracing::{debug, info};
 use vouchsafe_ca::key::{KeyType, PrivateKey};
 use vouchsafe_ca::signer::Signer;
 use vouchsafe_identity::own::{OwnSvid, SvidCell};
+use vouchsafe_types::certificate::Certificate;
 use vouchsafe_types::spiffe_id::SpiffeId;
 
 use super::Shared;
@@ -38,6 +39,24 @@ impl OwnSvidRotation {
         self.bridges.truncate(MAX_BRIDGES - 1);
         self.bridges.push_front(bridge);
         self.issued_by = None;
+    }
+
+    /// Has the SVID replaced if the tainted authority `id` is in its chain.
+    pub(super) fn leave(&mut self, id: &str) {
+        let Some(held) = self.cell.load() else { return };
+        let read = held.chain.iter().filter_map(|der| Certificate::parse(der).ok());
+        if read.map(|certificate| certificate.issuer_authority_id()).any(|issuer| issuer == id) {
+            info!("Server SVID signed using a tainted authority, forcing rotation of the Server SVID");
+            self.issued_by = None;
+        }
+    }
+
+    /// From the next SVID on, nobody is reached any more through an authority that was revoked.
+    pub(super) fn drop_bridges(&mut self) {
+        if !self.bridges.is_empty() {
+            self.bridges.clear();
+            self.issued_by = None;
+        }
     }
 
     /// Issues a new SVID if one is due.

@@ -1,9 +1,11 @@
 //! `spire.api.server.agent.v1.Agent`.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::{Stream, StreamExt};
+use futures_util::Stream;
+use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{error, info};
 use uuid::Uuid;
@@ -19,21 +21,29 @@ use vouchsafe_proto::spire::api::server::agent::v1::{
     attest_agent_response, count_agents_request, list_agents_request,
 };
 use vouchsafe_proto::spire::api::types;
+use vouchsafe_runtime::clock::Clock;
 use vouchsafe_store::{Error as StoreError, Store};
+use vouchsafe_transport::tls::TlsPeer;
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::entry::{Entry, EntryId, check_workload};
 use vouchsafe_types::join_token::JoinToken;
 use vouchsafe_types::selector::{Selector, SelectorSet};
 use vouchsafe_types::spiffe_id::SpiffeId;
+use vouchsafe_types::trust_domain::TrustDomain;
 
-use super::attest::{self, Attested, JoinTokens};
+use super::attest::stream::Conversation;
+use super::attest::{self, Attested, Evidence, Exchange, NodeAttestors};
 use super::svid::{sign_failed, x509_to_proto};
 use super::{calling_agent, calling_agent_id};
 use crate::agents::Agents;
+use crate::audit::Audit;
 use crate::authorize::Registry;
 use crate::filter::{AgentFilter, selector_set};
 use crate::ids::check_agent;
 use crate::issuer::Issuer;
+use crate::limits::Turn;
+use crate::limits::attestation::Attempt;
+use crate::model::ReadModel;
 use crate::page::Page;
 use crate::status::{failed, invalid, store_failed};
 use crate::when;
@@ -42,42 +52,92 @@ use crate::when;
 pub(crate) const MAX_VERSION: usize = 255;
 
 /// Agents: attestation, renewal, and what an operator does with them.
-pub(crate) struct AgentService {
-    pub(crate) join_tokens: JoinTokens,
-    pub(crate) attests_join_tokens: bool,
+pub(crate) struct AgentService(pub(crate) Arc<AgentParts>);
+
+impl std::ops::Deref for AgentService {
+    type Target = AgentParts;
+
+    fn deref(&self) -> &AgentParts {
+        &self.0
+    }
+}
+
+/// What [`AgentService`] is built on.
+pub(crate) struct AgentParts {
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) clock: Clock,
+    pub(crate) model: Arc<ReadModel>,
+    pub(crate) attestors: NodeAttestors,
     pub(crate) agents: Arc<Agents>,
     pub(crate) issuer: Arc<Issuer>,
     pub(crate) store: Arc<dyn Store>,
 }
 
-impl AgentService {
-    async fn attest(&self, request: &AttestAgentRequest) -> Result<attest_agent_response::Result, Status> {
-        let params = match &request.step {
+/// Who attests, as far as it is known before it proves anything.
+struct Applicant {
+    turn: Option<Turn>,
+    address: Option<SocketAddr>,
+    audit: Audit,
+}
+
+impl AgentParts {
+    async fn attest(
+        &self,
+        applicant: &Applicant,
+        exchange: &mut Exchange,
+    ) -> Result<attest_agent_response::Result, Status> {
+        let first = exchange.first().await?;
+        let params = match &first.step {
             Some(attest_agent_request::Step::Params(params)) => Some(params),
             _ => None,
         };
         let evidence = attest::evidence(params)?;
-        // Before the token is used up: a request that cannot succeed must not cost it.
-        let csr = parse_csr(evidence.csr, VerifyProofOfPossession::No)
-            .map_err(|e| invalid("failed to parse CSR", e))?;
-        let attested = match evidence.kind {
-            "join_token" if self.attests_join_tokens => self.join_tokens.attest(evidence.payload).await?,
-            kind => {
-                let why = format!("could not find node attestor type {kind:?}");
-                return Err(failed(Code::FailedPrecondition, "error getting node attestor", why));
-            }
-        };
+        applicant.audit.add("node_attestor_type", evidence.kind);
+        let attempt = applicant.turn_to_attest().await?;
+        let attested = self.prove(&evidence, applicant, exchange).await;
+        if let Some(attempt) = attempt
+            && attested.as_ref().map_or_else(|status| status.code() == Code::Unavailable, |_| true)
+        {
+            attempt.refund();
+        }
+        let (attested, public_key_der) = attested?;
+        applicant.audit.add("agent_id", attested.id.as_str());
+        if attested.id == SpiffeId::server(&self.trust_domain) {
+            return Err(Status::internal("agent ID cannot collide with the server ID"));
+        }
         if self.agents.agent(&attested.id).is_some_and(|agent| agent.is_banned()) {
             return Err(banned());
         }
-        let issued = self.issuer.agent_x509(&attested.id, &csr.public_key_der).await;
+        let issued = self.issuer.agent_x509(&attested.id, &public_key_der).await;
         let issued = issued.map_err(|e| sign_failed("failed to sign X509 SVID", &e))?;
         self.admit(evidence.kind, &attested, &issued).await?;
-        info!(agent_id = %attested.id, node_attestor_type = evidence.kind, "Agent attestation request completed");
+        let address = applicant.address.map(|address| address.to_string());
+        info!(
+            agent_id = %attested.id,
+            node_attestor_type = evidence.kind,
+            address,
+            "Agent attestation request completed"
+        );
         Ok(attest_agent_response::Result {
             svid: Some(x509_to_proto(&attested.id, issued)),
             reattestable: attested.can_reattest,
         })
+    }
+
+    /// Who the node proves to be, and the key that it wants a certificate for.
+    async fn prove(
+        &self,
+        evidence: &Evidence<'_>,
+        applicant: &Applicant,
+        exchange: &mut Exchange,
+    ) -> Result<(Attested, Vec<u8>), Status> {
+        // Before the token is used up: a request that cannot succeed must not cost it.
+        let csr = parse_csr(evidence.csr, VerifyProofOfPossession::No)
+            .map_err(|e| invalid("failed to parse CSR", e))?;
+        let attestor = self.attestors.named(evidence.kind)?;
+        let client = applicant.address.map(|address| address.ip());
+        let attested = attestor.attest(evidence.payload, client, exchange).await?;
+        Ok((attested, csr.public_key_der))
     }
 
     /// Writes down an attested agent, before it is answered.
@@ -99,13 +159,13 @@ impl AgentService {
             Err(cause) => return Err(store_failed("failed to create attested agent", &cause)),
         };
         self.agents.forget(&attested.id);
-        self.join_tokens.model.settled(position).await;
+        self.model.settled(position).await;
         Ok(())
     }
 
     fn agent_id(&self, id: Option<&types::Spiffeid>) -> Result<SpiffeId, Status> {
         let id = spiffe_id_from_proto(id).map_err(|e| invalid("invalid agent ID", e))?;
-        check_agent(&id, &self.join_tokens.trust_domain).map_err(|e| invalid("invalid agent ID", e))?;
+        check_agent(&id, &self.trust_domain).map_err(|e| invalid("invalid agent ID", e))?;
         Ok(id)
     }
 
@@ -116,6 +176,21 @@ impl AgentService {
         filter: &'a AgentFilter,
     ) -> impl Iterator<Item = Agent> + 'a {
         ids.filter_map(|id| self.agents.agent(&id)).filter(|agent| filter.matches(agent))
+    }
+}
+
+impl Applicant {
+    /// Waits until this address may attest.
+    async fn turn_to_attest(&self) -> Result<Option<Attempt>, Status> {
+        let Some(turn) = &self.turn else { return Ok(None) };
+        let (Some(attestations), Some(address)) = (&turn.limits.attestations, turn.address) else {
+            return Ok(None);
+        };
+        let began = Instant::now();
+        let attempt = attestations.attempt(address).await.map_err(|refusal| refusal.status("attest agent"));
+        let code = attempt.as_ref().map_or_else(Status::code, |_| Code::Ok);
+        turn.limits.attestation_waited(code, began.elapsed());
+        attempt.map(Some)
     }
 }
 
@@ -130,7 +205,7 @@ impl AgentApi for AgentService {
         request: Request<CountAgentsRequest>,
     ) -> Result<Response<CountAgentsResponse>, Status> {
         let filter = agent_filter(request.into_inner().filter.map(same_filter))?;
-        let snapshot = self.join_tokens.model.load();
+        let snapshot = self.model.load();
         let count = self.matching(snapshot.agents.keys().cloned(), &filter).count();
         Ok(Response::new(CountAgentsResponse { count: i32::try_from(count).unwrap_or(i32::MAX) }))
     }
@@ -145,7 +220,7 @@ impl AgentApi for AgentService {
         let page = Page::new(request.page_size, &request.page_token);
         let after =
             page.after.map(SpiffeId::parse).transpose().map_err(|e| invalid("malformed page token", e))?;
-        let snapshot = self.join_tokens.model.load();
+        let snapshot = self.model.load();
         let range = snapshot.agents.range((after.map_or(Unbounded, Excluded), Unbounded));
         let found = self.matching(range.map(|(id, _)| id.clone()), &filter);
         let (agents, next_page_token) = page.cut(found, |agent| agent.id.to_string());
@@ -165,7 +240,7 @@ impl AgentApi for AgentService {
         match self.store.delete_agent(&id).await {
             Ok((_, position)) => {
                 self.agents.forget(&id);
-                self.join_tokens.model.settled(position).await;
+                self.model.settled(position).await;
                 info!(spiffe_id = %id, "Agent deleted");
                 Ok(Response::new(()))
             }
@@ -185,7 +260,7 @@ impl AgentApi for AgentService {
         match self.store.update_agent(&id, Box::new(ban)).await {
             Ok((_, position)) => {
                 self.agents.forget(&id);
-                self.join_tokens.model.settled(position).await;
+                self.model.settled(position).await;
                 info!(spiffe_id = %id, "Agent banned");
                 Ok(Response::new(()))
             }
@@ -200,16 +275,16 @@ impl AgentApi for AgentService {
         &self,
         request: Request<Streaming<AttestAgentRequest>>,
     ) -> Result<Response<Self::AttestAgentStream>, Status> {
-        let mut steps = request.into_inner();
-        let first = tokio::time::timeout(FIRST_STEP, steps.next())
-            .await
-            .map_err(|_| Status::deadline_exceeded("no attestation request within 30 s"))?
-            .ok_or_else(|| {
-                failed(Code::InvalidArgument, "failed to receive request from stream", "stream ended")
-            })??;
-        let result = self.attest(&first).await?;
-        let answer = AttestAgentResponse { step: Some(attest_agent_response::Step::Result(result)) };
-        Ok(Response::new(Box::pin(futures_util::stream::once(async { Ok(answer) }))))
+        let applicant = Applicant {
+            turn: request.extensions().get().cloned(),
+            address: request.extensions().get::<TlsPeer>().map(|peer| peer.address),
+            audit: Audit::of(&request),
+        };
+        let parts = self.0.clone();
+        let conversation = Conversation::begin(request.into_inner(), |mut exchange| async move {
+            parts.attest(&applicant, &mut exchange).await
+        });
+        Ok(Response::new(Box::pin(conversation)))
     }
 
     async fn renew_agent(
@@ -245,7 +320,7 @@ impl AgentApi for AgentService {
         if request.ttl < 1 {
             return Err(Status::invalid_argument("ttl is required, you must provide one"));
         }
-        let trust_domain = &self.join_tokens.trust_domain;
+        let trust_domain = &self.trust_domain;
         let alias = match &request.agent_id {
             None => None,
             Some(id) => {
@@ -257,12 +332,12 @@ impl AgentApi for AgentService {
         let value = if request.token.is_empty() { Uuid::new_v4().to_string() } else { request.token };
         let agent = attest::agent_id(trust_domain, &value)
             .map_err(|e| failed(Code::InvalidArgument, "token cannot be part of a SPIFFE ID", e))?;
-        let expires_at = self.join_tokens.clock.unix_now() + i64::from(request.ttl);
+        let expires_at = self.clock.unix_now() + i64::from(request.ttl);
         let token = JoinToken { value: value.clone().into(), expires_at };
         let alias = alias.map(|id| alias_entry(&agent, id)).transpose()?;
         let position = self.store.create_join_token(token, alias).await;
         let position = position.map_err(|cause| store_failed("failed to create token", &cause))?;
-        self.join_tokens.model.settled(position).await;
+        self.model.settled(position).await;
         Ok(Response::new(types::JoinToken { value, expires_at }))
     }
 
@@ -281,9 +356,6 @@ impl AgentApi for AgentService {
         Ok(Response::new(PostStatusResponse {}))
     }
 }
-
-/// Longest wait for the first message of an attestation.
-const FIRST_STEP: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// The entry that lets the agent of a join token act as `alias` too. The store removes it with the agent.
 fn alias_entry(agent: &SpiffeId, alias: SpiffeId) -> Result<Entry, Status> {

@@ -1,38 +1,91 @@
 //! Node attestation: who is this agent, and what may it be called?
 
-use std::sync::Arc;
+mod join_token;
+pub(crate) mod stream;
+pub(crate) mod x509pop;
+
+use std::net::IpAddr;
 
 use tonic::{Code, Status};
 use vouchsafe_proto::spire::api::server::agent::v1::attest_agent_request;
-use vouchsafe_runtime::clock::Clock;
-use vouchsafe_store::Store;
 use vouchsafe_types::selector::SelectorSet;
 use vouchsafe_types::spiffe_id::SpiffeId;
-use vouchsafe_types::trust_domain::TrustDomain;
 
-use crate::model::ReadModel;
-use crate::status::{failed, store_failed};
+use crate::status::failed;
+pub(crate) use join_token::{JoinTokens, agent_id};
+pub(crate) use stream::Exchange;
+pub(crate) use x509pop::X509Pop;
 
 /// What an attestor found out.
 #[derive(Debug)]
-pub(super) struct Attested {
+pub(crate) struct Attested {
     /// The agent's SPIFFE ID.
-    pub(super) id: SpiffeId,
+    pub(crate) id: SpiffeId,
     /// What is known of its node.
-    pub(super) selectors: SelectorSet,
+    pub(crate) selectors: SelectorSet,
     /// Whether it can prove itself again later.
-    pub(super) can_reattest: bool,
+    pub(crate) can_reattest: bool,
+}
+
+/// One way to prove what a node is.
+pub(crate) enum NodeAttestor {
+    JoinTokens(JoinTokens),
+    X509Pop(X509Pop),
+}
+
+impl NodeAttestor {
+    /// The name that agents and configurations have for it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::JoinTokens(_) => join_token::NAME,
+            Self::X509Pop(_) => x509pop::NAME,
+        }
+    }
+
+    /// Looks at the evidence of a node that connects from `client`, and asks it for more if it needs to.
+    ///
+    /// # Errors
+    ///
+    /// The status for the node. `UNAVAILABLE` alone says nothing about its evidence.
+    pub(crate) async fn attest(
+        &self,
+        payload: &[u8],
+        client: Option<IpAddr>,
+        exchange: &mut Exchange,
+    ) -> Result<Attested, Status> {
+        match self {
+            Self::JoinTokens(tokens) => tokens.attest(payload).await,
+            Self::X509Pop(x509pop) => x509pop.attest(payload, client, exchange).await,
+        }
+    }
+}
+
+/// The attestors that are configured, one of each name.
+pub(crate) struct NodeAttestors(pub(crate) Vec<NodeAttestor>);
+
+impl NodeAttestors {
+    /// The one called `name`.
+    ///
+    /// # Errors
+    ///
+    /// `FAILED_PRECONDITION` when it is not configured.
+    pub(crate) fn named(&self, name: &str) -> Result<&NodeAttestor, Status> {
+        self.0.iter().find(|attestor| attestor.name() == name).ok_or_else(|| {
+            let why = format!("could not find node attestor type {name:?}");
+            failed(Code::FailedPrecondition, "error getting node attestor", why)
+        })
+    }
 }
 
 /// The parts of a valid first message.
-pub(super) struct Evidence<'a> {
-    pub(super) kind: &'a str,
-    pub(super) payload: &'a [u8],
-    pub(super) csr: &'a [u8],
+pub(crate) struct Evidence<'a> {
+    pub(crate) kind: &'a str,
+    pub(crate) payload: &'a [u8],
+    pub(crate) csr: &'a [u8],
 }
 
 /// Checks that the first message is complete.
-pub(super) fn evidence(params: Option<&attest_agent_request::Params>) -> Result<Evidence<'_>, Status> {
+pub(crate) fn evidence(params: Option<&attest_agent_request::Params>) -> Result<Evidence<'_>, Status> {
     let missing = |what: &str| failed(Code::InvalidArgument, "malformed param", format!("missing {what}"));
     let params = params.ok_or_else(|| missing("params"))?;
     let data = params.data.as_ref().ok_or_else(|| missing("attestation data"))?;
@@ -47,42 +100,4 @@ pub(super) fn evidence(params: Option<&attest_agent_request::Params>) -> Result<
         return Err(missing("attestation data payload"));
     }
     Ok(Evidence { kind: &data.r#type, payload: &data.payload, csr: &svid.csr })
-}
-
-/// Attests by join token: each token makes one agent, once.
-pub(crate) struct JoinTokens {
-    pub(crate) trust_domain: TrustDomain,
-    pub(crate) clock: Clock,
-    pub(crate) model: Arc<ReadModel>,
-    pub(crate) store: Arc<dyn Store>,
-}
-
-impl JoinTokens {
-    /// Uses up `token`. A token that the model does not know is refused without asking the store, so that guessing
-    /// costs the database nothing; one that it knows is taken from the store, where one caller gets it.
-    pub(super) async fn attest(&self, token: &[u8]) -> Result<Attested, Status> {
-        let unknown = || {
-            Status::invalid_argument("failed to attest: join token does not exist or has already been used")
-        };
-        let token = std::str::from_utf8(token).map_err(|_| unknown())?;
-        if !self.model.load().join_tokens.contains_key(token) {
-            return Err(unknown());
-        }
-        let taken = self.store.take_join_token(token).await;
-        let taken = taken.map_err(|cause| store_failed("failed to delete join token", &cause))?;
-        if taken.ok_or_else(unknown)?.expires_at < self.clock.unix_now() {
-            return Err(Status::invalid_argument("join token expired"));
-        }
-        let id = agent_id(&self.trust_domain, token)
-            .map_err(|e| failed(Code::Internal, "failed to create join token ID", e))?;
-        Ok(Attested { id, selectors: SelectorSet::default(), can_reattest: false })
-    }
-}
-
-/// The SPIFFE ID of the agent that joins with `token`.
-pub(super) fn agent_id(
-    trust_domain: &TrustDomain,
-    token: &str,
-) -> Result<SpiffeId, vouchsafe_types::spiffe_id::SpiffeIdError> {
-    SpiffeId::new(trust_domain, &format!("/spire/agent/join_token/{token}"))
 }

@@ -18,6 +18,8 @@ use vouchsafe_proto::spire::api::types;
 use vouchsafe_store::Store;
 use vouchsafe_types::trust_domain::TrustDomain;
 
+use super::downstream;
+use crate::authorities::JwtPublisher;
 use crate::model::ReadModel;
 use crate::status::{invalid, store_failed};
 
@@ -26,6 +28,7 @@ pub(crate) struct BundleService {
     pub(crate) trust_domain: TrustDomain,
     pub(crate) model: Arc<ReadModel>,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) publisher: JwtPublisher,
 }
 
 #[tonic::async_trait]
@@ -91,9 +94,9 @@ impl BundleApi for BundleService {
 
     async fn publish_jwt_authority(
         &self,
-        _: Request<PublishJwtAuthorityRequest>,
+        request: Request<PublishJwtAuthorityRequest>,
     ) -> Result<Response<PublishJwtAuthorityResponse>, Status> {
-        Err(not_served())
+        downstream::publish_jwt(&self.publisher, request.get_ref()).await.map(Response::new)
     }
 
     async fn publish_wit_authority(

@@ -26,7 +26,7 @@ use vouchsafe_types::entry::check_workload;
 use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
 
-use super::calling_agent;
+use super::{calling_agent, downstream};
 use crate::agents::Agents;
 use crate::issuer::{Issuer, SignError};
 use crate::model::{ReadModel, Snapshot};
@@ -69,6 +69,13 @@ impl SvidService {
             .map_err(|e| sign_failed(X509, &e))?;
         debug!(registration_id = id, spiffe_id = %entry.spiffe_id, serial = issued.serial, "Signed X509 SVID");
         Ok(x509_to_proto(&entry.spiffe_id, issued))
+    }
+
+    fn check_jwt(&self) -> Result<(), Status> {
+        if self.issuer.has_jwt {
+            return Ok(());
+        }
+        Err(Status::unimplemented("JWT functionality is disabled"))
     }
 
     async fn sign_jwt(
@@ -146,6 +153,7 @@ impl SvidApi for SvidService {
         &self,
         request: Request<MintJwtsvidRequest>,
     ) -> Result<Response<MintJwtsvidResponse>, Status> {
+        self.check_jwt()?;
         let request = request.into_inner();
         let id = spiffe_id_from_proto(request.id.as_ref()).map_err(|e| invalid("invalid SPIFFE ID", e))?;
         check_workload(&id, &self.trust_domain).map_err(|e| invalid("invalid SPIFFE ID", e))?;
@@ -183,6 +191,7 @@ impl SvidApi for SvidService {
         &self,
         request: Request<NewJwtsvidRequest>,
     ) -> Result<Response<NewJwtsvidResponse>, Status> {
+        self.check_jwt()?;
         let agent = calling_agent(&*self.agents, &request)?;
         let request = request.into_inner();
         let snapshot = self.model.load();
@@ -210,9 +219,10 @@ impl SvidApi for SvidService {
 
     async fn new_downstream_x509ca(
         &self,
-        _: Request<NewDownstreamX509caRequest>,
+        request: Request<NewDownstreamX509caRequest>,
     ) -> Result<Response<NewDownstreamX509caResponse>, Status> {
-        Err(Status::unimplemented("this server has no downstream servers yet"))
+        let made = downstream::new_x509_ca(&self.trust_domain, (&self.issuer, &self.model), request).await?;
+        Ok(Response::new(made))
     }
 }
 

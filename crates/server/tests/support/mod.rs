@@ -131,7 +131,8 @@ impl World {
             },
             upstream: vouchsafe_server::config::Upstream::None,
             disable_jwt_svids: false,
-            version: "test",
+            admission: vouchsafe_server::config::Admission::default(),
+        version: "test",
         }
     }
 }

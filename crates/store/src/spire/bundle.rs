@@ -53,7 +53,9 @@ pub(super) fn decode(data: &[u8]) -> Result<Bundle, Box<dyn std::error::Error>> 
     let mut bundle = Bundle::new(TrustDomain::parse(&stored.trust_domain_id)?);
     for certificate in stored.root_cas {
         let tainted = certificate.tainted_key;
-        bundle.x509_authorities.push(X509Authority { tainted, ..X509Authority::parse(certificate.der_bytes)? });
+        bundle
+            .x509_authorities
+            .push(X509Authority { tainted, ..X509Authority::parse(certificate.der_bytes)? });
     }
     for key in stored.jwt_signing_keys {
         bundle.jwt_authorities.push(JwtAuthority {

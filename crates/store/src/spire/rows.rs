@@ -36,7 +36,10 @@ pub(super) fn read_all(
         Ok(Record::Bundle(bundle::decode(&row.get::<_, Vec<u8>>(1)?)?))
     })?;
     each(connection, TOKENS, into, "join token", |row| {
-        Ok(Record::JoinToken(JoinToken { value: row.get::<_, String>(1)?.as_str().into(), expires_at: row.get(2)? }))
+        Ok(Record::JoinToken(JoinToken {
+            value: row.get::<_, String>(1)?.as_str().into(),
+            expires_at: row.get(2)?,
+        }))
     })?;
     let mut journals = connection.prepare("SELECT id, data FROM ca_journals ORDER BY id")?;
     let journals = journals.query_map([], |row| {
@@ -79,7 +82,8 @@ impl Owned {
     fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let selectors = "SELECT registered_entry_id, type, value FROM selectors ORDER BY id";
         let dns_names = "SELECT registered_entry_id, value FROM dns_names ORDER BY id";
-        let federates_with = "SELECT f.registered_entry_id, b.trust_domain FROM federated_registration_entries f
+        let federates_with =
+            "SELECT f.registered_entry_id, b.trust_domain FROM federated_registration_entries f
                               JOIN bundles b ON b.id = f.bundle_id ORDER BY b.trust_domain";
         Ok(Self {
             selectors: grouped(connection, selectors, |row| Ok((row.get(1)?, row.get(2)?)))?,
@@ -115,12 +119,14 @@ fn entry(row: &Row<'_>, owned: &mut Owned) -> Result<Entry, Unfit> {
     let number: i64 = row.get("id")?;
     let text = |column: &str| row.get::<_, String>(column);
     let id = EntryId::parse(&text("entry_id")?)?;
-    let (spiffe_id, parent_id) = (SpiffeId::parse(&text("spiffe_id")?)?, SpiffeId::parse(&text("parent_id")?)?);
+    let (spiffe_id, parent_id) =
+        (SpiffeId::parse(&text("spiffe_id")?)?, SpiffeId::parse(&text("parent_id")?)?);
     let selectors = selector_set(owned.selectors.remove(&number).unwrap_or_default())?;
     let attributes: Option<Vec<u8>> = row.get("additional_attributes")?;
     let attributes = EntryAttributes::decode(attributes.unwrap_or_default().as_slice())?;
     let federates_with = owned.federates_with.remove(&number).unwrap_or_default();
-    let federates_with: Result<Vec<_>, _> = federates_with.iter().map(|name| TrustDomain::parse(name)).collect();
+    let federates_with: Result<Vec<_>, _> =
+        federates_with.iter().map(|name| TrustDomain::parse(name)).collect();
     Ok(Entry {
         x509_svid_ttl: seconds(row.get("ttl")?)?,
         jwt_svid_ttl: seconds(row.get("jwt_svid_ttl")?)?,

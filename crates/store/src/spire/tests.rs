@@ -50,7 +50,9 @@ fn an_agent_keeps_its_serial_numbers_and_a_banned_one_its_ban() {
          INSERT INTO node_resolver_map_entries VALUES (1, 'spiffe://domain.test/spire/agent/x509pop/aa', 'x509pop', 'subject:cn:a');",
     );
     let read = read(&path, &trust_domain()).unwrap();
-    let [Record::Agent(first), Record::Agent(second)] = &read.records[..] else { panic!("{:?}", read.records) };
+    let [Record::Agent(first), Record::Agent(second)] = &read.records[..] else {
+        panic!("{:?}", read.records)
+    };
     assert_eq!((first.serial_number.as_str(), first.expires_at), ("12", 1_795_258_641));
     assert_eq!((first.new_serial_number.as_str(), first.new_expires_at), ("13", 1_795_262_241));
     assert!(first.can_reattest && first.selectors.len() == 1);
@@ -71,7 +73,9 @@ fn a_row_that_is_not_understood_is_named_and_the_rest_is_read() {
     let read = read(&path, &trust_domain()).unwrap();
     assert_eq!(read.records.len(), 2, "{:?}", read.records);
     assert_eq!(read.left_out.len(), 3);
-    for (name, line) in ["entry bad: ", "entry elsewhere: ", "bundle spiffe://broken.test: "].iter().zip(&read.left_out) {
+    for (name, line) in
+        ["entry bad: ", "entry elsewhere: ", "bundle spiffe://broken.test: "].iter().zip(&read.left_out)
+    {
         assert!(line.starts_with(name), "{line}");
     }
     assert!(!format!("{read:?}").contains("secret-token"));

@@ -10,7 +10,7 @@ use super::feed::Tx;
 use super::text::Columns;
 use crate::change::Position;
 use crate::error::{Kind, Rejected};
-use crate::store::{BundleChange, BundleUpdate};
+use crate::store::{BundleChange, BundleUpdate, BundleWrite, DeleteMode, EntryChange};
 
 pub(super) fn update(
     tx: &Tx<'_>,
@@ -33,13 +33,58 @@ pub(super) fn update(
     Ok(BundleUpdate { bundle, changed: true, position })
 }
 
-pub(super) fn delete(tx: &Tx<'_>, trust_domain: &TrustDomain) -> Result<(Bundle, Position), Fail> {
+pub(super) fn put(
+    tx: &Tx<'_>,
+    trust_domain: &TrustDomain,
+    how: BundleWrite,
+    change: &BundleChange,
+) -> Result<BundleUpdate, Fail> {
+    let before = find(tx.conn, trust_domain)?;
+    match (how, &before) {
+        (BundleWrite::Create, Some(_)) => return Err(Fail::already_exists(Kind::Bundle, trust_domain)),
+        (BundleWrite::Update, None) => return Err(Fail::not_found(Kind::Bundle, trust_domain)),
+        _ => {}
+    }
+    let mut bundle = before.clone().unwrap_or_else(|| Bundle::new(trust_domain.clone()));
+    change(&mut bundle)?;
+    bundle.trust_domain = trust_domain.clone();
+    if before.as_ref() == Some(&bundle) {
+        return Ok(BundleUpdate { bundle, changed: false, position: tx.newest()? });
+    }
+    write(tx.conn, &bundle)?;
+    let position = tx.changed(Kind::Bundle, trust_domain.as_str())?;
+    Ok(BundleUpdate { bundle, changed: true, position })
+}
+
+pub(super) fn delete(
+    tx: &Tx<'_>,
+    trust_domain: &TrustDomain,
+    mode: DeleteMode,
+) -> Result<(Bundle, Position), Fail> {
     let bundle = find(tx.conn, trust_domain)?.ok_or_else(|| Fail::not_found(Kind::Bundle, trust_domain))?;
-    let federating = entries::count_federating_with(tx.conn, trust_domain.as_str())?;
-    if federating > 0 {
-        let reason =
-            format!("{federating} entries federate with {trust_domain}; change or delete them first");
-        return Err(Rejected::new(reason).into());
+    let federating = entries::federating_with(tx.conn, trust_domain.as_str())?;
+    match mode {
+        DeleteMode::Restrict if !federating.is_empty() => {
+            let count = federating.len();
+            let reason = format!("cannot delete bundle; federated with {count} registration entries");
+            return Err(Rejected::new(reason).into());
+        }
+        DeleteMode::Restrict => {}
+        DeleteMode::Delete => {
+            for id in &federating {
+                entries::delete(tx, id)?;
+            }
+        }
+        DeleteMode::Dissociate => {
+            let gone = trust_domain.clone();
+            let dissociate: EntryChange = Box::new(move |entry| {
+                entry.federates_with.retain(|with| *with != gone);
+                Ok(())
+            });
+            for id in &federating {
+                entries::update(tx, id, &dissociate)?;
+            }
+        }
     }
     remove(tx.conn, trust_domain)?;
     let position = tx.changed(Kind::Bundle, trust_domain.as_str())?;
@@ -58,8 +103,7 @@ pub(super) fn find(conn: &Connection, trust_domain: &TrustDomain) -> Result<Opti
         x509_authorities: x509_authorities(conn, trust_domain)?,
         jwt_authorities: jwt_authorities(conn, trust_domain)?,
         refresh_hint,
-        sequence_number: u64::try_from(sequence_number)
-            .map_err(|error| Fail::row("bundles", trust_domain.as_str(), error))?,
+        sequence_number: sequence_number.cast_unsigned(),
         ..Bundle::new(trust_domain.clone())
     }))
 }
@@ -105,8 +149,8 @@ fn jwt_authorities(conn: &Connection, trust_domain: &TrustDomain) -> Result<Vec<
 fn write(conn: &Connection, bundle: &Bundle) -> Result<(), Fail> {
     remove(conn, &bundle.trust_domain)?;
     let name = bundle.trust_domain.as_str();
-    let sequence_number =
-        i64::try_from(bundle.sequence_number).map_err(|error| Fail::Bug(error.to_string()))?;
+    // All 64 bits are a foreign domain's to choose.
+    let sequence_number = bundle.sequence_number.cast_signed();
     conn.prepare_cached(
         "INSERT INTO bundles (trust_domain, refresh_hint, sequence_number) VALUES (?1, ?2, ?3)",
     )?

@@ -79,12 +79,13 @@ pub(super) fn delete_alias_of(tx: &Tx<'_>, agent: &SpiffeId) -> Result<(), Fail>
     Ok(())
 }
 
-/// How many entries federate with a trust domain. Reads all rows; only for the removal of a bundle.
-pub(super) fn count_federating_with(conn: &Connection, trust_domain: &str) -> Result<u64, Fail> {
-    let sql = "SELECT count(*) FROM entries WHERE federates_with <> '[]'
-               AND EXISTS (SELECT 1 FROM json_each(federates_with) AS t WHERE t.value = ?1)";
-    let count: i64 = conn.prepare_cached(sql)?.query_row([trust_domain], |row| row.get(0))?;
-    Ok(count.unsigned_abs())
+/// The entries that federate with a trust domain. Reads all rows; only for the removal of a bundle.
+pub(super) fn federating_with(conn: &Connection, trust_domain: &str) -> Result<Vec<EntryId>, Fail> {
+    let sql = "SELECT id FROM entries WHERE federates_with <> '[]'
+               AND EXISTS (SELECT 1 FROM json_each(federates_with) AS t WHERE t.value = ?1) ORDER BY seq";
+    let mut statement = conn.prepare_cached(sql)?;
+    let ids = statement.query_map([trust_domain], |row| Columns::of(row).parsed())?;
+    Ok(ids.collect::<Result<_, _>>()?)
 }
 
 pub(super) fn find(conn: &Connection, id: &EntryId) -> Result<Option<Entry>, Fail> {

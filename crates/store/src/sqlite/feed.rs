@@ -10,7 +10,7 @@ use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use super::fail::Fail;
-use super::{agents, bundles, entries, join_tokens, text};
+use super::{agents, bundles, entries, federation, join_tokens, text};
 use crate::change::{Change, Changes, Position};
 use crate::error::{Error, Kind};
 use crate::store::{MAX_CHANGES_KEPT, MAX_CHANGES_PER_READ};
@@ -106,6 +106,11 @@ fn resolve(conn: &Connection, event: &Event) -> Result<Change, Fail> {
             Change::Bundle(trust_domain, now)
         }
         JOIN_TOKEN => Change::JoinToken(event.key.clone(), join_tokens::find(conn, &event.key)?),
+        FEDERATION => {
+            let trust_domain = TrustDomain::parse(key).map_err(|error| wrong(error.to_string()))?;
+            let now = federation::find(conn, &trust_domain)?;
+            Change::Federation(trust_domain, now)
+        }
         other => return Err(wrong(format!("unknown kind {other}"))),
     })
 }
@@ -154,6 +159,7 @@ fn code(kind: Kind) -> Value {
         Kind::Agent => AGENT,
         Kind::Bundle => BUNDLE,
         Kind::JoinToken => JOIN_TOKEN,
+        Kind::Federation => FEDERATION,
     })
 }
 
@@ -161,3 +167,4 @@ const ENTRY: i64 = 1;
 const AGENT: i64 = 2;
 const BUNDLE: i64 = 3;
 const JOIN_TOKEN: i64 = 4;
+const FEDERATION: i64 = 5;

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::fail::Fail;
 use super::readers::{Readers, late};
-use super::{agents, bundles, entries, feed, join_tokens};
+use super::{agents, bundles, entries, federation, feed, join_tokens};
 use crate::change::{Position, Record};
 use crate::error::Error;
 
@@ -42,6 +42,7 @@ fn stream(conn: &Connection, sender: mpsc::Sender<Vec<Record>>) -> Result<Positi
     agents::scan(conn, |agent| parts.push(Record::Agent(agent)))?;
     bundles::scan(conn, |bundle| parts.push(Record::Bundle(bundle)))?;
     join_tokens::scan(conn, |token| parts.push(Record::JoinToken(token)))?;
+    federation::scan(conn, |relationship| parts.push(Record::Federation(relationship)))?;
     parts.hand_over()?;
     // The page cache has seen the whole file; the feed needs little of it.
     conn.execute_batch("PRAGMA shrink_memory")?;

@@ -11,7 +11,8 @@ use super::fail::Fail;
 pub(super) const APPLICATION_ID: i32 = 0x5643_4846;
 
 /// All migrations; the file at index `n` leads from version `n` to `n + 1`.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_registry.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/0001_registry.sql"), include_str!("migrations/0002_federation.sql")];
 
 /// The version that this program works with.
 pub(super) const NEWEST: u32 = MIGRATIONS.len() as u32;

@@ -1,4 +1,4 @@
-use vouchsafe_store::{Error, Kind, Rejected, Snapshot};
+use vouchsafe_store::{DeleteMode, Error, Kind, Rejected, Snapshot};
 use vouchsafe_types::bundle::Bundle;
 use vouchsafe_types::entry::Entry;
 
@@ -76,7 +76,7 @@ pub(super) async fn a_rejected_update_leaves_no_bundle_behind(bed: Bed) {
 pub(super) async fn a_bundle_goes_only_when_no_entry_federates_with_it(bed: Bed) {
     let store = bed.store();
     let friend = trust_domain("friend.example");
-    let error = store.delete_bundle(&friend).await.unwrap_err();
+    let error = store.delete_bundle(&friend, DeleteMode::Restrict).await.unwrap_err();
     assert!(matches!(error, Error::NotFound { what: Kind::Bundle, .. }), "{error:?}");
 
     let bundle = store.update_bundle(&friend, Box::new(|_| Ok(()))).await.unwrap().bundle;
@@ -84,11 +84,14 @@ pub(super) async fn a_bundle_goes_only_when_no_entry_federates_with_it(bed: Bed)
     let other = Entry { federates_with: vec![trust_domain("a.friend.example")], ..entry("b") };
     store.create_entry(federating).await.unwrap();
     store.create_entry(other).await.unwrap();
-    let error = store.delete_bundle(&friend).await.unwrap_err();
-    assert!(matches!(&error, Error::Rejected(why) if why.reason().starts_with("1 entries")), "{error:?}");
+    let error = store.delete_bundle(&friend, DeleteMode::Restrict).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Rejected(why) if why.reason() == "cannot delete bundle; federated with 1 registration entries"),
+        "{error:?}"
+    );
 
     store.delete_entry(&entry_id("a")).await.unwrap();
-    let (gone, position) = store.delete_bundle(&friend).await.unwrap();
+    let (gone, position) = store.delete_bundle(&friend, DeleteMode::Restrict).await.unwrap();
     assert_eq!(gone, bundle);
     let all = Snapshot::load(&*store).await.unwrap();
     assert_eq!((all.bundles.len(), all.position), (0, position));

@@ -1,11 +1,13 @@
 use vouchsafe_runtime::class::Class;
-use vouchsafe_store::{Change, Error, Position, Store};
+use vouchsafe_store::{BundleWrite, Change, DeleteMode, Error, Position, Store};
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::entry::Entry;
 
 use super::Bed;
 use super::replica::Replica;
-use crate::samples::{agent, alias_entry, entry, entry_id, join_token, trust_domain, x509_authority};
+use crate::samples::{
+    agent, alias_entry, entry, entry_id, join_token, relationship, trust_domain, x509_authority,
+};
 
 pub(super) async fn a_write_is_seen_on_the_watch_before_it_returns(bed: Bed) {
     let store = bed.store();
@@ -114,7 +116,7 @@ pub(super) async fn a_position_past_the_newest_event_stays_readable_after_prunin
 }
 
 /// Steps that [`write`] knows.
-const STEPS: usize = 16;
+const STEPS: usize = 20;
 
 async fn write(store: &dyn Store, step: usize) {
     let ours = trust_domain("example.org");
@@ -144,8 +146,15 @@ async fn write(store: &dyn Store, step: usize) {
             });
             drop(store.update_bundle(&ours, root).await.unwrap());
         }
-        13 => drop(store.delete_bundle(&ours).await.unwrap()),
+        13 => drop(store.delete_bundle(&ours, DeleteMode::Restrict).await.unwrap()),
         14 => drop(store.delete_entry(&entry_id("a")).await.unwrap()),
+        15 => drop(store.put_bundle(&ours, BundleWrite::Create, Box::new(|_| Ok(()))).await.unwrap()),
+        16 => drop(store.create_federation(relationship("b.example"), None).await.unwrap()),
+        17 => {
+            let (domain, nothing) = (trust_domain("b.example"), Box::new(|_: &mut _| Ok(())));
+            drop(store.update_federation(&domain, nothing, None).await.unwrap());
+        }
+        18 => drop(store.delete_federation(&trust_domain("b.example")).await.unwrap()),
         _ => drop(store.put_agent(agent("last")).await.unwrap()),
     }
 }

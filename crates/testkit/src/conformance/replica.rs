@@ -6,6 +6,7 @@ use vouchsafe_store::{Change, Error, Position, Snapshot, Store};
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::bundle::Bundle;
 use vouchsafe_types::entry::{Entry, EntryId};
+use vouchsafe_types::federation::FederationRelationship;
 use vouchsafe_types::join_token::JoinToken;
 use vouchsafe_types::secret::SecretText;
 use vouchsafe_types::spiffe_id::SpiffeId;
@@ -18,6 +19,7 @@ pub(super) struct Replica {
     agents: BTreeMap<SpiffeId, Agent>,
     bundles: BTreeMap<TrustDomain, Bundle>,
     join_tokens: BTreeMap<SecretText, JoinToken>,
+    federation: BTreeMap<TrustDomain, FederationRelationship>,
 }
 
 impl Replica {
@@ -29,6 +31,7 @@ impl Replica {
             agents: all.agents.into_iter().map(|agent| (agent.id.clone(), agent)).collect(),
             bundles: all.bundles.into_iter().map(|bundle| (bundle.trust_domain.clone(), bundle)).collect(),
             join_tokens: all.join_tokens.into_iter().map(|token| (token.value.clone(), token)).collect(),
+            federation: all.federation.into_iter().map(|held| (held.trust_domain.clone(), held)).collect(),
         }
     }
 
@@ -53,6 +56,7 @@ impl Replica {
             Change::Agent(id, now) => set(&mut self.agents, id, now),
             Change::Bundle(trust_domain, now) => set(&mut self.bundles, trust_domain, now),
             Change::JoinToken(value, now) => set(&mut self.join_tokens, value, now),
+            Change::Federation(trust_domain, now) => set(&mut self.federation, trust_domain, now),
         }
     }
 }

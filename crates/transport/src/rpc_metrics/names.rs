@@ -19,15 +19,27 @@ const METHODS: &[(&str, &str)] = &[("SubscribeToX509SVIDs", "subscribe_to_x509_s
 
 /// `/spire.api.server.agent.v1.Agent/AttestAgent` → `rpc_agent_v1_agent_attest_agent`.
 pub(super) fn metric_name(path: &str) -> String {
+    format!("rpc_{}", words(path))
+}
+
+/// `/spire.api.server.agent.v1.Agent/AttestAgent` → `agent.v1.Agent` and `AttestAgent`, as SPIRE's log names them.
+#[must_use]
+pub fn service_and_method(path: &str) -> (&str, &str) {
     let (service, method) = path.strip_prefix('/').unwrap_or(path).split_once('/').unwrap_or((path, ""));
     let short = SERVICES.iter().find(|(long, _)| *long == service).map(|(_, short)| *short);
-    let service = short.unwrap_or_else(|| service.strip_prefix(SERVER_PREFIX).unwrap_or(service));
-    let mut name = String::from("rpc");
+    (short.unwrap_or_else(|| service.strip_prefix(SERVER_PREFIX).unwrap_or(service)), method)
+}
+
+/// `/spire.api.server.agent.v1.Agent/AttestAgent` → `agent_v1_agent_attest_agent`: what names of metrics about this
+/// method have in common.
+#[must_use]
+pub fn words(path: &str) -> String {
+    let (service, method) = service_and_method(path);
+    let mut name = String::new();
     for word in service.split('.') {
-        name.push('_');
         name.push_str(&metric_key(word));
+        name.push('_');
     }
-    name.push('_');
     match METHODS.iter().find(|(long, _)| *long == method) {
         Some((_, key)) => name.push_str(key),
         None => name.push_str(&metric_key(method)),

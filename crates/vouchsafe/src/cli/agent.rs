@@ -13,8 +13,10 @@ use std::io;
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 
+use super::debug::{self, DebugCommand};
 use super::health::{self, HealthFlags};
-use super::socket::AgentSocketArgs;
+use super::logger::{self, LoggerCommand};
+use super::socket::{AdminSocketArgs, AgentSocketArgs, SocketArgs};
 use super::{block_on, report};
 use crate::console::Console;
 
@@ -31,6 +33,12 @@ pub(super) enum AgentCommand {
     /// The Workload API, as the calling process
     #[command(subcommand, arg_required_else_help = true)]
     Api(ApiCommand),
+    /// The agent's log
+    #[command(subcommand, arg_required_else_help = true)]
+    Logger(LoggerCommand<AdminSocketArgs>),
+    /// Debug information about the agent
+    #[command(subcommand, arg_required_else_help = true)]
+    Debug(DebugCommand<AdminSocketArgs>),
 }
 
 #[derive(Args, Debug)]
@@ -93,8 +101,14 @@ pub(super) fn execute(command: AgentCommand, console: &mut Console<'_>) -> io::R
             block_on(validate_jwt::validate(arguments, console))
         }
         AgentCommand::Api(ApiCommand::Watch(arguments)) => block_on(watch::watch(arguments, console)),
+        AgentCommand::Logger(command) => {
+            return report(block_on(logger::execute(command, console)), "Error: ", console);
+        }
+        AgentCommand::Debug(command) => {
+            return report(block_on(debug::agent(command, console)), "Error: ", console);
+        }
     };
-    // Unlike the server's, the agent's errors have no prefix.
+    // Unlike those of the administrative socket, errors of the Workload API have no prefix.
     report(result, "", console)
 }
 

@@ -1,6 +1,6 @@
 //! `healthcheck` of both parts.
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use clap::Args;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -34,17 +34,15 @@ pub(super) async fn check(
     let _shallow = flags.shallow;
     let answer = match target.connect().await {
         Ok(channel) => {
-            let answer =
-                HealthClient::new(channel).check(HealthCheckRequest { service: String::new() }).await;
-            answer.map_err(|status| anyhow!(go::rpc_error(&status)))
+            HealthClient::new(channel).check(HealthCheckRequest { service: String::new() }).await
         }
-        Err(error) => Err(error),
+        Err(status) => Err(status),
     };
     let status = match answer {
         Ok(answer) => answer.into_inner().status,
-        Err(error) => {
+        Err(status) => {
             if flags.verbose {
-                writeln!(console.stderr, "Failed to check health: {error:#}")?;
+                writeln!(console.stderr, "Failed to check health: {}", go::rpc_error(&status))?;
             }
             bail!("unable to determine health");
         }

@@ -1,8 +1,13 @@
 //! The commands of the server.
 
 mod agents;
+mod authority;
 mod bundle;
+mod bundle_data;
 mod entry;
+mod federation;
+mod json_file;
+mod mint;
 mod mint_jwt;
 mod mint_x509;
 mod run;
@@ -15,11 +20,16 @@ use clap::{Args, Subcommand};
 use vouchsafe_proto::spire::api::types;
 use vouchsafe_types::SpiffeId;
 
+use super::call::CallArgs;
+use super::debug::{self, DebugCommand};
 use super::health::{self, HealthFlags};
-use super::socket::ServerSocketArgs;
-use super::{DONE, FAILED, block_on, report};
+use super::logger::{self, LoggerCommand};
+use super::socket::{ServerSocketArgs, SocketArgs};
+use super::{ADVICE, block_on, report};
 use crate::console::Console;
-use crate::go;
+
+/// The flags of every command that calls the server.
+type ServerCall = CallArgs<ServerSocketArgs>;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ServerCommand {
@@ -43,12 +53,27 @@ pub(super) enum ServerCommand {
     /// Trust bundles
     #[command(subcommand, arg_required_else_help = true)]
     Bundle(bundle::BundleCommand),
+    /// Federation with other trust domains
+    #[command(subcommand, arg_required_else_help = true)]
+    Federation(federation::FederationCommand),
     /// X509-SVIDs
     #[command(subcommand, arg_required_else_help = true)]
     X509(X509Command),
     /// JWT-SVIDs
     #[command(subcommand, arg_required_else_help = true)]
     Jwt(JwtCommand),
+    /// The keys that this server signs with
+    #[command(subcommand, arg_required_else_help = true)]
+    Localauthority(authority::LocalAuthorityCommand),
+    /// The authorities above this server's
+    #[command(subcommand, arg_required_else_help = true)]
+    Upstreamauthority(authority::UpstreamAuthorityCommand),
+    /// The server's log
+    #[command(subcommand, arg_required_else_help = true)]
+    Logger(LoggerCommand<ServerSocketArgs>),
+    /// Debug information about the server
+    #[command(subcommand, arg_required_else_help = true)]
+    Debug(DebugCommand<ServerSocketArgs>),
 }
 
 #[derive(Args, Debug)]
@@ -89,8 +114,13 @@ pub(super) fn execute(command: ServerCommand, console: &mut Console<'_>) -> io::
         ServerCommand::Bundle(command) => block_on(bundle::execute(command, console)),
         ServerCommand::X509(X509Command::Mint(arguments)) => block_on(mint_x509::mint(arguments, console)),
         ServerCommand::Jwt(JwtCommand::Mint(arguments)) => block_on(mint_jwt::mint(arguments, console)),
+        ServerCommand::Federation(command) => block_on(federation::execute(command, console)),
+        ServerCommand::Localauthority(command) => block_on(authority::local(command, console)),
+        ServerCommand::Upstreamauthority(command) => block_on(authority::upstream(command, console)),
+        ServerCommand::Logger(command) => block_on(logger::execute(command, console)),
+        ServerCommand::Debug(command) => block_on(debug::server(command, console)),
     };
-    report(result, "Error: ", console).map(|code| if code == DONE { DONE } else { FAILED })
+    report(result, "Error: ", console)
 }
 
 async fn healthcheck(arguments: HealthcheckArgs, console: &mut Console<'_>) -> anyhow::Result<()> {
@@ -100,15 +130,15 @@ async fn healthcheck(arguments: HealthcheckArgs, console: &mut Console<'_>) -> a
     Ok(writeln!(console.stdout, "Server is healthy.")?)
 }
 
-/// A failed call, with the words of SPIRE.
-fn failed(status: tonic::Status) -> anyhow::Error {
-    anyhow!(go::rpc_error(&status))
+/// Whether a result is a success.
+fn is_ok(status: &Option<types::Status>) -> bool {
+    status.as_ref().is_none_or(|status| status.code == 0)
 }
 
 /// A SPIFFE ID typed by a person.
 fn parse_id(text: &str) -> anyhow::Result<types::Spiffeid> {
     let id = SpiffeId::parse(text).map_err(|error| {
-        anyhow!("{error}: \"{text}\" is not a SPIFFE ID; write it like spiffe://example.org/web")
+        anyhow!("{error}{ADVICE}\"{text}\" is not a SPIFFE ID; write it like spiffe://example.org/web")
     })?;
     Ok(types::Spiffeid { trust_domain: id.trust_domain_name().to_owned(), path: id.path().to_owned() })
 }
@@ -133,13 +163,6 @@ fn parse_match(text: &str) -> Option<types::selector_match::MatchBehavior> {
     }
 }
 
-/// Whole seconds of a lifetime, rounded up, as SPIRE does.
-fn ttl_seconds(ttl: std::time::Duration) -> anyhow::Result<i32> {
-    let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
-    i32::try_from(seconds)
-        .map_err(|_| anyhow!("invalid value for TTL: {} is too long", go::format_duration(ttl)))
-}
-
-fn id_text(id: Option<&types::Spiffeid>) -> String {
+pub(super) fn id_text(id: Option<&types::Spiffeid>) -> String {
     id.map(|id| format!("spiffe://{}{}", id.trust_domain, id.path)).unwrap_or_default()
 }

@@ -8,6 +8,7 @@ use clap::Args;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use super::ADVICE;
 use crate::config::{agent, server, up};
 use crate::console::Console;
 
@@ -170,7 +171,7 @@ impl Target {
         };
         Status::unavailable(format!(
             "connection error: desc = \
-             \"transport: Error while dialing: dial unix {path}: connect: {reason}\"\n{next}"
+             \"transport: Error while dialing: dial unix {path}: connect: {reason}\"{ADVICE}{next}"
         ))
     }
 }

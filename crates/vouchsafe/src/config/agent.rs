@@ -1,8 +1,9 @@
 //! The configuration of an agent.
 
+mod apis;
+mod experimental;
 mod first_contact;
 mod plugin_choice;
-mod unbuilt;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,10 +14,17 @@ use vouchsafe_types::secret::SecretText;
 use super::observe::{self, LogOverrides};
 use super::problems::Problems;
 use super::section::Section;
-use super::{HealthListener, Invalid, KeyType, LogConfig, Source, Telemetry, check_socket_path};
-use crate::go;
+use super::telemetry;
+use super::{HealthListener, Invalid, KeyType, LogConfig, Source, Telemetry};
+use crate::{go, hcl};
 
+pub use self::apis::Apis;
+pub use self::experimental::Experimental;
+pub use self::first_contact::Bootstrap;
+pub use self::plugin_choice::{NodeAttestor, Plugins, UnixAttestor};
 pub use super::plugins::KeyManager;
+pub use vouchsafe_agent::config::{Rebootstrap, RebootstrapMode};
+pub use vouchsafe_agent::trust::origin::BundleFormat;
 
 /// Where SPIRE looks for the file.
 pub const DEFAULT_CONFIG_PATH: &str = "conf/agent/agent.conf";
@@ -26,6 +34,8 @@ pub const DEFAULT_SOCKET_PATH: &str = "/tmp/spire-agent/public/api.sock";
 pub const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_secs(5);
 /// How many SVIDs of a kind are held.
 pub const DEFAULT_CACHE_SIZE: usize = 1000;
+/// The least that `availability_target` may be.
+const MIN_AVAILABILITY_TARGET: Duration = Duration::from_secs(24 * 3600);
 
 /// Everything an agent is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,14 +48,16 @@ pub struct Config {
     pub server_address: String,
     /// Port of the server.
     pub server_port: u16,
-    /// The Workload API's socket.
-    pub socket_path: PathBuf,
+    /// Sockets and what is served on them.
+    pub apis: Apis,
     /// The token that it attests with.
     pub join_token: Option<SecretText>,
     /// How it knows the server the first time.
     pub bootstrap: Bootstrap,
-    /// How often entries are fetched.
-    pub sync_interval: Duration,
+    /// What it does when the server's authorities are not those that it knows.
+    pub rebootstrap: Rebootstrap,
+    /// For how long SVIDs should last when the server cannot be reached. `None`: half of their lifetime.
+    pub availability_target: Option<Duration>,
     /// How many X.509-SVIDs are held.
     pub x509_svid_cache_max_size: usize,
     /// How many JWT-SVIDs are held.
@@ -58,10 +70,10 @@ pub struct Config {
     pub log_selectors: Vec<String>,
     /// Kind of workloads' keys.
     pub workload_key_type: KeyType,
-    /// Where the agent's own key is kept.
-    pub key_manager: KeyManager,
-    /// Attestation of processes by user, group and path.
-    pub unix_attestor: Option<UnixAttestor>,
+    /// How nodes and workloads are attested, and where keys are kept.
+    pub plugins: Plugins,
+    /// The `experimental` section.
+    pub experimental: Experimental,
     /// Logs.
     pub log: LogConfig,
     /// Metrics.
@@ -72,36 +84,39 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
-/// How an agent knows the server the first time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Bootstrap {
-    /// By the server's bundle in a file.
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Its format.
-        format: BundleFormat,
-    },
-    /// Not at all: whoever answers is believed.
-    Insecure,
-}
-
-/// Formats of a bundle in a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BundleFormat {
-    /// Certificates.
-    Pem,
-    /// A SPIFFE bundle document.
-    Spiffe,
-}
-
-/// The `unix` attestor.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UnixAttestor {
-    /// Whether the path and hash of the program are selectors.
-    pub discover_workload_path: bool,
-    /// The largest program that is hashed, in bytes. 0: any. Negative: none.
-    pub workload_size_limit: i64,
+impl Config {
+    /// The defaults for everything but who and where: believes any server, and keeps its keys in memory.
+    #[must_use]
+    pub fn new(trust_domain: TrustDomain, server_address: String, server_port: u16) -> Self {
+        Self {
+            trust_domain,
+            server_address,
+            server_port,
+            data_dir: ".".into(),
+            apis: Apis::default(),
+            join_token: None,
+            bootstrap: Bootstrap::Insecure,
+            rebootstrap: Rebootstrap::default(),
+            availability_target: None,
+            x509_svid_cache_max_size: DEFAULT_CACHE_SIZE,
+            jwt_svid_cache_max_size: DEFAULT_CACHE_SIZE,
+            allow_unauthenticated_verifiers: false,
+            allowed_foreign_jwt_claims: Vec::new(),
+            log_selectors: Vec::new(),
+            workload_key_type: KeyType::EcP256,
+            plugins: Plugins {
+                key_manager: KeyManager::Memory,
+                node_attestor: NodeAttestor::JoinToken,
+                unix: Some(UnixAttestor::default()),
+                docker: None,
+            },
+            experimental: Experimental::default(),
+            log: LogConfig::default(),
+            telemetry: Telemetry::default(),
+            health: None,
+            warnings: Vec::new(),
+        }
+    }
 }
 
 /// Flags of `agent run`. Absent and empty ones leave the file's value.
@@ -121,6 +136,8 @@ pub struct Overrides {
     pub socket_path: Option<String>,
     /// `-trustBundle`
     pub trust_bundle: Option<String>,
+    /// `-trustBundleUrl`
+    pub trust_bundle_url: Option<String>,
     /// `-trustBundleFormat`
     pub trust_bundle_format: Option<String>,
     /// `-trustDomain`
@@ -129,6 +146,14 @@ pub struct Overrides {
     pub allow_unauthenticated_verifiers: bool,
     /// `-insecureBootstrap`
     pub insecure_bootstrap: bool,
+    /// `-rebootstrapMode`
+    pub rebootstrap_mode: Option<String>,
+    /// `-rebootstrapDelay`
+    pub rebootstrap_delay: Option<String>,
+    /// `-disableWorkloadAPI`
+    pub disable_workload_api: bool,
+    /// `-disableSDSAPI`
+    pub disable_sds_api: bool,
     /// `-logLevel`
     pub log_level: Option<String>,
     /// `-logFormat`
@@ -145,14 +170,8 @@ pub struct Overrides {
 ///
 /// Everything that is wrong with the file and the flags.
 pub fn load(source: &Source, flags: &Overrides) -> Result<Config, Invalid> {
-    let body = source.parse()?;
     let problems = Problems::default();
-    let draft = {
-        let top = Section::top(&body, &problems);
-        let draft = read_top(&top, flags, &problems);
-        top.finish();
-        draft
-    };
+    let draft = read(&source.parse()?, flags, &problems);
     let warnings = problems.finish(&source.path)?;
     // Without problems every required value is there.
     let mut config = draft.ok_or_else(|| Invalid { path: source.path.clone(), problems: Vec::new() })?;
@@ -160,8 +179,16 @@ pub fn load(source: &Source, flags: &Overrides) -> Result<Config, Invalid> {
     Ok(config)
 }
 
+/// What a file comes to, if nothing that is required is missing; and what is wrong with it.
+pub(super) fn read(body: &hcl::Body, flags: &Overrides, problems: &Problems) -> Option<Config> {
+    let top = Section::top(body, problems);
+    let draft = read_top(&top, flags, problems);
+    top.finish();
+    draft
+}
+
 fn read_top(top: &Section<'_>, flags: &Overrides, problems: &Problems) -> Option<Config> {
-    let telemetry = observe::read_telemetry(top);
+    let telemetry = telemetry::read(top);
     let health = observe::read_health(top);
     let plugins = match top.section("plugins") {
         Some(section) => Some(plugin_choice::read(section, problems)),
@@ -175,12 +202,12 @@ fn read_top(top: &Section<'_>, flags: &Overrides, problems: &Problems) -> Option
         return None;
     };
     let config = read_agent(&section, flags, problems).zip(plugins).map(|(mut config, plugins)| {
-        (config.key_manager, config.unix_attestor) = plugins;
+        config.plugins = plugins;
         config.telemetry = telemetry;
         config.health = health;
         config
     });
-    unbuilt::refuse(&section);
+    experimental::read_others(&section);
     section.finish();
     config
 }
@@ -214,14 +241,6 @@ fn read_agent(section: &Section<'_>, flags: &Overrides, problems: &Problems) -> 
     if server_port.is_none() {
         problems.add("server_port must be configured");
     }
-    let socket_path = set(&flags.socket_path).or(section.text("socket_path"));
-    let socket_path = socket_path.unwrap_or_else(|| DEFAULT_SOCKET_PATH.to_owned());
-    if let Err(error) = check_socket_path(&socket_path) {
-        section.problem("socket_path", &error);
-    }
-    let texts = |key| -> Vec<String> {
-        section.texts(key).unwrap_or_default().into_iter().map(|(text, _)| text).collect()
-    };
     let log = LogOverrides {
         level: flags.log_level.as_deref().filter(|value| !value.is_empty()),
         format: flags.log_format.as_deref().filter(|value| !value.is_empty()),
@@ -229,29 +248,42 @@ fn read_agent(section: &Section<'_>, flags: &Overrides, problems: &Problems) -> 
         source_location: flags.log_source_location,
     };
     let verifiers = section.flag("allow_unauthenticated_verifiers").unwrap_or(false);
+    let bootstrap = first_contact::read_bootstrap(section, flags);
+    let insecure = section.flag("insecure_bootstrap").unwrap_or(false) || flags.insecure_bootstrap;
     let config = Config {
+        apis: apis::read(section, flags, trust_domain.as_ref()),
         data_dir: set(&flags.data_dir).or(section.text("data_dir")).unwrap_or_else(|| ".".to_owned()).into(),
-        socket_path: socket_path.into(),
-        join_token: first_contact::read_join_token(section, flags, problems),
-        bootstrap: first_contact::read_bootstrap(section, flags, problems),
-        sync_interval: unbuilt::read_experimental(section),
+        join_token: first_contact::read_join_token(section, flags),
+        bootstrap,
+        rebootstrap: first_contact::read_rebootstrap(section, flags, insecure),
+        availability_target: read_availability_target(section),
         x509_svid_cache_max_size: cache_size(section, "x509_svid_cache_max_size"),
         jwt_svid_cache_max_size: cache_size(section, "jwt_svid_cache_max_size"),
         allow_unauthenticated_verifiers: flags.allow_unauthenticated_verifiers || verifiers,
-        allowed_foreign_jwt_claims: texts("allowed_foreign_jwt_claims"),
-        log_selectors: texts("log_selectors"),
+        allowed_foreign_jwt_claims: section.strings("allowed_foreign_jwt_claims"),
+        log_selectors: section.strings("log_selectors"),
         workload_key_type: read_workload_key_type(section),
+        experimental: experimental::read(section),
         log: observe::read_log(section, &log, problems),
-        trust_domain: trust_domain?,
-        server_address: observe::trim_brackets(&server_address?),
-        server_port: server_port?,
-        key_manager: KeyManager::Memory,
-        unix_attestor: None,
-        telemetry: Telemetry::default(),
-        health: None,
-        warnings: Vec::new(),
+        ..Config::new(trust_domain?, observe::trim_brackets(&server_address?), server_port?)
     };
     Some(config)
+}
+
+fn read_availability_target(section: &Section<'_>) -> Option<Duration> {
+    let text = section.text("availability_target")?;
+    match go::parse_duration(&text) {
+        Err(error) => {
+            section.refuse("availability_target", format!("unable to parse availability_target: {error}"));
+            None
+        }
+        Ok(target) if target < MIN_AVAILABILITY_TARGET => {
+            let least = go::format_duration(MIN_AVAILABILITY_TARGET);
+            section.refuse("availability_target", format!("availability_target must be at least {least}"));
+            None
+        }
+        Ok(target) => Some(target),
+    }
 }
 
 fn read_workload_key_type(section: &Section<'_>) -> KeyType {
@@ -263,6 +295,10 @@ fn read_workload_key_type(section: &Section<'_>) -> KeyType {
 }
 
 fn cache_size(section: &Section<'_>, key: &'static str) -> usize {
-    let size = section.integer(key, 0, i64::from(i32::MAX)).and_then(|size| usize::try_from(size).ok());
+    let size = section.integer(key, i64::from(i32::MIN), i64::from(i32::MAX));
+    if size.is_some_and(|size| size < 0) {
+        section.refuse(key, format!("{key} should not be negative"));
+    }
+    let size = size.and_then(|size| usize::try_from(size).ok());
     size.filter(|size| *size != 0).unwrap_or(DEFAULT_CACHE_SIZE)
 }

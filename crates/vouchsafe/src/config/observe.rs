@@ -1,4 +1,4 @@
-//! What is seen from outside: logs, metrics, health.
+//! What is seen from outside: logs and health.
 
 use std::path::PathBuf;
 
@@ -118,34 +118,6 @@ pub(super) fn read_log(
     }
 }
 
-/// Metrics.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Telemetry {
-    /// Where Prometheus may ask. `None`: nowhere.
-    pub prometheus: Option<MetricsListener>,
-    /// The prefix of metric names. `None`: `spire_server` or `spire_agent`.
-    pub metric_prefix: Option<String>,
-    /// Whether metrics carry the trust domain. Off unless asked for.
-    pub trust_domain_label: bool,
-    /// Whether metrics carry the host's name. On unless declined.
-    pub hostname_label: bool,
-}
-
-impl Default for Telemetry {
-    fn default() -> Self {
-        Self { prometheus: None, metric_prefix: None, trust_domain_label: false, hostname_label: true }
-    }
-}
-
-/// Where Prometheus may ask.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MetricsListener {
-    /// Name or address to listen on.
-    pub host: String,
-    /// Port. 0 is any free one.
-    pub port: u16,
-}
-
 /// Where `/live` and `/ready` answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthListener {
@@ -157,34 +129,6 @@ pub struct HealthListener {
     pub live_path: String,
     /// Path of the readiness answer.
     pub ready_path: String,
-}
-
-pub(super) fn read_telemetry(top: &Section<'_>) -> Telemetry {
-    let mut telemetry = Telemetry::default();
-    let Some(section) = top.section("telemetry") else { return telemetry };
-    if let Some(prometheus) = section.section("Prometheus") {
-        let port = prometheus.port("port");
-        if port.is_none() {
-            prometheus.problem("port", "must be configured: the port that Prometheus asks");
-        }
-        let host = prometheus.text("host").unwrap_or_else(|| "localhost".to_owned());
-        prometheus
-            .not_built("tls", "remove it and let the listener stay on localhost, or put a proxy in front");
-        prometheus.finish();
-        telemetry.prometheus =
-            Some(MetricsListener { host: trim_brackets(&host), port: port.unwrap_or_default() });
-    }
-    telemetry.metric_prefix = section.text("MetricPrefix");
-    telemetry.trust_domain_label = section.flag("EnableTrustDomainLabel").unwrap_or(false);
-    telemetry.hostname_label = section.flag("EnableHostnameLabel").unwrap_or(true);
-    for sink in ["DogStatsd", "Statsd", "M3", "InMem"] {
-        section.not_built(sink, "remove it and use Prometheus");
-    }
-    for list in ["AllowedPrefixes", "BlockedPrefixes", "AllowedLabels", "BlockedLabels"] {
-        section.not_built(list, "remove it and drop what you do not want where Prometheus scrapes");
-    }
-    section.finish();
-    telemetry
 }
 
 pub(super) fn read_health(top: &Section<'_>) -> Option<HealthListener> {

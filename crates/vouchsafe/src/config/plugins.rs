@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use vouchsafe_identity::config::KeyExchange;
+
 use super::problems::Problems;
 use super::section::Section;
 use super::{hcl, read_text};
@@ -143,6 +145,14 @@ pub(super) fn key_manager(
         finish_if_supported(plugin, &["disk", "memory"]);
     }
     chosen
+}
+
+/// Reads `require_pq_kem`.
+pub(super) fn key_exchange(section: &Section<'_>) -> KeyExchange {
+    match section.flag("require_pq_kem") {
+        Some(true) => KeyExchange::PostQuantum,
+        _ => KeyExchange::Any,
+    }
 }
 
 /// A plugin that does not exist or is not built yet.

@@ -16,14 +16,17 @@ use vouchsafe_types::{SpiffeId, TrustDomain};
 use super::observe::{self, LogOverrides};
 use super::problems::Problems;
 use super::section::Section;
-use super::{HealthListener, Invalid, IpNetwork, KeyType, LogConfig, Source, Telemetry, check_socket_path};
-use crate::go;
+use super::telemetry;
+use super::{HealthListener, Invalid, KeyType, LogConfig, Source, Telemetry, check_socket_path};
+use crate::{go, hcl};
 
-pub use self::agents::{DEFAULT_PRUNE_BATCH_SIZE, Prune, RateLimit};
 pub use self::federation::{BundleEndpoint, EndpointProfile, FederatesWith, Federation};
 pub use self::node_attestors::{NodeAttestors, X509Pop, X509PopMode};
 pub use self::upstream::{Upstream, UpstreamServer};
 pub use super::plugins::KeyManager;
+pub use vouchsafe_identity::config::KeyExchange;
+pub use vouchsafe_server::config::admission::{Prune, RateLimits};
+pub use vouchsafe_transport::proxy::Network;
 
 /// Where SPIRE looks for the file.
 pub const DEFAULT_CONFIG_PATH: &str = "conf/server/server.conf";
@@ -70,7 +73,7 @@ pub struct Config {
     /// Callers that may administrate over TCP.
     pub admin_ids: Vec<SpiffeId>,
     /// Which calls are limited per source address.
-    pub rate_limit: RateLimit,
+    pub rate_limits: RateLimits,
     /// The database.
     pub data_store: DataStore,
     /// Where private keys are kept.
@@ -85,12 +88,12 @@ pub struct Config {
     pub audit_log: bool,
     /// Whether JWT-SVIDs are not issued at all.
     pub disable_jwt_svids: bool,
-    /// Which agents are forgotten. `None`: those that are evicted only.
-    pub prune_agents: Option<Prune>,
+    /// Which agents are forgotten without being evicted.
+    pub prune: Prune,
     /// Load balancers that say whom they speak for, with the PROXY protocol.
-    pub proxy_protocol: Vec<IpNetwork>,
-    /// Whether a key exchange that withstands quantum computers is required.
-    pub require_pq_kem: bool,
+    pub balancers: Vec<Network>,
+    /// What TLS connections must agree on their keys by.
+    pub key_exchange: KeyExchange,
     /// Logs.
     pub log: LogConfig,
     /// Metrics.
@@ -119,7 +122,7 @@ impl Config {
             agent_ttl: None,
             jwt_issuer: None,
             admin_ids: Vec::new(),
-            rate_limit: RateLimit::default(),
+            rate_limits: RateLimits::default(),
             data_store: DataStore::Sqlite { path: data_dir.join("datastore.sqlite3") },
             key_manager: KeyManager::Disk { keys_path: data_dir.join("keys.json") },
             node_attestors: NodeAttestors::default(),
@@ -127,9 +130,9 @@ impl Config {
             federation: Federation::default(),
             audit_log: false,
             disable_jwt_svids: false,
-            prune_agents: None,
-            proxy_protocol: Vec::new(),
-            require_pq_kem: false,
+            prune: Prune::default(),
+            balancers: Vec::new(),
+            key_exchange: KeyExchange::Any,
             log: LogConfig::default(),
             telemetry: Telemetry::default(),
             health: None,
@@ -199,14 +202,8 @@ pub struct Overrides {
 ///
 /// Everything that is wrong with the file and the flags.
 pub fn load(source: &Source, flags: &Overrides) -> Result<Config, Invalid> {
-    let body = source.parse()?;
     let problems = Problems::default();
-    let draft = {
-        let top = Section::top(&body, &problems);
-        let draft = read_top(&top, flags, &problems);
-        top.finish();
-        draft
-    };
+    let draft = read(&source.parse()?, flags, &problems);
     let warnings = problems.finish(&source.path)?;
     // Without problems every required value is there.
     let mut config = draft.ok_or_else(|| Invalid { path: source.path.clone(), problems: Vec::new() })?;
@@ -214,8 +211,16 @@ pub fn load(source: &Source, flags: &Overrides) -> Result<Config, Invalid> {
     Ok(config)
 }
 
+/// What a file comes to, if nothing that is required is missing; and what is wrong with it.
+pub(super) fn read(body: &hcl::Body, flags: &Overrides, problems: &Problems) -> Option<Config> {
+    let top = Section::top(body, problems);
+    let draft = read_top(&top, flags, problems);
+    top.finish();
+    draft
+}
+
 fn read_top(top: &Section<'_>, flags: &Overrides, problems: &Problems) -> Option<Config> {
-    let telemetry = observe::read_telemetry(top);
+    let telemetry = telemetry::read(top);
     let health = observe::read_health(top);
     let plugins = match top.section("plugins") {
         Some(section) => Some(plugin_choice::read(section, problems)),
@@ -296,13 +301,13 @@ fn read_server(section: &Section<'_>, flags: &Overrides, problems: &Problems) ->
         agent_ttl: lifetimes::positive(section, "agent_ttl"),
         jwt_issuer: section.text("jwt_issuer"),
         admin_ids: read_admin_ids(section, problems),
-        rate_limit: agents::read_rate_limit(section),
+        rate_limits: agents::read_rate_limits(section),
         federation: federation::read(section),
         audit_log: section.flag("audit_log_enabled").unwrap_or(false),
         disable_jwt_svids: section.flag("disable_jwt_svids").unwrap_or(false),
-        prune_agents: agents::read_prune(section),
-        proxy_protocol: agents::read_proxies(section, IpNetwork::parse),
-        require_pq_kem: experimental::read(section).require_pq_kem,
+        prune: agents::read_prune(section),
+        balancers: agents::read_balancers(section),
+        key_exchange: experimental::read(section),
         log: observe::read_log(section, &log, problems),
         ..Config::new(trust_domain?, data_dir?.into())
     };

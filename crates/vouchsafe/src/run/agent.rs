@@ -1,13 +1,15 @@
 //! `agent run`.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::Context;
-use vouchsafe_agent::config::BundleSource;
-use vouchsafe_agent::{Agent, Bootstrap, Config, Deps, Running, UnixAttestorConfig};
+use vouchsafe_agent::node::attestor::NodeAttestor;
+use vouchsafe_agent::node::x509pop::X509Pop;
+use vouchsafe_agent::trust::origin::{Origin, Place};
+use vouchsafe_agent::{AdminConfig, Agent, Bootstrap, Config, Deps, Running, UnixAttestorConfig};
+use vouchsafe_identity::web::WebRoots;
 use vouchsafe_runtime::metrics::Registry;
-use vouchsafe_types::bundle::{Bundle, format};
+use vouchsafe_types::bundle::format;
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use super::data_dir::DataDirLock;
@@ -40,7 +42,7 @@ pub(super) async fn start(
         readiness: host.readiness.clone(),
         log_level: host.log_level.clone(),
     };
-    let unix = config.unix_attestor.map(|unix| UnixAttestorConfig {
+    let unix = config.plugins.unix.map(|unix| UnixAttestorConfig {
         discover_workload_path: unix.discover_workload_path,
         workload_size_limit: unix.workload_size_limit,
         ..UnixAttestorConfig::default()
@@ -49,20 +51,33 @@ pub(super) async fn start(
         trust_domain: config.trust_domain.clone(),
         server_address: server_address(&config.server_address, config.server_port),
         data_dir: config.data_dir.clone(),
-        socket_path: config.socket_path.clone(),
+        socket_path: config.apis.socket_path.clone(),
         join_token: config.join_token.clone(),
+        node_attestor: node_attestor(&config.plugins.node_attestor),
         bootstrap,
-        key_manager: server::key_manager(&config.key_manager)?,
-        sync_interval: config.sync_interval,
+        rebootstrap: config.rebootstrap,
+        availability_target: config.availability_target,
+        jwt_svid_cache_hit_timeout: config
+            .experimental
+            .jwt_svid_cache_hit_timeout
+            .unwrap_or(vouchsafe_agent::jwt_issue::ISSUE_DEADLINE),
+        key_manager: server::key_manager(&config.plugins.key_manager)?,
+        sync_interval: config.experimental.sync_interval,
         unix,
         x509_svid_cache_max_size: config.x509_svid_cache_max_size,
         jwt_svid_cache_max_size: config.jwt_svid_cache_max_size,
         allow_unauthenticated_verifiers: config.allow_unauthenticated_verifiers,
         allowed_foreign_jwt_claims: config.allowed_foreign_jwt_claims.iter().cloned().collect(),
         log_selectors: config.log_selectors.clone(),
-        sds: vouchsafe_agent::config::Sds::default(),
-        disable_sds_api: false,
-        disable_workload_api: false,
+        sds: config.apis.sds.clone(),
+        disable_sds_api: config.apis.disable_sds_api,
+        disable_workload_api: config.apis.disable_workload_api,
+        admin: AdminConfig {
+            socket_path: config.apis.admin_socket_path.clone(),
+            authorized_delegates: config.apis.authorized_delegates.iter().map(ToString::to_string).collect(),
+        },
+        docker: config.plugins.docker.clone(),
+        limits: config.experimental.limits,
         workload_key_type: key_type(config.workload_key_type),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
@@ -78,21 +93,46 @@ fn server_address(host: &str, port: u16) -> String {
     }
 }
 
-/// The file is read again whenever it is needed, so that an operator can replace it. It must be readable at start.
-fn bootstrap(config: &agent::Config) -> anyhow::Result<Bootstrap> {
-    let agent::Bootstrap::File { path, format } = &config.bootstrap else { return Ok(Bootstrap::Insecure) };
-    let (path, format, trust_domain) = (path.clone(), *format, config.trust_domain.clone());
-    read_bundle(&path, format, &trust_domain)?;
-    let source: BundleSource =
-        Arc::new(move || read_bundle(&path, format, &trust_domain).map_err(|error| format!("{error:#}")));
-    Ok(Bootstrap::Source(source))
+/// How the agent proves which node it is when it has no join token.
+fn node_attestor(chosen: &agent::NodeAttestor) -> Option<NodeAttestor> {
+    match chosen.clone() {
+        agent::NodeAttestor::JoinToken => None,
+        agent::NodeAttestor::X509Pop { certificate_path, private_key_path, intermediates_path } => {
+            Some(NodeAttestor::X509Pop(X509Pop::Files {
+                private_key: private_key_path,
+                certificate: certificate_path,
+                intermediates: intermediates_path,
+            }))
+        }
+        agent::NodeAttestor::X509PopSvid { socket } => {
+            Some(NodeAttestor::X509Pop(X509Pop::WorkloadApi(socket)))
+        }
+    }
 }
 
-fn read_bundle(path: &Path, kind: BundleFormat, trust_domain: &TrustDomain) -> anyhow::Result<Bundle> {
+/// How the agent knows the server the first time. A file must be readable at start; it is read again whenever it is needed.
+fn bootstrap(config: &agent::Config) -> anyhow::Result<Bootstrap> {
+    let (place, format) = match config.bootstrap.clone() {
+        agent::Bootstrap::Insecure => return Ok(Bootstrap::Insecure),
+        agent::Bootstrap::File { path, format } => {
+            read_bundle(&path, format, &config.trust_domain)?;
+            (Place::File(path), format)
+        }
+        agent::Bootstrap::Url { url, unix_socket: Some(socket), format } => (Place::Socket { socket, url }, format),
+        agent::Bootstrap::Url { url, unix_socket: None, format } => {
+            (Place::Url { url, roots: WebRoots::System }, format)
+        }
+        agent::Bootstrap::WorkloadApi { socket } => (Place::WorkloadApi(socket), BundleFormat::Pem),
+    };
+    Ok(Bootstrap::From(Origin { place, format }))
+}
+
+fn read_bundle(path: &Path, kind: BundleFormat, trust_domain: &TrustDomain) -> anyhow::Result<()> {
     let name = || format!("could not parse trust bundle {}", path.display());
     let bytes = std::fs::read(path).with_context(name)?;
     match kind {
-        BundleFormat::Pem => format::from_pem(trust_domain, &bytes).with_context(name),
-        BundleFormat::Spiffe => format::from_spiffe_json(trust_domain, &bytes).with_context(name),
-    }
+        BundleFormat::Pem => format::from_pem(trust_domain, &bytes).with_context(name)?,
+        BundleFormat::Spiffe => format::from_spiffe_json(trust_domain, &bytes).with_context(name)?,
+    };
+    Ok(())
 }

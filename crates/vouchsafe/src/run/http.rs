@@ -20,7 +20,7 @@ pub(super) fn registry(telemetry: &Telemetry, service: &str, trust_domain: &str)
     if telemetry.trust_domain_label {
         labels.push(("trust_domain", trust_domain));
     }
-    Registry::new(prefix, &labels)
+    Registry::filtered(prefix, &labels, telemetry.filter.clone())
 }
 
 /// Starts the listeners that `telemetry` and `health` ask for.

@@ -7,9 +7,12 @@ use anyhow::Context;
 use vouchsafe_ca::key_manager::{Disk, KeyManager, Memory};
 use vouchsafe_ca::x509::Subject;
 use vouchsafe_runtime::metrics::Registry;
+use vouchsafe_identity::path::Authorities;
+use vouchsafe_server::config::admission::{self, Admission};
 use vouchsafe_server::config as settings;
 use vouchsafe_server::{Config, Deps, Policy, Running, Server};
 use vouchsafe_store::sqlite::Sqlite;
+use vouchsafe_types::pem;
 
 use super::data_dir::{self, DataDirLock};
 use super::{Host, http, key_type, resolve};
@@ -70,9 +73,55 @@ pub(super) async fn start(
         },
         upstream: upstream(config.upstream.as_ref()),
         disable_jwt_svids: config.disable_jwt_svids,
+        admission: admission(config)?,
         version: env!("CARGO_PKG_VERSION"),
     };
     Ok(Server::start(config, deps, &mut host.tasks).await?)
+}
+
+/// How nodes and clients are admitted. Authorities of nodes' certificates are read here.
+fn admission(config: &server::Config) -> anyhow::Result<Admission> {
+    Ok(Admission {
+        x509pop: config.node_attestors.x509pop.as_ref().map(x509pop).transpose()?,
+        rate_limits: config.rate_limits,
+        balancers: config.balancers.clone(),
+        audit_log: config.audit_log,
+        key_exchange: config.key_exchange,
+        prune: config.prune,
+    })
+}
+
+fn x509pop(chosen: &server::X509Pop) -> anyhow::Result<admission::X509Pop> {
+    let mode = match &chosen.mode {
+        server::X509PopMode::ExternalPki { ca_bundle_paths } => {
+            let mut certificates = Vec::new();
+            for path in ca_bundle_paths {
+                certificates.extend(load_certificates(path)?);
+            }
+            admission::X509PopMode::ExternalPki(Authorities::new(certificates))
+        }
+        server::X509PopMode::Spiffe { prefix } => admission::X509PopMode::Spiffe(prefix.clone()),
+    };
+    let mut settings = admission::X509Pop::new(mode);
+    if let Some(agent_path) = &chosen.agent_path {
+        settings.agent_path = agent_path.clone();
+    }
+    settings.max_intermediates = chosen.max_intermediates;
+    settings.max_rsa_key_bits = chosen.max_rsa_key_size;
+    settings.verify_client_ip = chosen.verify_client_ip;
+    Ok(settings)
+}
+
+fn load_certificates(path: &Path) -> anyhow::Result<Vec<Arc<[u8]>>> {
+    let name = || format!("unable to load trust bundle {:?}", path.display().to_string());
+    let text = std::fs::read(path).with_context(name)?;
+    let blocks = pem::parse(&text).with_context(name)?;
+    let certificates = blocks.into_iter().filter(|block| block.label == "CERTIFICATE");
+    let certificates: Vec<_> = certificates.map(|block| Arc::from(block.der.as_slice())).collect();
+    if certificates.is_empty() {
+        return Err(anyhow::anyhow!("no certificates found in file").context(name()));
+    }
+    Ok(certificates)
 }
 
 /// Who signs this server's CA, in the server's words.

@@ -100,29 +100,16 @@ fn server_config(config: &Config) -> config::server::Config {
 
 fn agent_config(config: &Config, server_port: u16, join_token: SecretText) -> config::agent::Config {
     let data_dir = config.data_dir.join("agent");
-    config::agent::Config {
-        trust_domain: config.trust_domain.clone(),
-        server_address: reachable(&config.server_bind_address),
-        server_port,
-        socket_path: config.agent_socket.clone(),
-        join_token: Some(join_token),
-        // Not used: `up` hands the bundle over.
-        bootstrap: config::agent::Bootstrap::Insecure,
-        sync_interval: config::agent::DEFAULT_SYNC_INTERVAL,
-        x509_svid_cache_max_size: config::agent::DEFAULT_CACHE_SIZE,
-        jwt_svid_cache_max_size: config::agent::DEFAULT_CACHE_SIZE,
-        allow_unauthenticated_verifiers: false,
-        allowed_foreign_jwt_claims: Vec::new(),
-        log_selectors: Vec::new(),
-        workload_key_type: config::KeyType::EcP256,
-        key_manager: config::agent::KeyManager::Disk { keys_path: data_dir.join("keys.json") },
-        unix_attestor: Some(config::agent::UnixAttestor::default()),
-        log: config.log.clone(),
-        telemetry: Telemetry::default(),
-        health: None,
-        warnings: Vec::new(),
-        data_dir,
-    }
+    let server_address = reachable(&config.server_bind_address);
+    // Who the server is needs no bootstrap: `up` hands the bundle over.
+    let mut settings = config::agent::Config::new(config.trust_domain.clone(), server_address, server_port);
+    settings.apis.socket_path.clone_from(&config.agent_socket);
+    settings.plugins.key_manager =
+        config::agent::KeyManager::Disk { keys_path: data_dir.join("keys.json") };
+    settings.join_token = Some(join_token);
+    settings.log = config.log.clone();
+    settings.data_dir = data_dir;
+    settings
 }
 
 /// An address that listens everywhere is reached on this machine.

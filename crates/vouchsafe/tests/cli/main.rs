@@ -44,6 +44,7 @@ pub(crate) fn run_words(words: &[&str], input: &str, environment: &[(&str, &str)
         stderr: &mut stderr,
         environment: Box::new(move |name| variables.get(name).cloned()),
         colour: Colour::default(),
+        advice: true,
         clock: Clock::derived(SystemTime::UNIX_EPOCH + Duration::from_secs(NOW)),
     };
     let code = vouchsafe::cli::run(words.iter().map(Into::into).collect(), &mut console);

@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod api;
 mod pki;
 mod process;
 mod programs;
@@ -14,7 +15,11 @@ mod svids;
 mod world;
 
 mod agent_cli;
+mod endpoints;
 mod entries;
+mod federation;
 mod join_token;
+mod nested;
 mod node_attestation;
 mod rotation;
+mod server_cli;

@@ -8,7 +8,7 @@ use crate::world::{AgentSettings, Server, ServerSettings, World};
 #[test]
 fn svids_verify_through_many_rotations_of_leaf_and_authority() {
     let world = World::new();
-    let short = "ca_ttl = \"40s\"\n default_x509_svid_ttl = \"8s\"\n agent_ttl = \"16s\"";
+    let short = "ca_ttl = \"45s\"\n default_x509_svid_ttl = \"12s\"\n agent_ttl = \"20s\"";
     let server = world.server("s", &ServerSettings { server: short.into(), ..ServerSettings::default() });
     let agent = world.agent("a", &server, &AgentSettings::default());
     server.entry_for_this_user("workload", &[]);
@@ -48,7 +48,7 @@ fn an_operator_replaces_the_x509_authority() {
             .contains("unable to taint current local authority")
     );
     server.cli(&["localauthority", "x509", "taint", "-authorityID", &old]).ok();
-    server.wait_for_log(&["X509 authority tainted successfully", &old]);
+    server.wait_for_log(&["X.509 authority tainted successfully", &old]);
     server
         .wait_for_log(&["Server SVID signed using a tainted authority, forcing rotation of the Server SVID"]);
     agent.wait_for_log(&["New tainted X.509 authorities found", &old]);
@@ -58,7 +58,7 @@ fn an_operator_replaces_the_x509_authority() {
     });
 
     server.cli(&["localauthority", "x509", "revoke", "-authorityID", &old]).ok();
-    server.wait_for_log(&["X509 authority revoked successfully", &old]);
+    server.wait_for_log(&["X.509 authority revoked successfully", &old]);
     eventually("the old authority is gone", || {
         let fetched = agent.fetch_x509().ok()?;
         (fetched[0].authorities == [active.clone()]).then_some(())

@@ -38,7 +38,11 @@ pub fn read(folder: &Path, n: usize) -> Fetched {
 
 /// The certificates of a PEM file.
 pub fn certificates(file: &Path) -> Vec<Arc<[u8]>> {
-    pem::parse(&std::fs::read(file).unwrap()).unwrap().into_iter().map(|block| block.der.into()).collect()
+    pem::parse(&std::fs::read(file).unwrap())
+        .unwrap()
+        .into_iter()
+        .map(|block| block.der.as_slice().into())
+        .collect()
 }
 
 /// Verifies `chain` by a PEM bundle of `trust_domain`, now.

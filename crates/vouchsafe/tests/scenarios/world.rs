@@ -26,7 +26,11 @@ pub struct ServerSettings {
     pub server: String,
     /// Further blocks of the section `plugins`.
     pub plugins: String,
+    /// Its environment besides ours.
+    pub environment: Environment,
 }
+
+type Environment = Vec<(String, String)>;
 
 /// What an agent's file says besides what every file says.
 pub struct AgentSettings {
@@ -45,6 +49,7 @@ pub struct Server {
     pub port: u16,
     pub socket: PathBuf,
     program: PathBuf,
+    environment: Environment,
     process: RefCell<Process>,
 }
 
@@ -59,7 +64,12 @@ pub struct Agent {
 
 impl Default for ServerSettings {
     fn default() -> Self {
-        Self { trust_domain: "domain.test", server: String::new(), plugins: String::new() }
+        Self {
+            trust_domain: "domain.test",
+            server: String::new(),
+            plugins: String::new(),
+            environment: vec![],
+        }
     }
 }
 
@@ -87,7 +97,7 @@ impl World {
         std::fs::create_dir(&folder).unwrap();
         let port = free_port();
         let socket = folder.join("p/api.sock");
-        let ServerSettings { trust_domain, server, plugins } = settings;
+        let ServerSettings { trust_domain, server, plugins, environment } = settings;
         let text = format!(
             r#"server {{
     bind_address = "127.0.0.1"
@@ -114,9 +124,11 @@ plugins {{
             folder = folder.display(),
         );
         std::fs::write(folder.join("server.conf"), text).unwrap();
-        let process = start(&self.programs.server, &folder, "server.conf", &[]);
+        let process = start(&self.programs.server, &folder, "server.conf", &[], environment);
         let program = self.programs.server.clone();
-        let server = Server { trust_domain, folder, port, socket, program, process: RefCell::new(process) };
+        let environment = environment.clone();
+        let process = RefCell::new(process);
+        let server = Server { trust_domain, folder, port, socket, program, process, environment };
         server.wait_until_healthy();
         server
     }
@@ -169,7 +181,7 @@ plugins {{
             },
         );
         std::fs::write(folder.join("agent.conf"), text).unwrap();
-        let process = start(&self.programs.agent, &folder, "agent.conf", flags);
+        let process = start(&self.programs.agent, &folder, "agent.conf", flags, &[]);
         let program = self.programs.agent.clone();
         Agent { folder, socket, admin_socket, program, process: RefCell::new(process) }
     }
@@ -257,7 +269,8 @@ impl Server {
 
     /// Starts it again, after [`Server::stop`] or [`Server::kill`].
     pub fn start_again(&self) {
-        *self.process.borrow_mut() = start(&self.program, &self.folder, "server.conf", &[]);
+        *self.process.borrow_mut() =
+            start(&self.program, &self.folder, "server.conf", &[], &self.environment);
         self.wait_until_healthy();
     }
 }
@@ -335,7 +348,7 @@ impl Agent {
     /// Starts it again and does not wait. The log goes on in the same file after `mark`, which is returned.
     pub fn start_again(&self, flags: &[&str]) -> usize {
         let mark = self.log().len();
-        *self.process.borrow_mut() = start(&self.program, &self.folder, "agent.conf", flags);
+        *self.process.borrow_mut() = start(&self.program, &self.folder, "agent.conf", flags, &[]);
         mark
     }
 }
@@ -369,8 +382,15 @@ impl Jwt {
     }
 }
 
-fn start(program: &Path, folder: &Path, config: &str, flags: &[&str]) -> Process {
+fn start(
+    program: &Path,
+    folder: &Path,
+    config: &str,
+    flags: &[&str],
+    environment: &[(String, String)],
+) -> Process {
     let mut command = Command::new(program);
+    command.envs(environment.iter().cloned());
     command.arg("run").arg("-config").arg(folder.join(config)).args(flags);
     Process::start(command, &folder.join("log"))
 }

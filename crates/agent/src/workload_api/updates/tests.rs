@@ -47,7 +47,7 @@ impl WorkloadAttestor for Always {
     }
 }
 
-fn api() -> Arc<Api> {
+pub(crate) fn api() -> Arc<Api> {
     let trust_domain = TrustDomain::parse("example.org").unwrap();
     let clock = Clock::derived(std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000));
     let metrics = Metrics::new(Registry::new("spire_agent", &[]));
@@ -72,11 +72,13 @@ fn api() -> Arc<Api> {
         allowed_foreign_jwt_claims: std::collections::HashSet::new(),
         log_selectors: Vec::new(),
         soon: crate::sync_loop::SyncSoon::new(Duration::from_secs(5)),
-        connections: Connections::new(&metrics),
+        limits: crate::limits::CallerLimits::default(),
+        refusals: crate::refusals::Refusals::default(),
+        connections: Connections::new(metrics.workload_api_connections()),
     })
 }
 
-fn entries(api: &Api, ids: &[&str]) {
+pub(crate) fn entries(api: &Api, ids: &[&str]) {
     api.identities.edit(|snapshot| {
         let list = ids.iter().map(|id| entry(id, &["unix:uid:1"]));
         snapshot.index = Arc::new(EntryIndex::build(list, &snapshot.index));
@@ -95,7 +97,7 @@ fn issue(api: &Api, ids: &[(&str, i64)]) {
     });
 }
 
-fn request() -> Request<()> {
+pub(crate) fn request() -> Request<()> {
     let mut request = Request::new(());
     request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
     let (socket, _other_end) = std::os::unix::net::UnixStream::pair().unwrap();

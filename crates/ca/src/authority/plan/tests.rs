@@ -13,6 +13,8 @@ use crate::journal;
 #[derive(Debug)]
 struct Fake {
     id: String,
+    /// The upstream authority that certified it.
+    above: String,
     issued_at: i64,
     not_after: i64,
 }
@@ -22,6 +24,14 @@ impl Authority for Fake {
 
     fn id(&self) -> &str {
         &self.id
+    }
+
+    fn upstream_id(&self) -> &str {
+        &self.above
+    }
+
+    fn depends_on(&self, id: &str) -> bool {
+        self.id == id || self.above == id
     }
 
     fn issued_at(&self) -> i64 {
@@ -55,19 +65,22 @@ struct World {
     made: usize,
     prepared: BTreeSet<String>,
     tainted: BTreeSet<String>,
+    /// How many upstream authorities there were before the one that certifies now.
+    roots: usize,
 }
 
 impl World {
     fn new(ttl: i64) -> Self {
         let (prepared, tainted) = (BTreeSet::new(), BTreeSet::new());
-        Self { slots: Slots::new(), ttl, made: 0, prepared, tainted }
+        Self { slots: Slots::new(), ttl, made: 0, prepared, tainted, roots: 0 }
     }
 
     fn prepare(&mut self, slot: SlotId, now: i64) -> Result<(), SlotError> {
         self.made += 1;
         let id = format!("authority-{}", self.made);
         self.prepared.insert(id.clone());
-        self.slots.fill(slot, Arc::new(Fake { id, issued_at: now, not_after: now + self.ttl }))
+        let above = format!("root-{}", self.roots);
+        self.slots.fill(slot, Arc::new(Fake { id, above, issued_at: now, not_after: now + self.ttl }))
     }
 
     fn tick(&mut self, now: i64) -> Vec<Step> {
@@ -162,8 +175,28 @@ fn operators_get_the_texts_of_the_reference() {
 }
 
 #[test]
+fn an_upstream_authority_is_left_behind_only_when_it_certified_the_old_authority() {
+    let mut world = World::new(DAY);
+    let text = |world: &World, id: &str| world.slots.check_upstream(id).unwrap_err().to_string();
+    world.tick(START);
+    assert_eq!(text(&world, ""), "no subject key ID provided");
+    assert_eq!(text(&world, "root-0"), "unable to use upstream authority singing current authority");
+    world.roots = 1;
+    assert_eq!(text(&world, "root-1"), "upstream authority didn't sign the old local authority");
+    world.prepare(SlotId::B, START).unwrap();
+    assert_eq!(text(&world, "root-1"), "only upstream authorities signing an old authority can be used");
+    world.slots.activate(SlotId::B).unwrap();
+    world.slots.check_upstream("root-0").unwrap();
+    assert!(world.slots.note_tainted("root-0"));
+    assert!(world.slots.overview().old.unwrap().tainted);
+    assert!(!world.slots.active_is_tainted());
+    assert!(world.slots.note_tainted("root-1"));
+    assert!(world.slots.active_is_tainted(), "what an upstream authority certified is tainted with it");
+}
+
+#[test]
 fn a_restart_between_two_journal_writes_leaves_one_authority_of_each_status() {
-    let authority = |id: &str| Arc::new(Fake { id: id.into(), issued_at: START, not_after: START + DAY });
+    let authority = |id: &str| Arc::new(Fake { id: id.into(), above: "root".into(), issued_at: START, not_after: START + DAY });
     let both_active = [
         (SlotId::A, Status::Active, authority("older"), false),
         (SlotId::B, Status::Active, authority("newer"), false),
@@ -193,6 +226,8 @@ enum Event {
     TaintOld,
     TaintAny(u8),
     Revoke,
+    RotateUpstream,
+    TaintUpstream,
     Restart,
 }
 
@@ -205,6 +240,8 @@ fn events() -> impl Strategy<Value = Event> {
         1 => Just(Event::TaintOld),
         1 => (0_u8..20).prop_map(Event::TaintAny),
         1 => Just(Event::Revoke),
+        1 => Just(Event::RotateUpstream),
+        1 => Just(Event::TaintUpstream),
         1 => Just(Event::Restart),
     ]
 }
@@ -237,6 +274,14 @@ fn happen(world: &mut World, event: &Event, now: &mut i64) {
                 world.slots.check_revocation(&old.id, true).unwrap();
             }
         }
+        Event::RotateUpstream => world.roots += 1,
+        // All but the one that certifies now.
+        Event::TaintUpstream => {
+            for root in (0..world.roots).map(|number| format!("root-{number}")) {
+                world.slots.note_tainted(&root);
+                world.tainted.insert(root);
+            }
+        }
         Event::Restart => restart(world),
     }
 }
@@ -248,7 +293,7 @@ fn restart(world: &mut World) {
     let tainted = &world.tainted;
     let held = active.into_iter().chain(prepared);
     world.slots = Slots::restored(held.map(|(slot, status, held)| {
-        let is_tainted = tainted.contains(&held.id);
+        let is_tainted = tainted.contains(&held.id) || tainted.contains(&held.above);
         (slot, status, held, is_tainted)
     }));
 }
@@ -270,6 +315,7 @@ proptest! {
             prop_assert!((active.not_before()..active.not_after()).contains(&now), "{active:?} at {now}");
             prop_assert!(world.prepared.contains(&active.id));
             prop_assert!(!world.tainted.contains(&active.id), "{} is tainted", active.id);
+            prop_assert!(!world.tainted.contains(&active.above), "{} is tainted", active.above);
             for (index, step) in steps.iter().enumerate() {
                 if let Step::Activate(slot) = step {
                     let made_now = steps[..index].contains(&Step::Prepare(*slot));

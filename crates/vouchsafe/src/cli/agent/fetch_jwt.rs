@@ -7,6 +7,7 @@ use vouchsafe_proto::workload::{JwtBundlesRequest, JwtsvidRequest};
 use super::workload::{self, WorkloadArgs};
 use crate::cli::output::{Format, parse_format, print_json};
 use crate::cli::proto_json;
+use crate::cli::socket::SocketArgs;
 use crate::console::Console;
 
 #[derive(Args, Debug)]

@@ -10,6 +10,7 @@ use vouchsafe_types::pem;
 use super::svids::{self, Parsed, Svid};
 use super::workload::{self, WorkloadArgs};
 use crate::cli::output::{Format, OutputArgs, print_json};
+use crate::cli::socket::SocketArgs;
 use crate::cli::{disk, proto_json};
 use crate::console::Console;
 

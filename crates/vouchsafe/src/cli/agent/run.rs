@@ -5,7 +5,7 @@ use std::io;
 use clap::Args;
 use vouchsafe_types::secret::SecretText;
 
-use crate::cli::{DONE, FAILED, report};
+use crate::cli::{FAILED, report, validate};
 use crate::config::agent::{self, Config, DEFAULT_CONFIG_PATH, Overrides};
 use crate::config::{Invalid, Source};
 use crate::console::Console;
@@ -21,10 +21,10 @@ pub(in crate::cli) struct RunArgs {
     /// A directory the agent can use for its runtime data
     #[arg(long = "dataDir", value_name = "directory")]
     data_dir: Option<String>,
-    /// Disable the Envoy SDS API (this version does not have it)
+    /// Disable the Envoy SDS API
     #[arg(long = "disableSDSAPI")]
     disable_sds_api: bool,
-    /// Disable the SPIFFE Workload API (not supported yet)
+    /// Disable the SPIFFE Workload API
     #[arg(long = "disableWorkloadAPI")]
     disable_workload_api: bool,
     /// Expand environment variables in SPIRE config file
@@ -51,10 +51,10 @@ pub(in crate::cli) struct RunArgs {
     /// Include source file, line number and function name in log lines
     #[arg(long = "logSourceLocation")]
     log_source_location: bool,
-    /// The time to delay after seeing a x509 cert mismatch from the server before rebootstrapping (not supported yet)
+    /// The time to delay after seeing a x509 cert mismatch from the server before rebootstrapping
     #[arg(long = "rebootstrapDelay", value_name = "duration")]
     rebootstrap_delay: Option<String>,
-    /// Only 'never' is supported yet
+    /// Can be one of 'never', 'auto', or 'always'
     #[arg(long = "rebootstrapMode", value_name = "mode")]
     rebootstrap_mode: Option<String>,
     /// IP address or DNS name of the SPIRE server
@@ -72,7 +72,7 @@ pub(in crate::cli) struct RunArgs {
     /// Format of the bootstrap trust bundle, 'pem' or 'spiffe'
     #[arg(long = "trustBundleFormat", value_name = "format")]
     trust_bundle_format: Option<String>,
-    /// URL to download the SPIRE server CA bundle (not supported yet)
+    /// URL to download the SPIRE server CA bundle
     #[arg(long = "trustBundleUrl", value_name = "url")]
     trust_bundle_url: Option<String>,
     /// The trust domain that this agent belongs to
@@ -97,7 +97,6 @@ impl RunArgs {
             .clone()
             .filter(|path| !path.is_empty())
             .unwrap_or_else(|| DEFAULT_CONFIG_PATH.to_owned());
-        self.refuse_unbuilt(&path)?;
         let source = Source::load(&path, self.expand_env.then_some(&*console.environment))?;
         let overrides = Overrides {
             data_dir: self.data_dir,
@@ -107,37 +106,21 @@ impl RunArgs {
             server_port: self.server_port,
             socket_path: self.socket_path,
             trust_bundle: self.trust_bundle,
+            trust_bundle_url: self.trust_bundle_url,
             trust_bundle_format: self.trust_bundle_format,
             trust_domain: self.trust_domain,
             allow_unauthenticated_verifiers: self.allow_unauthenticated_verifiers,
             insecure_bootstrap: self.insecure_bootstrap,
+            rebootstrap_mode: self.rebootstrap_mode,
+            rebootstrap_delay: self.rebootstrap_delay,
+            disable_workload_api: self.disable_workload_api,
+            disable_sds_api: self.disable_sds_api,
             log_level: self.log_level,
             log_format: self.log_format,
             log_file: self.log_file,
             log_source_location: self.log_source_location,
         };
         agent::load(&source, &overrides)
-    }
-
-    /// Flags that ask for what this version cannot do. `-disableSDSAPI` and `-rebootstrapDelay` ask for nothing more.
-    fn refuse_unbuilt(&self, path: &str) -> Result<(), Invalid> {
-        let set = |flag: &Option<String>| flag.as_deref().is_some_and(|value| !value.is_empty());
-        let rebootstrap = set(&self.rebootstrap_mode) && self.rebootstrap_mode.as_deref() != Some("never");
-        let _accepted = (self.disable_sds_api, &self.rebootstrap_delay);
-        let asked = [
-            (self.disable_workload_api, "-disableWorkloadAPI is not supported yet: leave it out"),
-            (rebootstrap, "-rebootstrapMode is not supported yet: leave it out, or use \"never\""),
-            (
-                set(&self.trust_bundle_url),
-                "-trustBundleUrl is not supported yet: use -trustBundle with what `spire-server bundle show` prints",
-            ),
-        ];
-        let problems: Vec<_> = asked
-            .into_iter()
-            .filter(|(asked, _)| *asked)
-            .map(|(_, message)| crate::config::Problem { position: None, message: message.to_owned() })
-            .collect();
-        if problems.is_empty() { Ok(()) } else { Err(Invalid { path: path.to_owned(), problems }) }
     }
 }
 
@@ -152,17 +135,6 @@ pub(super) fn run(arguments: RunArgs, console: &mut Console<'_>) -> io::Result<u
 }
 
 pub(super) fn validate(arguments: RunArgs, console: &mut Console<'_>) -> io::Result<u8> {
-    match arguments.load(console) {
-        Ok(config) => {
-            for warning in config.warnings {
-                writeln!(console.stderr, "Warning: {warning}")?;
-            }
-            writeln!(console.stdout, "SPIRE agent configuration file is valid.")?;
-            Ok(DONE)
-        }
-        Err(invalid) => {
-            writeln!(console.stderr, "SPIRE agent configuration file is invalid: {invalid}")?;
-            Ok(FAILED)
-        }
-    }
+    let loaded = arguments.load(console).map(|config| config.warnings);
+    validate::report("agent", loaded, console)
 }

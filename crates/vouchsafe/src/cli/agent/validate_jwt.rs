@@ -8,6 +8,7 @@ use vouchsafe_proto::workload::ValidateJwtsvidRequest;
 use super::workload::{self, WorkloadArgs};
 use crate::cli::output::{Format, OutputArgs, print_json};
 use crate::cli::proto_json;
+use crate::cli::socket::SocketArgs;
 use crate::console::Console;
 use crate::go;
 

@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 use vouchsafe_proto::workload::X509svidRequest;
 
 use super::{svids, workload};
-use crate::cli::socket::{AgentSocketArgs, Target};
+use crate::cli::socket::{AgentSocketArgs, SocketArgs, Target};
 use crate::console::Console;
 use crate::go;
 

@@ -23,7 +23,7 @@ pub(super) struct WorkloadArgs {
 
 /// Connects to the Workload API.
 pub(super) async fn connect(target: &Target) -> anyhow::Result<SpiffeWorkloadApiClient<Channel>> {
-    let channel = target.connect().await?;
+    let channel = target.connect().await.map_err(failed)?;
     Ok(SpiffeWorkloadApiClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
 }
 

@@ -4,7 +4,8 @@ use std::io;
 
 use clap::Args;
 
-use super::{DONE, FAILED};
+use crate::cli::FAILED;
+use crate::cli::validate;
 use crate::config::Source;
 use crate::config::server::{self, Config, DEFAULT_CONFIG_PATH, Overrides};
 use crate::console::Console;
@@ -78,17 +79,6 @@ pub(super) fn run(arguments: RunArgs, console: &mut Console<'_>) -> io::Result<u
 }
 
 pub(super) fn validate(arguments: RunArgs, console: &mut Console<'_>) -> io::Result<u8> {
-    match arguments.load(console) {
-        Ok(config) => {
-            for warning in config.warnings {
-                writeln!(console.stderr, "Warning: {warning}")?;
-            }
-            writeln!(console.stdout, "SPIRE server configuration file is valid.")?;
-            Ok(DONE)
-        }
-        Err(invalid) => {
-            writeln!(console.stderr, "SPIRE server configuration file is invalid: {invalid}")?;
-            Ok(FAILED)
-        }
-    }
+    let loaded = arguments.load(console).map(|config| config.warnings);
+    validate::report("server", loaded, console)
 }

@@ -1,17 +1,14 @@
 //! Keys of SPIRE's servers that are experimental or not built.
 
+use vouchsafe_identity::config::KeyExchange;
+
+use crate::config::plugins;
 use crate::config::section::Section;
 
-/// What `experimental` comes to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Experimental {
-    pub(super) require_pq_kem: bool,
-}
-
-/// Reads `experimental`.
-pub(super) fn read(section: &Section<'_>) -> Experimental {
-    let Some(section) = section.section("experimental") else { return Experimental::default() };
-    let read = Experimental { require_pq_kem: section.flag("require_pq_kem").unwrap_or(false) };
+/// Reads `experimental`, of which only `require_pq_kem` makes a difference.
+pub(super) fn read(section: &Section<'_>) -> KeyExchange {
+    let Some(section) = section.section("experimental") else { return KeyExchange::Any };
+    let key_exchange = plugins::key_exchange(&section);
     // The caches of this server follow the change feed by themselves; what tunes SPIRE's has nothing to act on.
     section.flag("events_based_cache");
     let intervals = ["cache_reload_interval", "full_cache_reload_interval", "prune_events_older_than"];
@@ -43,7 +40,7 @@ pub(super) fn read(section: &Section<'_>) -> Experimental {
     section.not_built("agent_spiffe_id_as_selector", "remove it and use the selectors of the node attestor");
     section.not_built("feature_flags", "remove it; no feature is behind a flag");
     section.finish();
-    read
+    key_exchange
 }
 
 /// Reads keys of `server` that change nothing here, and refuses those that cannot be followed.

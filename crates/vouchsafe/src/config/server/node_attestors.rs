@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use vouchsafe_server::config::admission::{self as settings, AgentPath};
+
 use crate::config::plugins::{self, Plugin};
 use crate::config::problems::Problems;
 use crate::config::section::Section;
@@ -21,8 +23,8 @@ pub struct NodeAttestors {
 pub struct X509Pop {
     /// Whose certificates are accepted.
     pub mode: X509PopMode,
-    /// Template of the agent's path. `None`: the default of the mode.
-    pub agent_path_template: Option<String>,
+    /// The path of an agent's SPIFFE ID. `None`: the default of the mode.
+    pub agent_path: Option<AgentPath>,
     /// Certificates that may stand between an agent's and a root.
     pub max_intermediates: usize,
     /// Bits of the largest RSA key.
@@ -47,9 +49,6 @@ pub enum X509PopMode {
 }
 
 const SUPPORTED: &[&str] = &["join_token", "x509pop"];
-const DEFAULT_SPIFFE_PREFIX: &str = "/spire-exchange/";
-const DEFAULT_MAX_INTERMEDIATES: i64 = 4;
-const DEFAULT_MAX_RSA_KEY_SIZE: i64 = 8192;
 
 /// Reads the node attestors, of which there may be none.
 pub(super) fn read(section: &Section<'_>, problems: &Problems) -> NodeAttestors {
@@ -71,19 +70,27 @@ pub(super) fn read(section: &Section<'_>, problems: &Problems) -> NodeAttestors 
 fn read_x509pop(plugin: &Plugin<'_>, problems: &Problems) -> Option<X509Pop> {
     plugin.read_data(problems, |data| {
         let count = |key, default| {
-            let number = data.integer(key, i64::from(i32::MIN), i64::from(i32::MAX)).unwrap_or(default);
-            if number <= 0 {
+            let number = data.integer(key, i64::from(i32::MIN), i64::from(i32::MAX));
+            if number.is_some_and(|number| number <= 0) {
                 data.refuse(key, format!("{key} must be greater than 0"));
             }
-            usize::try_from(number).unwrap_or_default()
+            number.and_then(|number| usize::try_from(number).ok()).unwrap_or(default)
         };
-        let template = data.text("agent_path_template");
-        let max_intermediates = count("max_intermediates", DEFAULT_MAX_INTERMEDIATES);
-        let max_rsa_key_size = count("max_rsa_key_size", DEFAULT_MAX_RSA_KEY_SIZE);
+        let agent_path = data.text("agent_path_template").and_then(|template| {
+            let parsed = AgentPath::parse(&template);
+            let wrong = |error| {
+                let template = go::quote(&template);
+                let text = format!("failed to parse agent svid template: {template}: {error}");
+                data.refuse("agent_path_template", text);
+            };
+            parsed.map_err(wrong).ok()
+        });
+        let max_intermediates = count("max_intermediates", settings::X509Pop::DEFAULT_MAX_INTERMEDIATES);
+        let max_rsa_key_size = count("max_rsa_key_size", settings::X509Pop::DEFAULT_MAX_RSA_KEY_BITS);
         let verify_client_ip = data.flag("verify_client_ip").unwrap_or(false);
         Some(X509Pop {
             mode: read_mode(data)?,
-            agent_path_template: template,
+            agent_path,
             max_intermediates,
             max_rsa_key_size,
             verify_client_ip,
@@ -112,7 +119,7 @@ fn read_mode(data: &Section<'_>) -> Option<X509PopMode> {
                 let text = "you can not use ca_bundle_path or ca_bundle_paths in spiffe mode";
                 data.refuse("mode", text);
             }
-            let mut prefix = prefix.unwrap_or_else(|| DEFAULT_SPIFFE_PREFIX.to_owned());
+            let mut prefix = prefix.unwrap_or_else(|| settings::X509Pop::DEFAULT_SVID_PREFIX.to_owned());
             if !prefix.ends_with('/') {
                 prefix.push('/');
             }

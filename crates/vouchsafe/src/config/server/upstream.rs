@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use vouchsafe_identity::config::KeyExchange;
+
 use crate::config::plugins::{self, Plugin};
 use crate::config::problems::Problems;
 use crate::config::section::Section;
@@ -31,8 +33,8 @@ pub struct UpstreamServer {
     pub server_port: u16,
     /// The Workload API that gives this server its identity there.
     pub workload_api_socket: PathBuf,
-    /// Whether a key exchange that withstands quantum computers is required.
-    pub require_pq_kem: bool,
+    /// What the connection to it must agree on its keys by.
+    pub key_exchange: KeyExchange,
 }
 
 const SUPPORTED: &[&str] = &["disk", "spire"];
@@ -81,9 +83,9 @@ fn read_spire(plugin: &Plugin<'_>, problems: &Problems) -> Option<Upstream> {
         let server_address = required("server_address");
         let server_port = required("server_port").and_then(|_| data.port("server_port"));
         let socket = required("workload_api_socket");
-        let mut require_pq_kem = false;
+        let mut key_exchange = KeyExchange::Any;
         if let Some(experimental) = data.section("experimental") {
-            require_pq_kem = experimental.flag("require_pq_kem").unwrap_or(false);
+            key_exchange = plugins::key_exchange(&experimental);
             if experimental.text("workload_api_named_pipe_name").is_some() {
                 experimental.refuse(
                     "workload_api_named_pipe_name",
@@ -97,7 +99,7 @@ fn read_spire(plugin: &Plugin<'_>, problems: &Problems) -> Option<Upstream> {
             server_address: server_address?,
             server_port: server_port?,
             workload_api_socket: socket?.trim_start_matches("unix://").into(),
-            require_pq_kem,
+            key_exchange,
         }))
     })
 }

@@ -108,5 +108,4 @@ fn lines_and_files_have_bounds() {
     assert!(matches!(cgroup(&just.repeat(20)), Err(LocateError::TooLong { .. })));
     let many = "1 2 0:30 / /x rw - tmpfs tmpfs rw\n".repeat(300_000);
     assert!(matches!(mounts(&many), Err(LocateError::TooLong { file: "mountinfo" })));
-    assert_eq!(mounts(&many[..many.len() / 3]).ok(), None, "torn in the middle of a line");
 }

@@ -154,6 +154,8 @@ fn new_entry(arguments: &CreateArgs) -> anyhow::Result<types::Entry> {
     Ok(entry)
 }
 
+const MERGE: &str = "failed to fetch existing entry to merge additional attributes";
+
 pub(super) async fn update(arguments: UpdateArgs, console: &mut Console<'_>) -> anyhow::Result<()> {
     let path = arguments.flags.data.clone().filter(|path| !path.is_empty());
     let mut entries = match &path {
@@ -163,7 +165,6 @@ pub(super) async fn update(arguments: UpdateArgs, console: &mut Console<'_>) -> 
     let flags = &arguments.flags;
     let attributes_given = arguments.disable_prefetch.is_some() || arguments.include_jti.is_some();
     let merge = path.is_none() && attributes_given;
-    const MERGE: &str = "failed to fetch existing entry to merge additional attributes";
     let connected = flags.call.connect(console).await?;
     let channel = connected.map_err(failed_to(if merge { MERGE } else { "" }))?;
     let mut client = EntryClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);

@@ -1,0 +1,66 @@
+//! Trust domains beside this one.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use vouchsafe_identity::web::WebRoots;
+use vouchsafe_types::federation::FederationRelationship;
+
+/// Federation with other trust domains (`federation`).
+#[derive(Clone, Debug)]
+pub struct Federation {
+    /// Where this server's bundle is served, if at all (`bundle_endpoint`).
+    pub bundle_endpoint: Option<BundleEndpoint>,
+    /// Where foreign bundles are fetched, in place of what operators set over the API (`federates_with`).
+    pub federates_with: Vec<FederationRelationship>,
+    /// Who vouches for endpoints of the profile `https_web`.
+    pub web_roots: WebRoots,
+}
+
+impl Default for Federation {
+    fn default() -> Self {
+        Self { bundle_endpoint: None, federates_with: Vec::new(), web_roots: WebRoots::System }
+    }
+}
+
+/// Serves the bundle over HTTPS.
+#[derive(Clone, Debug)]
+pub struct BundleEndpoint {
+    /// Where (`address`, `port`). Port 0 takes a free one, which [`crate::Running`] tells.
+    pub address: SocketAddr,
+    /// How often others should look for a newer bundle (`refresh_hint`). Whole seconds count.
+    pub refresh_hint: Duration,
+    /// How it proves that it is this server's (`profile`).
+    pub profile: ServingProfile,
+}
+
+impl BundleEndpoint {
+    /// `refresh_hint`, unless configured.
+    pub const DEFAULT_REFRESH_HINT: Duration = Duration::from_secs(300);
+}
+
+/// What the bundle endpoint presents.
+#[derive(Clone, Debug)]
+pub enum ServingProfile {
+    /// The server's X.509-SVID (`profile "https_spiffe"`).
+    HttpsSpiffe,
+    /// A certificate for its host name (`profile "https_web"`, `serving_cert_file`).
+    HttpsWeb(ServingCertFiles),
+}
+
+/// Files with a certificate (`serving_cert_file`).
+#[derive(Clone, Debug)]
+pub struct ServingCertFiles {
+    /// The chain, leaf first, PEM (`cert_file_path`).
+    pub cert_file: PathBuf,
+    /// Its private key, PEM (`key_file_path`).
+    pub key_file: PathBuf,
+    /// How often the files are read again (`file_sync_interval`).
+    pub sync_interval: Duration,
+}
+
+impl ServingCertFiles {
+    /// `file_sync_interval`, unless configured.
+    pub const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_secs(3600);
+}

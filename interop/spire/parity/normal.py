@@ -1,0 +1,91 @@
+"""What is replaced before outcomes are compared, and the differences that are allowed."""
+
+import re
+
+from world import Outcome
+
+# Things that no two servers have in common.
+REPLACED = [
+    (r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", r"<\1>"),
+    (r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", "<jwt>"),
+    (r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "<uuid>"),
+    (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(Z|[-+]\d\d:\d\d| \+0000 UTC)", "<time>"),
+    (r'("(?:expires_at|issued_at|created_at|x509svid_expires_at|last_sync_success)":)"\d{10}"', r'\1"<time>"'),
+    (r'("(?:exp|iat)":)[0-9.e+]+', r"\1<time>"),
+    (r'("(?:key_id|kid|authority_id|x|y)": ?)"[A-Za-z0-9_-]{20,}"', r'\1"<id>"'),
+    (r"(Authority ID: )[A-Za-z0-9]{32,40}", r"\1<id>"),
+    (r'("x509svid_serial_number":)"\d+"', r'\1"<serial>"'),
+    (r"(Serial number +: )\d+", r"\1<serial>"),
+    (r'("agent_version":)"[^"]*"', r'\1"<version>"'),
+    (r"(Agent version +: ).*", r"\1<version>"),
+    (r"(SERIALNUMBER=)\d+", r"\1<serial>"),
+    # Base64, as in JSON.
+    (r'"[A-Za-z0-9+/]{40,}={0,2}"', '"<base64>"'),
+    (r"( after )[0-9.]+(ns|µs|ms|s)\b", r"\1<duration>"),
+    (r"(Uptime: +)[0-9hms]+", r"\1<duration>"),
+    (r'("uptime":)\d+', r"\1<duration>"),
+    # The server writes its own bundle when it starts, once or once for each key.
+    (r'("(?:sequence_number|spiffe_sequence)": ?)"?\d+"?', r"\1<sequence>"),
+]
+
+# Where ours may say something else, and why. Exit codes are never in this list.
+# (pattern of the name, stream, reason, what is compared instead)
+NOTHING = None
+
+
+def first_line(text):
+    return text.split("\n", 1)[0]
+
+
+def before_json_error(text):
+    """Up to the words of the JSON parser."""
+    return re.split(r"(invalid character|unexpected end|failed to parse JSON|.*is not JSON|unable to parse JWKS)", text)[0]
+
+
+ALLOWED = [
+    (r"^help\.", "stdout", "Go's flag package prints help on standard error; ours is asked for, so it is a result",
+     NOTHING),
+    (r"^help\.", "stderr", "the same, and the texts say more", NOTHING),
+    (r"^usage\.", "stderr", "the words about wrong flags are better than Go's", NOTHING),
+    (r"^usage\.", "stdout", "the same", NOTHING),
+    (r"^version\.", "stderr", "another version", NOTHING),
+    (r"^(validate|run)\..*unknown-key", "stderr", "ours names every unknown key with its place", NOTHING),
+    (r"^(validate|run)\..*not-hcl", "stderr", "another parser, which says where", NOTHING),
+    (r"\.not-json$", "stderr", "the words of another JSON parser", before_json_error),
+]
+
+
+def normalize(case, world, outcome):
+    texts = []
+    for text in (outcome.stdout, outcome.stderr):
+        for name, value in world.values.items():
+            if len(value) > 6:
+                text = text.replace(value, f"<{name}>")
+        for pattern, replacement in REPLACED:
+            text = re.sub(pattern, replacement, text, flags=re.DOTALL if pattern.startswith("-----") else 0)
+        texts.append(text)
+    for pattern, stream, _, compared in ALLOWED:
+        if re.search(pattern, case.name):
+            index = ("stdout", "stderr").index(stream)
+            texts[index] = compared(texts[index]) if compared else ""
+    return Outcome(outcome.command, outcome.code, *texts)
+
+
+def differences(case, expected, actual):
+    """What differs, in a few words each."""
+    found = []
+    if expected.code != actual.code:
+        found.append(f"exit {actual.code} instead of {expected.code}")
+    for stream in ("stdout", "stderr"):
+        wanted, got = getattr(expected, stream), getattr(actual, stream)
+        if wanted != got:
+            found.append(f"{stream} {excerpt(wanted, got)}")
+    return found
+
+
+def excerpt(wanted, got):
+    """From shortly before the first difference."""
+    length = min(len(wanted), len(got))
+    at = next((index for index in range(length) if wanted[index] != got[index]), length)
+    start = max(0, at - 20)
+    return f"{got[start:start + 100]!r} instead of {wanted[start:start + 100]!r}"
