@@ -13,7 +13,7 @@ import threading
 import time
 
 WORKERS = 6
-PAUSE_SECS = 0.01
+PAUSE_SECS = 0.05
 TIMEOUT_SECS = 15
 
 

@@ -7,15 +7,20 @@ use tower::ServiceBuilder;
 use tower_layer::Layer;
 use vouchsafe_proto::spire::api::server::agent::v1::agent_server::AgentServer;
 use vouchsafe_proto::spire::api::server::bundle::v1::bundle_server::BundleServer;
+use vouchsafe_identity::own::SvidCell;
+use vouchsafe_proto::spire::api::server::debug::v1::debug_server::DebugServer;
 use vouchsafe_proto::spire::api::server::entry::v1::entry_server::EntryServer;
+use vouchsafe_proto::spire::api::server::logger::v1::logger_server::LoggerServer;
 use vouchsafe_proto::spire::api::server::localauthority::v1::local_authority_server::LocalAuthorityServer;
 use vouchsafe_proto::spire::api::server::svid::v1::svid_server::SvidServer;
+use vouchsafe_proto::spire::api::server::trustdomain::v1::trust_domain_server::TrustDomainServer;
 use vouchsafe_transport::rpc_metrics::{Counting, RpcMetrics};
 
 use crate::agents::Agents;
 use crate::authorities::{Control, JwtPublisher};
 use crate::authorize::methods;
 use crate::config::Config;
+use crate::federation::Refresher;
 use crate::guard::{Guard, Guarded};
 use crate::issuer::Issuer;
 use crate::limits::Limits;
@@ -24,9 +29,12 @@ use crate::server::Deps;
 use crate::services::agent::{AgentParts, AgentService};
 use crate::services::attest::{JoinTokens, NodeAttestor, NodeAttestors, X509Pop};
 use crate::services::bundle::BundleService;
+use crate::services::debug::DebugService;
 use crate::services::entry::EntryService;
+use crate::services::logger::LoggerService;
 use crate::services::local_authority::LocalAuthorityService;
 use crate::services::svid::SvidService;
+use crate::services::trust_domain::TrustDomainService;
 
 /// Everything that is served, counted and guarded.
 pub(crate) type Api = Counting<Guarded<Routes>>;
@@ -40,6 +48,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) issuer: &'a Arc<Issuer>,
     pub(crate) authorities: Control,
     pub(crate) publisher: JwtPublisher,
+    pub(crate) own: &'a SvidCell,
+    pub(crate) refresher: Refresher,
 }
 
 impl Parts<'_> {
@@ -50,9 +60,17 @@ impl Parts<'_> {
             .add_service(EntryServer::new(self.entry()).max_encoding_message_size(usize::MAX))
             .add_service(SvidServer::new(self.svid()))
             .add_service(BundleServer::new(self.bundle()))
+            .add_service(TrustDomainServer::new(self.trust_domain()))
             .add_service(LocalAuthorityServer::new(LocalAuthorityService {
                 authorities: self.authorities.clone(),
             }))
+            .add_service(DebugServer::new(DebugService::new(
+                self.config.trust_domain.clone(),
+                self.deps.clock.clone(),
+                self.model.clone(),
+                self.own.clone(),
+            )))
+            .add_service(LoggerServer::new(LoggerService::new(self.deps.log_level.clone())))
             .prepare();
         let guard = Guard {
             agents: self.agents.clone(),
@@ -116,6 +134,15 @@ impl Parts<'_> {
             model: self.model.clone(),
             agents: self.agents.clone(),
             issuer: self.issuer.clone(),
+        }
+    }
+
+    fn trust_domain(&self) -> TrustDomainService {
+        TrustDomainService {
+            trust_domain: self.config.trust_domain.clone(),
+            model: self.model.clone(),
+            store: self.deps.store.clone(),
+            refresher: self.refresher.clone(),
         }
     }
 

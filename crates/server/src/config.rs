@@ -1,6 +1,7 @@
 //! What an operator chooses. Plain values; the binary reads them from files and arguments.
 
 pub mod admission;
+pub mod federation;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use vouchsafe_types::trust_domain::TrustDomain;
 
 use crate::issuer::Policy;
 pub use admission::Admission;
+pub use federation::Federation;
 
 /// The server's settings.
 #[derive(Clone, Debug)]
@@ -46,6 +48,8 @@ pub struct Config {
     pub disable_jwt_svids: bool,
     /// How nodes and clients are admitted.
     pub admission: Admission,
+    /// Trust domains beside this one.
+    pub federation: Federation,
     /// Version that the metrics tell.
     pub version: &'static str,
 }

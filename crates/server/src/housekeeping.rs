@@ -2,6 +2,8 @@
 //!
 //! Entries that expired authorize nothing from that moment on; removing them is tidying up and may fail.
 
+pub(crate) mod prune;
+
 use std::sync::Arc;
 use std::time::Duration;
 

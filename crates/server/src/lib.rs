@@ -6,6 +6,7 @@
 //! * [`config`]     what an operator chooses
 //! * [`server`]     starts everything, in one narrative
 //! * [`model`]      everything that it answers from, in memory
+//! * [`federation`] foreign bundles are fetched, this server's is served
 //! * `feed`         keeps the model current from the store's change feed
 //! * `agents`       agents as they are now, with what the database does not have yet
 //! * `journal`      the file behind that
@@ -26,6 +27,7 @@ pub mod audit;
 mod authorities;
 pub mod authorize;
 pub mod config;
+pub mod federation;
 mod feed;
 mod filter;
 mod guard;

@@ -10,7 +10,7 @@ use tracing::info;
 use vouchsafe_ca::authority::Recipe;
 use vouchsafe_ca::key_manager::KeyManager;
 use vouchsafe_ca::upstream::{DiskError, UpstreamAuthority};
-use vouchsafe_identity::config::{ClientAuth, ConfigError, Expect, server_config};
+use vouchsafe_identity::config::{ClientAuth, ConfigError, Expect, server_config_with};
 use vouchsafe_identity::own::SvidCell;
 use vouchsafe_identity::roots::RootsCell;
 use vouchsafe_lastgood::{SealKey, SealedFile};
@@ -22,6 +22,7 @@ use vouchsafe_runtime::readiness::Readiness;
 use vouchsafe_runtime::supervisor::Supervisor;
 use vouchsafe_store::{Error as StoreError, Store};
 use vouchsafe_transport::grpc::{self, Options};
+use vouchsafe_transport::proxy::Balancers;
 use vouchsafe_transport::tls::{self, TlsListener};
 use vouchsafe_transport::unix::{self, UnixListener};
 use vouchsafe_types::bundle::Bundle;
@@ -32,9 +33,11 @@ use crate::api::{Api, Parts};
 use crate::authorities::{Authorities, AuthorityError, JwtPublisher, Plan, Shared};
 use crate::authorize::RENEWAL_GRACE;
 use crate::config::Config;
+use crate::federation::{self, EndpointError, Poller, Refresher};
 use crate::feed::Feed;
 use crate::health;
 use crate::housekeeping::Housekeeping;
+use crate::housekeeping::prune::AgentPruning;
 use crate::issuer::Issuer;
 use crate::journal::JournalError;
 use crate::model::ReadModel;
@@ -68,6 +71,8 @@ pub struct Running {
     pub tcp_address: SocketAddr,
     /// Where administrators connect.
     pub admin_socket: PathBuf,
+    /// Where this server's bundle is served, if it is.
+    pub bundle_endpoint: Option<SocketAddr>,
     trust_domain: TrustDomain,
     model: Arc<ReadModel>,
 }
@@ -97,6 +102,9 @@ pub enum StartError {
     /// The TCP address is gone as soon as it was bound.
     #[error("cannot tell the address that agents connect to")]
     Address(#[source] std::io::Error),
+    /// The bundle endpoint cannot be served.
+    #[error("cannot serve the bundle endpoint")]
+    BundleEndpoint(#[source] EndpointError),
     /// A mistake in this program.
     #[error("cannot configure TLS")]
     Tls(#[source] ConfigError),
@@ -119,13 +127,17 @@ impl Server {
         let authorities = Authorities::load(shared.clone(), own.clone(), roots.clone()).await;
         let authorities = authorities.map_err(StartError::Authorities)?;
 
-        let auth = ClientAuth::Lenient(roots, Expect::MemberOf(config.trust_domain.clone()), RENEWAL_GRACE);
-        let tls = server_config(&own, auth, deps.clock.clone()).map_err(StartError::Tls)?;
+        let auth = ClientAuth::Lenient(roots, clients(&config), RENEWAL_GRACE);
+        let key_exchange = config.admission.key_exchange;
+        let tls = server_config_with(key_exchange, &own, auth, deps.clock.clone()).map_err(StartError::Tls)?;
         let tcp = TlsListener::bind(config.tcp_address, Arc::new(tls), tls::Limits::default()).await;
         let tcp = tcp.map_err(StartError::Tcp)?;
+        let tcp = tcp.with_balancers(Balancers::new(config.admission.balancers.clone()));
         let tcp_address = tcp.local_addr().map_err(StartError::Address)?;
         let admin = UnixListener::bind(&config.admin_socket, ADMIN_MODE, ADMIN_DIR_MODE);
         let admin = admin.map_err(StartError::AdminSocket)?;
+
+        let bundle_endpoint = start_bundle_endpoint(&config, &deps, (&model, &own), tasks).await?;
 
         let (health, health_routes) = health::service(&deps.readiness);
         let parts = Parts {
@@ -136,11 +148,14 @@ impl Server {
             issuer: &issuer,
             authorities: authorities.control(),
             publisher: JwtPublisher::new(shared),
+            own: &own,
+            refresher: start_federation(&config, &deps, &model, tasks),
         };
         let routes = parts.api(health_routes);
         let (readiness, entropy) = (deps.readiness.token("server.ca"), deps.entropy.fork("authorities"));
         tasks.start("authorities", |cancel| infallible(authorities.run(readiness, entropy, cancel)));
         tasks.start("health", |cancel| infallible(health.run(cancel)));
+        start_agent_pruning(&config, &deps, (&model, &agents), tasks);
         let (store, entropy) = (deps.store.clone(), deps.entropy.fork("agent write-back"));
         tasks.start("agent write-back", |cancel| {
             infallible(async move { agents.write_back(store, entropy, cancel).await })
@@ -161,7 +176,7 @@ impl Server {
         tasks.start("admin API", |cancel| serve(admin, routes, cancel, Options::unix(), entropy));
         started(&config, &deps.metrics);
         let (trust_domain, admin_socket) = (config.trust_domain, config.admin_socket);
-        Ok(Running { tcp_address, admin_socket, trust_domain, model })
+        Ok(Running { tcp_address, admin_socket, bundle_endpoint, trust_domain, model })
     }
 }
 
@@ -179,6 +194,36 @@ impl Running {
         let snapshot = self.model.load();
         (snapshot.entries.len(), snapshot.agents.len())
     }
+}
+
+/// Whose certificates are looked at: members of the trust domain, and administrators of others by name.
+fn clients(config: &Config) -> Expect {
+    let (own, admin_ids) = (config.trust_domain.clone(), config.admin_ids.clone());
+    Expect::Matching(
+        "a member of this server's trust domain, or one of admin_ids",
+        Arc::new(move |id| id.is_member_of(&own) || admin_ids.contains(id)),
+    )
+}
+
+fn start_agent_pruning(
+    config: &Config,
+    deps: &Deps,
+    (model, agents): (&Arc<ReadModel>, &Arc<Agents>),
+    tasks: &mut Supervisor,
+) {
+    let settings = config.admission.prune;
+    let Some(expired_for) = settings.expired_for else { return };
+    let pruning = AgentPruning {
+        settings,
+        expired_for,
+        key: config.data_dir.display().to_string(),
+        store: deps.store.clone(),
+        model: model.clone(),
+        agents: agents.clone(),
+        clock: deps.clock.clone(),
+        metrics: deps.metrics.clone(),
+    };
+    tasks.start("agent pruning", |cancel| infallible(pruning.run(cancel)));
 }
 
 fn open_agents(config: &Config, deps: &Deps, model: &Arc<ReadModel>) -> Result<Agents, StartError> {
@@ -226,6 +271,44 @@ fn start_feed(deps: &Deps, model: &Arc<ReadModel>, tasks: &mut Supervisor) {
         entropy: deps.entropy.fork("feed"),
     };
     tasks.start("change feed", |cancel| infallible(feed.run(cancel)));
+}
+
+async fn start_bundle_endpoint(
+    config: &Config,
+    deps: &Deps,
+    (model, own): (&Arc<ReadModel>, &SvidCell),
+    tasks: &mut Supervisor,
+) -> Result<Option<SocketAddr>, StartError> {
+    let Some(served) = &config.federation.bundle_endpoint else { return Ok(None) };
+    let endpoint = federation::Endpoint {
+        config: served,
+        trust_domain: &config.trust_domain,
+        model,
+        own,
+        key_exchange: config.admission.key_exchange,
+        clock: &deps.clock,
+    };
+    let address = federation::start_endpoint(endpoint, tasks).await;
+    address.map(Some).map_err(StartError::BundleEndpoint)
+}
+
+fn start_federation(
+    config: &Config,
+    deps: &Deps,
+    model: &Arc<ReadModel>,
+    tasks: &mut Supervisor,
+) -> Refresher {
+    let (poller, refresher) = Poller::new(federation::Setup {
+        trust_domain: config.trust_domain.clone(),
+        configured: config.federation.federates_with.clone(),
+        web_roots: config.federation.web_roots.clone(),
+        model: model.clone(),
+        store: deps.store.clone(),
+        clock: deps.clock.clone(),
+        metrics: deps.metrics.clone(),
+    });
+    tasks.start("federation", |cancel| infallible(poller.run(cancel)));
+    refresher
 }
 
 async fn serve<L: vouchsafe_transport::listener::Listener>(

@@ -4,11 +4,15 @@
 pub(crate) mod agent;
 pub(crate) mod attest;
 pub(crate) mod bundle;
+pub(crate) mod debug;
 pub(crate) mod entry;
+mod federated_bundle;
+pub(crate) mod logger;
 pub(crate) mod svid;
 pub(crate) mod local_authority;
 mod downstream;
 mod sync;
+pub(crate) mod trust_domain;
 
 use tonic::{Request, Status};
 use vouchsafe_types::agent::Agent;

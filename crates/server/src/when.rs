@@ -1,6 +1,7 @@
 //! Times in the form that SPIRE's tools send: `2026-01-02 15:04:05 +0000 +00`.
 
 use time::format_description::StaticFormatDescription;
+use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{OffsetDateTime, error::Parse};
 
@@ -16,6 +17,12 @@ const FORMAT: StaticFormatDescription = format_description!(
 pub(crate) fn parse(text: &str) -> Result<i64, Parse> {
     let end = text.match_indices(' ').nth(2).map_or(text.len(), |(at, _)| at);
     OffsetDateTime::parse(&text[..end], FORMAT).map(OffsetDateTime::unix_timestamp)
+}
+
+/// `2026-01-02T15:04:05Z`; empty for a time that has no such form.
+pub(crate) fn rfc3339(unix: i64) -> String {
+    let at = OffsetDateTime::from_unix_timestamp(unix).ok();
+    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]

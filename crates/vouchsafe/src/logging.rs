@@ -150,6 +150,15 @@ impl Visit for Collector<'_> {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
+        // The fields of an audit line are known when it is written only; they come as one object.
+        if field.name() == vouchsafe_server::audit::FIELDS
+            && let Ok(serde_json::Value::Object(fields)) = serde_json::from_str(value)
+        {
+            for (name, value) in fields {
+                self.0.set(&name, value);
+            }
+            return;
+        }
         self.0.set_text(field.name(), value.to_owned());
     }
 

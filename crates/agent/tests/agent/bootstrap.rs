@@ -111,6 +111,7 @@ async fn lost_trust(mode: RebootstrapMode, delay: Duration) -> (World, RunningAg
     let config = Config { rebootstrap: Rebootstrap { mode, delay }, ..config };
     let mut agent = world.start_with(config).await;
     agent.serving().await;
+    agent.x509_once().await.unwrap();
     let mut world = world;
     let address = world.stop_server().await;
     world.fake.replace_authorities().await;

@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod admin;
 mod attestation;
 mod bootstrap;
+mod caches;
 mod distrust;
 mod fake_server;
+mod hostile;
 mod node;
 mod outages;
+mod sds;
 mod support;
 mod tokens;
 mod workloads;

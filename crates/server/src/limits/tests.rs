@@ -47,7 +47,7 @@ async fn who_would_wait_too_long_is_told_when_to_come_back() {
     let (limits, _) = limits(RateLimits::default());
     let outcomes = join_all((0..400).map(|_| limits.wait(STATUS, address(1), 1))).await;
     let refused: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
-    assert_eq!(refused.len(), 90, "310 have their turn within 30 s");
+    assert_eq!(refused.len(), 91, "309 have their turn within 30 s");
     let told = refused[89].get_error_details().retry_info().and_then(|info| info.retry_delay);
     assert!(told.is_some_and(|delay| delay >= SECOND), "{told:?}");
 }

@@ -229,14 +229,18 @@ impl AgentApi for AgentService {
     }
 
     async fn get_agent(&self, request: Request<GetAgentRequest>) -> Result<Response<types::Agent>, Status> {
+        let audit = Audit::of(&request);
         let request = request.into_inner();
         let id = self.agent_id(request.id.as_ref())?;
+        audit.add("spiffe_id", id.as_str());
         let agent = self.agents.agent(&id).ok_or_else(|| Status::not_found("agent not found"))?;
         Ok(Response::new(agent_to_proto(&agent, request.output_mask.as_ref())))
     }
 
     async fn delete_agent(&self, request: Request<DeleteAgentRequest>) -> Result<Response<()>, Status> {
+        let audit = Audit::of(&request);
         let id = self.agent_id(request.into_inner().id.as_ref())?;
+        audit.add("spiffe_id", id.as_str());
         match self.store.delete_agent(&id).await {
             Ok((_, position)) => {
                 self.agents.forget(&id);
@@ -250,7 +254,9 @@ impl AgentApi for AgentService {
     }
 
     async fn ban_agent(&self, request: Request<BanAgentRequest>) -> Result<Response<()>, Status> {
+        let audit = Audit::of(&request);
         let id = self.agent_id(request.into_inner().id.as_ref())?;
+        audit.add("spiffe_id", id.as_str());
         // A banned agent is one without serial numbers.
         let ban = |agent: &mut Agent| {
             agent.serial_number.clear();
@@ -295,8 +301,10 @@ impl AgentApi for AgentService {
         if agent.can_reattest {
             return Err(denied(Reason::AgentMustReattest, "agent must reattest instead of renew"));
         }
+        let audit = Audit::of(&request);
         let params = request.into_inner().params;
         let params = params.ok_or_else(|| Status::invalid_argument("params cannot be nil"))?;
+        audit.add_csr(&params.csr);
         if params.csr.is_empty() {
             return Err(Status::invalid_argument("missing CSR"));
         }
@@ -316,7 +324,11 @@ impl AgentApi for AgentService {
         &self,
         request: Request<CreateJoinTokenRequest>,
     ) -> Result<Response<types::JoinToken>, Status> {
+        let audit = Audit::of(&request);
         let request = request.into_inner();
+        if request.ttl > 0 {
+            audit.add("ttl", request.ttl);
+        }
         if request.ttl < 1 {
             return Err(Status::invalid_argument("ttl is required, you must provide one"));
         }
@@ -326,6 +338,7 @@ impl AgentApi for AgentService {
             Some(id) => {
                 let id = spiffe_id_from_proto(Some(id)).map_err(|e| invalid("invalid agent ID", e))?;
                 check_workload(&id, trust_domain).map_err(|e| invalid("invalid agent ID", e))?;
+                audit.add("spiffe_id", id.as_str());
                 Some(id)
             }
         };
@@ -346,11 +359,14 @@ impl AgentApi for AgentService {
         request: Request<PostStatusRequest>,
     ) -> Result<Response<PostStatusResponse>, Status> {
         let id = calling_agent_id(&request)?;
+        let audit = Audit::of(&request);
+        audit.add("spiffe_id", id.as_str());
         let version = request.into_inner().agent_version;
         if version.len() > MAX_VERSION {
             return Err(Status::invalid_argument("agent version is too long (max 255 characters)"));
         }
         if !version.is_empty() {
+            audit.add("agent_version", version.as_str());
             self.agents.reported(&id, version);
         }
         Ok(Response::new(PostStatusResponse {}))

@@ -1,4 +1,4 @@
-//! `spire.api.server.bundle.v1.Bundle`, as far as one trust domain goes.
+//! `spire.api.server.bundle.v1.Bundle`: this trust domain's bundle and those of others.
 
 use std::sync::Arc;
 
@@ -13,15 +13,18 @@ use vouchsafe_proto::spire::api::server::bundle::v1::{
     CountBundlesRequest, CountBundlesResponse, GetBundleRequest, GetFederatedBundleRequest,
     ListFederatedBundlesRequest, ListFederatedBundlesResponse, PublishJwtAuthorityRequest,
     PublishJwtAuthorityResponse, PublishWitAuthorityRequest, PublishWitAuthorityResponse,
+    batch_create_federated_bundle_response, batch_delete_federated_bundle_response,
+    batch_set_federated_bundle_response, batch_update_federated_bundle_response,
 };
 use vouchsafe_proto::spire::api::types;
 use vouchsafe_store::Store;
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use super::downstream;
+use super::federated_bundle::{CREATE, FederatedBundles, SET, UPDATE, delete_mode};
 use crate::authorities::JwtPublisher;
 use crate::model::ReadModel;
-use crate::status::{invalid, store_failed};
+use crate::status::{invalid, item_status, store_failed};
 
 /// Bundles: reads from the model; an append goes to the store.
 pub(crate) struct BundleService {
@@ -29,6 +32,12 @@ pub(crate) struct BundleService {
     pub(crate) model: Arc<ReadModel>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) publisher: JwtPublisher,
+}
+
+impl BundleService {
+    fn federated(&self) -> FederatedBundles<'_> {
+        FederatedBundles { trust_domain: &self.trust_domain, model: &self.model, store: &self.store }
+    }
 }
 
 #[tonic::async_trait]
@@ -108,37 +117,72 @@ impl BundleApi for BundleService {
 
     async fn list_federated_bundles(
         &self,
-        _: Request<ListFederatedBundlesRequest>,
+        request: Request<ListFederatedBundlesRequest>,
     ) -> Result<Response<ListFederatedBundlesResponse>, Status> {
-        Err(not_served())
+        Ok(Response::new(self.federated().list(request.get_ref())))
     }
 
     async fn batch_create_federated_bundle(
         &self,
-        _: Request<BatchCreateFederatedBundleRequest>,
+        request: Request<BatchCreateFederatedBundleRequest>,
     ) -> Result<Response<BatchCreateFederatedBundleResponse>, Status> {
-        Err(not_served())
+        let request = request.into_inner();
+        let mut results = Vec::with_capacity(request.bundle.len());
+        for message in &request.bundle {
+            let outcome = self.federated().write(CREATE, message, None).await;
+            results.push(batch_create_federated_bundle_response::Result {
+                status: Some(item_status(outcome.as_ref().map(drop))),
+                bundle: outcome.ok().map(|bundle| bundle_to_proto(&bundle, request.output_mask.as_ref())),
+            });
+        }
+        Ok(Response::new(BatchCreateFederatedBundleResponse { results }))
     }
 
     async fn batch_update_federated_bundle(
         &self,
-        _: Request<BatchUpdateFederatedBundleRequest>,
+        request: Request<BatchUpdateFederatedBundleRequest>,
     ) -> Result<Response<BatchUpdateFederatedBundleResponse>, Status> {
-        Err(not_served())
+        let request = request.into_inner();
+        let mut results = Vec::with_capacity(request.bundle.len());
+        for message in &request.bundle {
+            let outcome = self.federated().write(UPDATE, message, request.input_mask).await;
+            results.push(batch_update_federated_bundle_response::Result {
+                status: Some(item_status(outcome.as_ref().map(drop))),
+                bundle: outcome.ok().map(|bundle| bundle_to_proto(&bundle, request.output_mask.as_ref())),
+            });
+        }
+        Ok(Response::new(BatchUpdateFederatedBundleResponse { results }))
     }
 
     async fn batch_set_federated_bundle(
         &self,
-        _: Request<BatchSetFederatedBundleRequest>,
+        request: Request<BatchSetFederatedBundleRequest>,
     ) -> Result<Response<BatchSetFederatedBundleResponse>, Status> {
-        Err(not_served())
+        let request = request.into_inner();
+        let mut results = Vec::with_capacity(request.bundle.len());
+        for message in &request.bundle {
+            let outcome = self.federated().write(SET, message, None).await;
+            results.push(batch_set_federated_bundle_response::Result {
+                status: Some(item_status(outcome.as_ref().map(drop))),
+                bundle: outcome.ok().map(|bundle| bundle_to_proto(&bundle, request.output_mask.as_ref())),
+            });
+        }
+        Ok(Response::new(BatchSetFederatedBundleResponse { results }))
     }
 
     async fn batch_delete_federated_bundle(
         &self,
-        _: Request<BatchDeleteFederatedBundleRequest>,
+        request: Request<BatchDeleteFederatedBundleRequest>,
     ) -> Result<Response<BatchDeleteFederatedBundleResponse>, Status> {
-        Err(not_served())
+        let request = request.into_inner();
+        let mode = delete_mode(request.mode)?;
+        let mut results = Vec::with_capacity(request.trust_domains.len());
+        for trust_domain in request.trust_domains {
+            let outcome = self.federated().delete(&trust_domain, mode).await;
+            let status = Some(item_status(outcome.as_ref().copied()));
+            results.push(batch_delete_federated_bundle_response::Result { status, trust_domain });
+        }
+        Ok(Response::new(BatchDeleteFederatedBundleResponse { results }))
     }
 }
 

@@ -25,6 +25,7 @@ use vouchsafe_types::trust_domain::TrustDomain;
 
 use super::{calling_agent, sync};
 use crate::agents::Agents;
+use crate::audit::{self, Audit};
 use crate::filter::EntryFilter;
 use crate::model::ReadModel;
 use crate::page::Page;
@@ -138,7 +139,9 @@ impl EntryApi for EntryService {
     }
 
     async fn get_entry(&self, request: Request<GetEntryRequest>) -> Result<Response<types::Entry>, Status> {
+        let audit = Audit::of(&request);
         let request = request.into_inner();
+        audit.add("entry_id", request.id.as_str());
         if request.id.is_empty() {
             return Err(Status::invalid_argument("missing ID"));
         }
@@ -152,6 +155,7 @@ impl EntryApi for EntryService {
         &self,
         request: Request<BatchCreateEntryRequest>,
     ) -> Result<Response<BatchCreateEntryResponse>, Status> {
+        let audit = Audit::of(&request);
         let request = request.into_inner();
         let mask = request.output_mask.as_ref();
         let create = async |message: &types::Entry| match self.create(message).await {
@@ -165,7 +169,11 @@ impl EntryApi for EntryService {
         };
         // Side by side, so that the store commits many of them together; the answers keep the order.
         let creating = request.entries.iter().map(create);
-        let results = futures_util::stream::iter(creating).buffered(CREATES_AT_A_TIME).collect().await;
+        let results: Vec<_> =
+            futures_util::stream::iter(creating).buffered(CREATES_AT_A_TIME).collect().await;
+        for (entry, result) in request.entries.iter().zip(&results) {
+            audit.item(result.status.as_ref(), || audit::entry_fields(entry, None));
+        }
         Ok(Response::new(BatchCreateEntryResponse { results }))
     }
 
@@ -173,12 +181,15 @@ impl EntryApi for EntryService {
         &self,
         request: Request<BatchUpdateEntryRequest>,
     ) -> Result<Response<BatchUpdateEntryResponse>, Status> {
+        let audit = Audit::of(&request);
         let request = request.into_inner();
         let mut results = Vec::with_capacity(request.entries.len());
         for message in &request.entries {
             let outcome = self.update(message, request.input_mask.as_ref()).await;
+            let status = item_status(outcome.as_ref().map(|_| ()));
+            audit.item(Some(&status), || audit::entry_fields(message, request.input_mask.as_ref()));
             results.push(batch_update_entry_response::Result {
-                status: Some(item_status(outcome.as_ref().map(|_| ()))),
+                status: Some(status),
                 entry: outcome.ok().map(|entry| entry_to_proto(&entry, request.output_mask.as_ref())),
             });
         }
@@ -189,14 +200,14 @@ impl EntryApi for EntryService {
         &self,
         request: Request<BatchDeleteEntryRequest>,
     ) -> Result<Response<BatchDeleteEntryResponse>, Status> {
+        let audit = Audit::of(&request);
         let ids = request.into_inner().ids;
         let mut results = Vec::with_capacity(ids.len());
         for id in ids {
             let outcome = self.delete(&id).await;
-            results.push(batch_delete_entry_response::Result {
-                status: Some(item_status(outcome.as_ref().copied())),
-                id,
-            });
+            let status = item_status(outcome.as_ref().copied());
+            audit.item(Some(&status), || vec![("entry_id", id.as_str().into())]);
+            results.push(batch_delete_entry_response::Result { status: Some(status), id });
         }
         Ok(Response::new(BatchDeleteEntryResponse { results }))
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde_json::Value;
 use tonic::{Code, Request, Response, Status};
 use tracing::debug;
 use uuid::Uuid;
@@ -28,9 +29,12 @@ use vouchsafe_types::trust_domain::TrustDomain;
 
 use super::{calling_agent, downstream};
 use crate::agents::Agents;
+use crate::audit::{self, Audit};
+use crate::limits::{BATCH_NEW_X509_SVID, Turn};
 use crate::issuer::{Issuer, SignError};
 use crate::model::{ReadModel, Snapshot};
 use crate::status::{failed, invalid, item_status};
+use crate::when;
 
 /// Most CSRs in one batch.
 pub(crate) const MAX_BATCH: usize = 1_000;
@@ -129,7 +133,10 @@ impl SvidApi for SvidService {
         &self,
         request: Request<MintX509svidRequest>,
     ) -> Result<Response<MintX509svidResponse>, Status> {
+        let audit = Audit::of(&request);
         let request = request.into_inner();
+        audit.add_csr(&request.csr);
+        audit.add("ttl", request.ttl);
         if request.csr.is_empty() {
             return Err(Status::invalid_argument("missing CSR"));
         }
@@ -145,6 +152,9 @@ impl SvidApi for SvidService {
             .workload_x509(&id, &csr.public_key_der, &csr.dns_names, ttl, Some(&subject))
             .await
             .map_err(|e| sign_failed(X509, &e))?;
+        audit.add("spiffe_id", id.as_str());
+        audit.add("dns_name", csr.dns_names.join(","));
+        audit.add("expires_at", when::rfc3339(issued.not_after));
         debug!(spiffe_id = %id, serial = issued.serial, "Signed X509 SVID");
         Ok(Response::new(MintX509svidResponse { svid: Some(x509_to_proto(&id, issued)) }))
     }
@@ -154,7 +164,11 @@ impl SvidApi for SvidService {
         request: Request<MintJwtsvidRequest>,
     ) -> Result<Response<MintJwtsvidResponse>, Status> {
         self.check_jwt()?;
+        let audit = Audit::of(&request);
         let request = request.into_inner();
+        audit.add("ttl", request.ttl);
+        audit.add("audience", request.audience.join(","));
+        audit.add("spiffe_id", request.id.as_ref().map(audit::spiffe_id).unwrap_or_default());
         let id = spiffe_id_from_proto(request.id.as_ref()).map_err(|e| invalid("invalid SPIFFE ID", e))?;
         check_workload(&id, &self.trust_domain).map_err(|e| invalid("invalid SPIFFE ID", e))?;
         let svid = self.sign_jwt(&id, &request.audience, ttl_from_proto(request.ttl)?, None).await?;
@@ -166,6 +180,7 @@ impl SvidApi for SvidService {
         request: Request<BatchNewX509svidRequest>,
     ) -> Result<Response<BatchNewX509svidResponse>, Status> {
         let agent = calling_agent(&*self.agents, &request)?;
+        let (audit, turn) = (Audit::of(&request), request.extensions().get::<Turn>().cloned());
         let params = request.into_inner().params;
         if params.is_empty() {
             return Err(Status::invalid_argument("missing parameters"));
@@ -175,14 +190,17 @@ impl SvidApi for SvidService {
                 "too many parameters: at most {MAX_BATCH} per call"
             )));
         }
+        if let Some(turn) = turn {
+            turn.take(BATCH_NEW_X509_SVID, params.len()).await?;
+        }
         let snapshot = self.model.load();
         let mut results = Vec::with_capacity(params.len());
         for each in &params {
             let outcome = self.new_x509(&agent, &snapshot, each).await;
-            results.push(batch_new_x509svid_response::Result {
-                status: Some(item_status(outcome.as_ref().map(|_| ()))),
-                svid: outcome.ok(),
-            });
+            let status = item_status(outcome.as_ref().map(|_| ()));
+            let svid = outcome.ok();
+            audit.item(Some(&status), || signed_fields(each, svid.as_ref()));
+            results.push(batch_new_x509svid_response::Result { status: Some(status), svid });
         }
         Ok(Response::new(BatchNewX509svidResponse { results }))
     }
@@ -193,10 +211,14 @@ impl SvidApi for SvidService {
     ) -> Result<Response<NewJwtsvidResponse>, Status> {
         self.check_jwt()?;
         let agent = calling_agent(&*self.agents, &request)?;
+        let audit = Audit::of(&request);
         let request = request.into_inner();
+        audit.add("entry_id", request.entry_id.as_str());
+        audit.add("audience", request.audience.join(","));
         let snapshot = self.model.load();
         let entry = snapshot.entries.authorized_entry(&agent, &request.entry_id, self.clock.unix_now());
         let entry = entry.ok_or_else(not_authorized)?;
+        audit.add("spiffe_id", entry.spiffe_id.as_str());
         let jti = entry.jwt_svid_include_jti.then(|| Uuid::new_v4().to_string());
         let svid =
             self.sign_jwt(&entry.spiffe_id, &request.audience, entry.jwt_svid_ttl, jti.as_deref()).await?;
@@ -224,6 +246,18 @@ impl SvidApi for SvidService {
         let made = downstream::new_x509_ca(&self.trust_domain, (&self.issuer, &self.model), request).await?;
         Ok(Response::new(made))
     }
+}
+
+/// What the audit log tells of one request for a certificate.
+fn signed_fields(params: &NewX509svidParams, svid: Option<&types::X509svid>) -> Vec<(&'static str, Value)> {
+    let id = svid.and_then(|svid| svid.id.as_ref()).map(audit::spiffe_id).unwrap_or_default();
+    let mut fields = vec![
+        ("csr", audit::csr_hash(&params.csr).into()),
+        ("entry_id", params.entry_id.as_str().into()),
+        ("spiffe_id", id.into()),
+    ];
+    fields.extend(svid.map(|svid| ("expires_at", svid.expires_at.into())));
+    fields
 }
 
 /// An issued SVID as a message.

@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod messages;
 mod watchdog;
+pub mod workload;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -28,6 +29,7 @@ use vouchsafe_proto::spire::api::server::bundle::v1::GetBundleRequest;
 use vouchsafe_proto::spire::api::server::bundle::v1::bundle_client::BundleClient;
 use vouchsafe_proto::spire::api::server::entry::v1::entry_client::EntryClient;
 use vouchsafe_proto::spire::api::server::entry::v1::{BatchCreateEntryRequest, ListEntriesRequest};
+use vouchsafe_proto::spire::api::server::localauthority::v1::local_authority_client::LocalAuthorityClient;
 use vouchsafe_proto::spire::api::server::svid::v1::svid_client::SvidClient;
 use vouchsafe_proto::spire::api::types;
 use vouchsafe_runtime::clock::{Clock, ClockHandle};
@@ -105,6 +107,11 @@ impl World {
         Ok(TestServer { running, faults, store: below, admin, clock: self.clock.clone(), stop, tasks })
     }
 
+    /// Where it keeps its files.
+    pub fn path(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     /// The file with renewals that the database does not have yet.
     pub fn journal(&self) -> std::path::PathBuf {
         self.dir.path().join("agent-renewals.sealed")
@@ -132,6 +139,7 @@ impl World {
             upstream: vouchsafe_server::config::Upstream::None,
             disable_jwt_svids: false,
             admission: vouchsafe_server::config::Admission::default(),
+            federation: vouchsafe_server::config::Federation::default(),
         version: "test",
         }
     }
@@ -233,6 +241,10 @@ impl Api {
 
     pub fn bundles(&self) -> BundleClient<Channel> {
         BundleClient::new(self.0.clone())
+    }
+
+    pub fn authorities(&self) -> LocalAuthorityClient<Channel> {
+        LocalAuthorityClient::new(self.0.clone())
     }
 }
 

@@ -55,6 +55,8 @@ pub(super) trait SocketArgs: Args {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     path: PathBuf,
+    /// The path as SPIRE's commands write it when nobody listens there.
+    shown: String,
     /// How to start whoever should listen there.
     start: &'static str,
 }
@@ -65,6 +67,7 @@ struct Rules {
     variable: &'static str,
     /// Where `vouchsafe up` listens, below its data directory.
     of_up: fn(&Path) -> PathBuf,
+    shown: fn(&Path) -> String,
     start: &'static str,
 }
 
@@ -74,6 +77,7 @@ impl SocketArgs for ServerSocketArgs {
             default: server::DEFAULT_SOCKET_PATH,
             variable: "SPIRE_SERVER_PRIVATE_SOCKET",
             of_up: up::default_server_socket,
+            shown: with_slashes,
             start: "`vouchsafe server run` or `vouchsafe up`",
         };
         resolve(self.socket_path.as_deref(), self.instance.as_deref(), &rules, console)
@@ -86,6 +90,7 @@ impl SocketArgs for AgentSocketArgs {
             default: agent::DEFAULT_SOCKET_PATH,
             variable: "SPIRE_AGENT_PUBLIC_SOCKET",
             of_up: up::default_agent_socket,
+            shown: absolute,
             start: "`vouchsafe agent run` or `vouchsafe up`",
         };
         resolve(self.socket_path.as_deref(), self.instance.as_deref(), &rules, console)
@@ -97,7 +102,7 @@ impl SocketArgs for AdminSocketArgs {
         let flag = self.socket_path.as_deref().filter(|path| !path.is_empty());
         let path = PathBuf::from(flag.unwrap_or(DEFAULT_ADMIN_SOCKET_PATH));
         let start = "`vouchsafe agent run` and `admin_socket_path` in its configuration";
-        Ok(Target { path, start })
+        Ok(Target { shown: with_slashes(&path), path, start })
     }
 }
 
@@ -127,7 +132,16 @@ fn resolve(
         (None, None, Some(path)) => PathBuf::from(path),
         (None, None, None) => default_path(rules, console),
     };
-    Ok(Target { path, start: rules.start })
+    Ok(Target { shown: (rules.shown)(&path), path, start: rules.start })
+}
+
+/// As the address of a gRPC target, which an absolute path follows after two slashes.
+fn with_slashes(path: &Path) -> String {
+    format!("{}{}", if path.is_absolute() { "//" } else { "" }, path.display())
+}
+
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
 fn default_path(rules: &Rules, console: &Console<'_>) -> PathBuf {
@@ -146,8 +160,7 @@ impl Target {
     }
 
     fn explain(&self, error: &(dyn std::error::Error + 'static)) -> Status {
-        let path = self.path.display();
-        let start = self.start;
+        let Self { shown: path, start, .. } = self;
         let (reason, next) = match system_error(error) {
             Some(error) => match error.kind() {
                 io::ErrorKind::NotFound => (

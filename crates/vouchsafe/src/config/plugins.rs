@@ -79,6 +79,7 @@ pub(super) fn enabled<'a>(plugins: &Section<'a>, kind: &'static str) -> Vec<Plug
                     .problem("plugin_data_file", "only one of [plugin_data, plugin_data_file] can be used");
                 Data::Unreadable
             }
+            Some(_) if !on => Data::Unreadable,
             Some(path) => load_data(path, &section),
         };
         if on {

@@ -20,7 +20,7 @@ use super::telemetry;
 use super::{HealthListener, Invalid, KeyType, LogConfig, Source, Telemetry, check_socket_path};
 use crate::{go, hcl};
 
-pub use self::federation::{BundleEndpoint, EndpointProfile, FederatesWith, Federation};
+pub use self::federation::{BundleEndpoint, EndpointProfile, Federation};
 pub use self::node_attestors::{NodeAttestors, X509Pop, X509PopMode};
 pub use self::upstream::{Upstream, UpstreamServer};
 pub use super::plugins::KeyManager;

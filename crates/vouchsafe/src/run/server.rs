@@ -10,6 +10,7 @@ use vouchsafe_runtime::metrics::Registry;
 use vouchsafe_identity::path::Authorities;
 use vouchsafe_server::config::admission::{self, Admission};
 use vouchsafe_server::config as settings;
+use vouchsafe_server::config::federation::{BundleEndpoint, ServingCertFiles, ServingProfile};
 use vouchsafe_server::{Config, Deps, Policy, Running, Server};
 use vouchsafe_store::sqlite::Sqlite;
 use vouchsafe_types::pem;
@@ -74,6 +75,7 @@ pub(super) async fn start(
         upstream: upstream(config.upstream.as_ref()),
         disable_jwt_svids: config.disable_jwt_svids,
         admission: admission(config)?,
+        federation: federation(&config.federation).await?,
         version: env!("CARGO_PKG_VERSION"),
     };
     Ok(Server::start(config, deps, &mut host.tasks).await?)
@@ -122,6 +124,29 @@ fn load_certificates(path: &Path) -> anyhow::Result<Vec<Arc<[u8]>>> {
         return Err(anyhow::anyhow!("no certificates found in file").context(name()));
     }
     Ok(certificates)
+}
+
+async fn federation(config: &server::Federation) -> anyhow::Result<settings::Federation> {
+    let mut federation =
+        settings::Federation { federates_with: config.federates_with.clone(), ..Default::default() };
+    if let Some(endpoint) = &config.bundle_endpoint {
+        let profile = match endpoint.profile.clone() {
+            server::EndpointProfile::HttpsSpiffe => ServingProfile::HttpsSpiffe,
+            server::EndpointProfile::HttpsWeb { cert_file_path, key_file_path, file_sync_interval } => {
+                ServingProfile::HttpsWeb(ServingCertFiles {
+                    cert_file: cert_file_path,
+                    key_file: key_file_path,
+                    sync_interval: file_sync_interval,
+                })
+            }
+        };
+        federation.bundle_endpoint = Some(BundleEndpoint {
+            address: resolve(&endpoint.address, endpoint.port).await?,
+            refresh_hint: endpoint.refresh_hint,
+            profile,
+        });
+    }
+    Ok(federation)
 }
 
 /// Who signs this server's CA, in the server's words.

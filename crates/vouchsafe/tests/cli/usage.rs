@@ -147,10 +147,10 @@ fn a_missing_socket_is_an_error_at_once_that_says_what_to_do() {
         "bundle show",
         "jwt mint -spiffeID spiffe://a/b -audience c",
     ] {
-        let outcome = run(&format!("spire-server {command} -socketPath ///does-not-exist.sock"), "", &[]);
+        let outcome = run(&format!("vouchsafe server {command} -socketPath /does-not-exist.sock"), "", &[]);
         let expected = "code = Unavailable desc = connection error: desc = \"transport: Error while dialing: \
             dial unix ///does-not-exist.sock: connect: no such file or directory\"\n\
-            Start it with `vouchsafe server run` or `vouchsafe up`, or name its socket with -socketPath.\n";
+            Hint: Start it with `vouchsafe server run` or `vouchsafe up`, or name its socket with -socketPath.\n";
         assert_eq!((outcome.code, outcome.stdout.as_str()), (1, ""));
         assert_eq!(outcome.stderr, format!("Error: rpc error: {expected}"));
     }
@@ -170,7 +170,7 @@ fn a_socket_without_a_listener_is_named_as_left_over() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("api.sock");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    let outcome = run(&format!("spire-server agent count -socketPath {}", path.display()), "", &[]);
+    let outcome = run(&format!("vouchsafe server agent count -socketPath {}", path.display()), "", &[]);
     assert!(
         outcome.stderr.contains("connection refused") && outcome.stderr.contains("left over"),
         "{}",
@@ -186,11 +186,11 @@ fn the_socket_comes_from_flag_template_variable_or_default() {
     };
     let variable = ("SPIRE_SERVER_PRIVATE_SOCKET", "/variable.sock");
     let template = ("SPIRE_SERVER_PRIVATE_SOCKET_TEMPLATE", "/run/%i.sock");
-    assert!(show("-socketPath /flag.sock -instance a", &[variable, template]).contains("unix /flag.sock:"));
-    assert!(show("-instance a", &[variable, template]).contains("unix /run/a.sock:"));
-    assert!(show("", &[variable, template]).contains("unix /variable.sock:"));
+    assert!(show("-socketPath /flag.sock -instance a", &[variable, template]).contains("unix ///flag.sock:"));
+    assert!(show("-instance a", &[variable, template]).contains("unix ///run/a.sock:"));
+    assert!(show("", &[variable, template]).contains("unix ///variable.sock:"));
     assert!(
-        show("-socketPath /tmp/spire-server/private/api.sock", &[variable]).contains("unix /variable.sock:")
+        show("-socketPath /tmp/spire-server/private/api.sock", &[variable]).contains("unix ///variable.sock:")
     );
     assert!(
         show("-instance a", &[variable]).contains("you must define SPIRE_SERVER_PRIVATE_SOCKET_TEMPLATE")

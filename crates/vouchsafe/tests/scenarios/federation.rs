@@ -68,7 +68,7 @@ fn bundles_come_over_https_web_as_the_file_says() {
     let web = Authority::root(world.path(), "web", None);
     let leaf = web.web_server(world.path(), "endpoint");
     let profile = format!(
-        "profile \"https_web\" {{ serving_cert_file {{ cert_file_path = \"{}\" key_file_path = \"{}\" }} }}",
+        "profile \"https_web\" {{ serving_cert_file {{ cert_file_path = \"{}\" key_file_path = \"{}\" file_sync_interval = \"1h\" }} }}",
         leaf.certificate.display(),
         leaf.key.display()
     );

@@ -1,7 +1,7 @@
 //! Suites `nested-rotation` and `force-rotation-self-signed` (its nested part): a root server and two servers below it.
 
 use crate::process::eventually;
-use crate::svids;
+use crate::svids::{self, Fetched};
 use crate::world::{Agent, AgentSettings, Server, ServerSettings, World};
 
 fn below(world: &World, name: &str, root: &Server, agent: &Agent, ttl: &str) -> Server {
@@ -17,7 +17,7 @@ fn below(world: &World, name: &str, root: &Server, agent: &Agent, ttl: &str) -> 
 #[test]
 fn svids_of_nested_servers_verify_across_the_tree_and_through_rotations() {
     let world = World::new();
-    let ttl = "ca_ttl = \"60s\"\n default_x509_svid_ttl = \"15s\"";
+    let ttl = "ca_ttl = \"180s\"\n default_x509_svid_ttl = \"30s\"";
     let root = world.server("r", &ServerSettings { server: ttl.into(), ..ServerSettings::default() });
     let root_agent = world.agent("ra", &root, &AgentSettings::default());
     root.entry_for_this_user("nested", &["-downstream"]);
@@ -29,16 +29,22 @@ fn svids_of_nested_servers_verify_across_the_tree_and_through_rotations() {
     left.entry_for_this_user("left", &[]);
     right.entry_for_this_user("right", &[]);
 
-    let mut authorities = vec![];
-    eventually("SVIDs by two authorities of the nested server", || {
-        let fetched = left_agent.fetch_x509().ok()?.pop()?;
+    let below_the_root = |fetched: &Fetched| {
         assert!(fetched.svid.chain.len() >= 2, "the nested server's certificate comes with the SVID");
-        let roots = root.bundle_pem();
-        svids::verify(&fetched.svid.chain, &fetched.svid.id.trust_domain(), &roots)
-            .expect("the root's bundle suffices");
-        authorities.push(fetched.signed_by);
-        authorities.dedup();
-        (authorities.len() >= 2).then_some(())
+        let trust_domain = fetched.svid.id.trust_domain();
+        svids::verify(&fetched.svid.chain, &trust_domain, &root.bundle_pem()).expect("the root's bundle suffices");
+    };
+    below_the_root(&left_agent.wait_for_svid("left"));
+    for nested in [&left, &root] {
+        let prepared = nested.json(&["localauthority", "x509", "prepare"]);
+        let id = prepared["prepared_authority"]["authority_id"].as_str().unwrap();
+        nested.cli(&["localauthority", "x509", "activate", "-authorityID", id]).ok();
+    }
+    let active = left.json(&["localauthority", "x509", "show"])["active"]["authority_id"].clone();
+    eventually("an SVID by the new authority of the nested server", || {
+        let fetched = left_agent.fetch_x509().ok()?.pop()?;
+        below_the_root(&fetched);
+        (fetched.signed_by == active).then_some(())
     });
 
     right_agent.wait_for_svid("right");

@@ -129,6 +129,6 @@ pub fn pause() {
 }
 
 /// A stock agent backs off for up to half a minute here and there.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(90);
 const PAUSE: Duration = Duration::from_millis(100);
 const STOP_GRACE: Duration = Duration::from_secs(15);

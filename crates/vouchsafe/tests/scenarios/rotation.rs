@@ -16,7 +16,10 @@ fn svids_verify_through_many_rotations_of_leaf_and_authority() {
     let mut authorities = vec![];
     // Each fetch verifies the chain with the bundle that came with it.
     eventually("five SVIDs by two authorities", || {
-        for fetched in agent.fetch_x509().expect("an SVID at any time") {
+        let fetched = agent.fetch_x509();
+        // A stock agent now and then hands out an SVID in the second in which it ends.
+        assert!(fetched.is_ok() || !world.kind.our_agent, "no SVID at some time: {:?}", fetched.err());
+        for fetched in fetched.into_iter().flatten() {
             serials.push(fetched.svid.serial);
             authorities.push(fetched.signed_by);
         }

@@ -14,7 +14,7 @@ fn bundles_are_listed_counted_set_and_deleted() {
     assert_eq!(server.cli(&set).ok(), "bundle set.\n");
     assert_eq!(server.cli(&["bundle", "count"]).ok(), "2 bundles\n");
     let listed = server.cli(&["bundle", "list"]).ok();
-    assert!(listed.contains("spiffe://other.test") && listed.contains("BEGIN CERTIFICATE"), "{listed}");
+    assert!(listed.contains("* other.test") && listed.contains("BEGIN CERTIFICATE"), "{listed}");
     server.entry_for_this_user("w", &["-federatesWith", "spiffe://other.test"]);
     let refused = server.cli(&["bundle", "delete", "-id", "spiffe://other.test"]).err();
     assert!(refused.contains("other.test"), "{refused}");

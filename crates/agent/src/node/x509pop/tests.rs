@@ -5,8 +5,9 @@ use aws_lc_rs::signature::{
 };
 
 fn challenge(kind: &str, nonce: &[u8]) -> Vec<u8> {
-    format!(r#"{{"rsa_signature":null,"ecdsa_signature":null,"{kind}":{{"nonce":"{}"}}}}"#, STANDARD.encode(nonce))
-        .into_bytes()
+    let other = if kind == "rsa_signature" { "ecdsa_signature" } else { "rsa_signature" };
+    let nonce = STANDARD.encode(nonce);
+    format!(r#"{{"{other}":null,"{kind}":{{"nonce":"{nonce}"}}}}"#).into_bytes()
 }
 
 fn field(answer: &[u8], kind: &str, name: &str) -> Vec<u8> {

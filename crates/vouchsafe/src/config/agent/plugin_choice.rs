@@ -163,7 +163,20 @@ fn read_docker(plugin: &Plugin<'_>, problems: &Problems) -> Option<DockerConfig>
             use_new_container_locator: data.flag("use_new_container_locator"),
             verbose_container_locator_logs: data.flag("verbose_container_locator_logs").unwrap_or(false),
         };
-        let wrong = |errors: Vec<DockerConfigError>| errors.iter().for_each(|error| data.refuse("", error.to_string()));
+        let wrong = |errors: Vec<DockerConfigError>| {
+            errors.iter().for_each(|error| data.refuse(key_of(error), error.to_string()));
+        };
         settings.check().map_err(wrong).ok()
     })
+}
+
+/// The key that a problem of the `docker` attestor is about.
+fn key_of(error: &DockerConfigError) -> &'static str {
+    match error {
+        DockerConfigError::BothLocators | DockerConfigError::Matchers(_) => "container_id_cgroup_matchers",
+        DockerConfigError::Socket { key, .. } => key,
+        DockerConfigError::Template(_) => "podman_socket_path_template",
+        DockerConfigError::Version(_) => "docker_version",
+        _ => "",
+    }
 }

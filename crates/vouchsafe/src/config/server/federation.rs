@@ -3,16 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use vouchsafe_server::config::federation as settings;
+use vouchsafe_types::federation::{self as types, EndpointUrl, FederationRelationship};
 use vouchsafe_types::{SpiffeId, TrustDomain};
 
 use crate::config::observe::trim_brackets;
 use crate::config::section::Section;
 use crate::go;
-
-/// How often bundles are fetched if an endpoint's owner says nothing.
-pub const DEFAULT_REFRESH_HINT: Duration = Duration::from_secs(5 * 60);
-/// How often certificate files are looked at.
-pub const DEFAULT_FILE_SYNC_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Longer hints leave the others with old keys for long.
 const LONG_REFRESH_HINT: Duration = Duration::from_secs(24 * 3600);
@@ -25,7 +22,7 @@ pub struct Federation {
     /// Where other trust domains get this one's bundle.
     pub bundle_endpoint: Option<BundleEndpoint>,
     /// Where this server gets the bundles of others, beside the relationships in the database.
-    pub federates_with: Vec<FederatesWith>,
+    pub federates_with: Vec<FederationRelationship>,
 }
 
 /// Where other trust domains get this one's bundle.
@@ -55,17 +52,6 @@ pub enum EndpointProfile {
         /// How often the files are looked at.
         file_sync_interval: Duration,
     },
-}
-
-/// A trust domain whose bundle is fetched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FederatesWith {
-    /// Its name.
-    pub trust_domain: TrustDomain,
-    /// Where its bundle is; begins with `https://`.
-    pub bundle_endpoint_url: String,
-    /// The ID that the endpoint must prove (`https_spiffe`). `None`: a certificate of the Web's authorities (`https_web`).
-    pub endpoint_spiffe_id: Option<SpiffeId>,
 }
 
 /// Reads `federation`.
@@ -101,7 +87,7 @@ fn read_endpoint(section: Section<'_>) -> Option<BundleEndpoint> {
     Some(BundleEndpoint {
         address: trim_brackets(&address),
         port: port?,
-        refresh_hint: refresh_hint.unwrap_or(DEFAULT_REFRESH_HINT),
+        refresh_hint: refresh_hint.unwrap_or(settings::BundleEndpoint::DEFAULT_REFRESH_HINT),
         profile: profile?,
     })
 }
@@ -164,11 +150,11 @@ fn read_web(profile: &Section<'_>) -> Option<EndpointProfile> {
     Some(EndpointProfile::HttpsWeb {
         cert_file_path: cert_file_path?.into(),
         key_file_path: key_file_path?.into(),
-        file_sync_interval: interval.unwrap_or(DEFAULT_FILE_SYNC_INTERVAL),
+        file_sync_interval: interval.unwrap_or(settings::ServingCertFiles::DEFAULT_SYNC_INTERVAL),
     })
 }
 
-fn read_peer(name: &str, section: Section<'_>) -> Option<FederatesWith> {
+fn read_peer(name: &str, section: Section<'_>) -> Option<FederationRelationship> {
     let trust_domain = match TrustDomain::parse(name) {
         Ok(trust_domain) => Some(trust_domain),
         Err(error) => {
@@ -178,25 +164,26 @@ fn read_peer(name: &str, section: Section<'_>) -> Option<FederatesWith> {
     };
     let path = || format!("federation.federates_with[\"{name}\"].bundle_endpoint_url");
     let url = section.text("bundle_endpoint_url");
-    match &url {
-        None => section.refuse("bundle_endpoint_url", format!("{} must be configured", path())),
+    let parsed = match &url {
+        None => Err(format!("{} must be configured", path())),
         Some(url) if !url.to_ascii_lowercase().starts_with("https://") => {
-            let text = format!("{} must use the HTTPS protocol; URL found: {}", path(), go::quote(url));
-            section.refuse("bundle_endpoint_url", text);
+            Err(format!("{} must use the HTTPS protocol; URL found: {}", path(), go::quote(url)))
         }
-        Some(_) => {}
-    }
+        Some(url) => EndpointUrl::parse(url).map_err(|error| format!("{}: {error}", path())),
+    };
     let profile = read_peer_profile(name, &section);
+    if let Err(error) = &parsed {
+        section.refuse("bundle_endpoint_url", error);
+    }
     section.finish();
-    Some(FederatesWith {
+    Some(FederationRelationship {
         trust_domain: trust_domain?,
-        bundle_endpoint_url: url?,
-        endpoint_spiffe_id: profile?,
+        bundle_endpoint_url: parsed.ok()?,
+        bundle_endpoint_profile: profile?,
     })
 }
 
-/// The ID that the endpoint must prove, or `Some(None)` for `https_web`.
-fn read_peer_profile(name: &str, section: &Section<'_>) -> Option<Option<SpiffeId>> {
+fn read_peer_profile(name: &str, section: &Section<'_>) -> Option<types::EndpointProfile> {
     const KEY: &str = "bundle_endpoint_profile";
     let relationship = format!("error parsing federation relationship for trust domain {}", go::quote(name));
     let profiles = section.named_sections(KEY);
@@ -210,9 +197,11 @@ fn read_peer_profile(name: &str, section: &Section<'_>) -> Option<Option<SpiffeI
     let mut chosen = None;
     for (profile, keys) in profiles {
         match profile.as_str() {
-            "https_web" => chosen = Some(None),
+            "https_web" => chosen = Some(types::EndpointProfile::HttpsWeb),
             "https_spiffe" => match SpiffeId::parse(&keys.text("endpoint_spiffe_id").unwrap_or_default()) {
-                Ok(id) => chosen = Some(Some(id)),
+                Ok(endpoint_spiffe_id) => {
+                    chosen = Some(types::EndpointProfile::HttpsSpiffe { endpoint_spiffe_id });
+                }
                 Err(error) => {
                     let text = format!("{relationship}: could not get endpoint SPIFFE ID: {error}");
                     keys.refuse("endpoint_spiffe_id", text);

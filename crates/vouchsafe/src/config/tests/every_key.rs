@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use vouchsafe_agent::attest::docker::DockerConfig;
 use vouchsafe_agent::limits::LimitsConfig;
+use vouchsafe_types::federation::EndpointProfile;
 
 use super::super::problems::Problems;
 use super::*;
@@ -106,7 +107,10 @@ fn every_value_of_a_server_arrives() {
         .federates_with
         .iter()
         .map(|peer| {
-            let id = peer.endpoint_spiffe_id.as_ref().map(|id| id.as_str());
+            let id = match &peer.bundle_endpoint_profile {
+                EndpointProfile::HttpsWeb => None,
+                EndpointProfile::HttpsSpiffe { endpoint_spiffe_id } => Some(endpoint_spiffe_id.as_str()),
+            };
             (peer.trust_domain.as_str(), peer.bundle_endpoint_url.as_str(), id)
         })
         .collect();

@@ -1,0 +1,356 @@
+//! All federation relationships: what is configured, and in place of nothing else what operators set over the API.
+//!
+//! One loop owns the table of relationships. It is woken by a change of the read model, by the next due time, by the end
+//! of a fetch, and by an operator who asks for a fetch. At most [`MAX_FETCHES`] run at a time, of each trust domain one; at
+//! that bound further ones wait, except those that an operator asks for. So an endpoint that hangs costs its own trust
+//! domain a deadline, and the others nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+use vouchsafe_identity::web::WebRoots;
+use vouchsafe_runtime::clock::Clock;
+use vouchsafe_runtime::metrics::{Registry, sanitize};
+use vouchsafe_store::Store;
+use vouchsafe_types::federation::FederationRelationship;
+use vouchsafe_types::trust_domain::TrustDomain;
+
+use super::fetch::{Fetched, Fetcher, UpdateError};
+use super::schedule;
+use crate::model::{ReadModel, Snapshot};
+use crate::status::Chain;
+
+/// What the poller works on.
+pub(crate) struct Setup {
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) configured: Vec<FederationRelationship>,
+    pub(crate) web_roots: WebRoots,
+    pub(crate) model: Arc<ReadModel>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Registry,
+}
+
+/// Fetches foreign bundles.
+pub(crate) struct Poller {
+    trust_domain: TrustDomain,
+    configured: BTreeMap<TrustDomain, Arc<FederationRelationship>>,
+    fetcher: Fetcher,
+    metrics: Registry,
+    table: BTreeMap<TrustDomain, Managed>,
+    fetches: JoinSet<Ended>,
+    asked: mpsc::Receiver<Ask>,
+    seen: Arc<Snapshot>,
+}
+
+/// One relationship.
+struct Managed {
+    from: Arc<FederationRelationship>,
+    due: Instant,
+    running: Option<Run>,
+    /// Who waits for a fetch that has not begun.
+    waiting: Vec<Reply>,
+    /// Since when the endpoint has served a bundle older than the one held.
+    older_since: Option<Instant>,
+    /// The last fetch failed for want of this trust domain's bundle.
+    lacks: Option<TrustDomain>,
+}
+
+struct Run {
+    task: AbortHandle,
+    waiting: Vec<Reply>,
+}
+
+/// A fetch that ended.
+struct Ended {
+    trust_domain: TrustDomain,
+    began: Instant,
+    outcome: Result<Fetched, UpdateError>,
+}
+
+struct Ask {
+    trust_domain: TrustDomain,
+    reply: Reply,
+}
+
+type Reply = oneshot::Sender<Result<(), RefreshError>>;
+
+/// Asks for fetches. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Refresher {
+    ask: mpsc::Sender<Ask>,
+}
+
+/// Why a bundle was not refreshed.
+#[derive(Debug)]
+pub(crate) enum RefreshError {
+    /// No relationship with this trust domain.
+    NotManaged,
+    /// The fetch failed.
+    Failed(String),
+    /// The server stops.
+    Stopping,
+}
+
+impl Refresher {
+    /// Fetches the bundle of `trust_domain` now and waits for the end of that, for the deadline of a fetch at most.
+    pub(crate) async fn refresh(&self, trust_domain: &TrustDomain) -> Result<(), RefreshError> {
+        let (reply, answer) = oneshot::channel();
+        let ask = Ask { trust_domain: trust_domain.clone(), reply };
+        self.ask.send(ask).await.map_err(|_| RefreshError::Stopping)?;
+        answer.await.unwrap_or(Err(RefreshError::Stopping))
+    }
+}
+
+/// Fetches that run at a time.
+const MAX_FETCHES: usize = 64;
+/// Asks that wait for the loop; at the bound callers wait.
+const MAX_ASKS: usize = 64;
+/// An endpoint that serves an older bundle for this long was restored from a backup, and is believed.
+const BELIEVE_OLDER_AFTER: Duration = Duration::from_secs(300);
+
+impl Poller {
+    pub(crate) fn new(setup: Setup) -> (Self, Refresher) {
+        let Setup { trust_domain, configured, web_roots, model, store, clock, metrics } = setup;
+        let configured = configured.into_iter().map(|held| (held.trust_domain.clone(), Arc::new(held)));
+        let (ask, asked) = mpsc::channel(MAX_ASKS);
+        let poller = Self {
+            trust_domain,
+            configured: configured.collect(),
+            seen: Arc::default(),
+            fetcher: Fetcher { model, store, clock, web_roots },
+            metrics,
+            table: BTreeMap::new(),
+            fetches: JoinSet::new(),
+            asked,
+        };
+        (poller, Refresher { ask })
+    }
+
+    /// Runs until `cancel`. Never fails: what cannot be fetched now may be later.
+    pub(crate) async fn run(mut self, cancel: CancellationToken) {
+        let model = self.fetcher.model.clone();
+        let mut changed = model.watch();
+        loop {
+            self.reconcile(model.load());
+            let next = self.start_due();
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                Some(ended) = self.fetches.join_next() => match ended {
+                    Ok(ended) => self.ended(ended),
+                    Err(failed) if failed.is_cancelled() => {}
+                    Err(failed) => {
+                        error!(error = %failed, "Fetching a bundle panicked");
+                        self.lost();
+                    }
+                },
+                Some(ask) = self.asked.recv() => {
+                    self.reconcile(model.load());
+                    self.asked(ask);
+                }
+                _ = changed.changed() => {}
+                () = tokio::time::sleep_until(next) => {}
+            }
+        }
+    }
+
+    /// Brings the table in line with the relationships that hold now.
+    fn reconcile(&mut self, now: Arc<Snapshot>) {
+        let first = self.table.is_empty();
+        if first || !now.federation.ptr_eq(&self.seen.federation) {
+            self.follow(&now);
+        }
+        if !now.bundles.ptr_eq(&self.seen.bundles) {
+            let due = Instant::now();
+            for managed in self.table.values_mut() {
+                if managed.lacks.as_ref().is_some_and(|lacked| now.bundles.contains_key(lacked)) {
+                    managed.lacks = None;
+                    managed.due = due;
+                }
+            }
+        }
+        self.seen = now;
+    }
+
+    fn follow(&mut self, now: &Snapshot) {
+        let mut wanted: BTreeMap<TrustDomain, Arc<FederationRelationship>> =
+            now.federation.iter().map(|(name, held)| (name.clone(), held.clone())).collect();
+        wanted.extend(self.configured.iter().map(|(name, held)| (name.clone(), held.clone())));
+        // Its own bundle a server does not fetch, whatever its configuration says.
+        wanted.remove(&self.trust_domain);
+        self.table.retain(|name, managed| {
+            let stays = wanted.contains_key(name);
+            if !stays {
+                info!(trust_domain = %name, "Trust domain no longer managed");
+                managed.stop(|| RefreshError::NotManaged);
+            }
+            stays
+        });
+        for (name, from) in wanted {
+            let (url, profile) = (&from.bundle_endpoint_url, from.bundle_endpoint_profile.name());
+            match self.table.get_mut(&name) {
+                Some(managed) if managed.from == from => {}
+                Some(managed) => {
+                    info!(
+                        trust_domain = %name, bundle_endpoint_url = %url, bundle_endpoint_profile = profile,
+                        "Updated configuration for managed trust domain"
+                    );
+                    managed.redirect(from);
+                }
+                None => {
+                    info!(
+                        trust_domain = %name, bundle_endpoint_url = %url, bundle_endpoint_profile = profile,
+                        "Trust domain is now managed"
+                    );
+                    self.table.insert(name, Managed::new(from));
+                }
+            }
+        }
+    }
+
+    /// Starts what is due, the longest due first, and says when to look again.
+    fn start_due(&mut self) -> Instant {
+        let now = Instant::now();
+        let mut idle: Vec<(bool, Instant, TrustDomain)> = self
+            .table
+            .iter()
+            .filter(|(_, managed)| managed.running.is_none())
+            .map(|(name, managed)| (managed.waiting.is_empty(), managed.due, name.clone()))
+            .collect();
+        idle.sort_unstable();
+        let mut next = now + IDLE;
+        for (unasked, due, name) in idle {
+            if unasked && due > now {
+                next = next.min(due);
+            } else if !unasked || self.fetches.len() < MAX_FETCHES {
+                self.start(&name, now);
+            }
+        }
+        next
+    }
+
+    fn start(&mut self, name: &TrustDomain, now: Instant) {
+        let Some(managed) = self.table.get_mut(name) else { return };
+        debug!(trust_domain = %name, "Polling for bundle update");
+        let believe_older = managed.older_since.is_some_and(|since| now - since >= BELIEVE_OLDER_AFTER);
+        let (fetcher, from, trust_domain) = (self.fetcher.clone(), managed.from.clone(), name.clone());
+        let task = self.fetches.spawn(async move {
+            let outcome = fetcher.update(&from, believe_older).await;
+            Ended { trust_domain, began: now, outcome }
+        });
+        managed.running = Some(Run { task, waiting: std::mem::take(&mut managed.waiting) });
+    }
+
+    fn asked(&mut self, ask: Ask) {
+        match self.table.get_mut(&ask.trust_domain) {
+            // A fetch that runs already may have read what was there before the operator asked.
+            Some(managed) => managed.waiting.push(ask.reply),
+            None => reply(ask.reply, Err(RefreshError::NotManaged)),
+        }
+    }
+
+    fn ended(&mut self, ended: Ended) {
+        let Ended { trust_domain, began, outcome } = ended;
+        self.count(&trust_domain, began, &outcome);
+        let Some(managed) = self.table.get_mut(&trust_domain) else { return };
+        let waiting = managed.running.take().map(|run| run.waiting).unwrap_or_default();
+        managed.lacks = None;
+        let older = matches!(outcome, Err(UpdateError::Older));
+        managed.older_since = if older { managed.older_since.or(Some(began)) } else { None };
+        let told = match outcome {
+            Ok(Fetched::Changed) => {
+                info!(trust_domain = %trust_domain, "Bundle refreshed");
+                None
+            }
+            Ok(Fetched::Same) => None,
+            Err(cause) => {
+                let why = Chain(&cause).to_string();
+                if older {
+                    warn!(trust_domain = %trust_domain, error = why, "Error updating bundle");
+                } else {
+                    error!(trust_domain = %trust_domain, error = why, "Error updating bundle");
+                }
+                if let UpdateError::NoBundle { trust_domain } = cause {
+                    managed.lacks = Some(trust_domain);
+                }
+                Some(why)
+            }
+        };
+        let held = self.fetcher.model.load().bundles.get(&trust_domain).cloned();
+        let now = self.fetcher.clock.now();
+        let wait = schedule::wait(trust_domain.as_str(), schedule::period(held.as_deref()), now);
+        managed.due = Instant::now() + wait;
+        debug!(trust_domain = %trust_domain, seconds = wait.as_secs(), "Scheduling next bundle refresh");
+        for waiter in waiting {
+            reply(waiter, told.clone().map_or(Ok(()), |why| Err(RefreshError::Failed(why))));
+        }
+    }
+
+    /// A fetch ended without saying whose it was.
+    fn lost(&mut self) {
+        for managed in self.table.values_mut() {
+            if managed.running.as_ref().is_some_and(|run| run.task.is_finished()) {
+                managed.stop(|| RefreshError::Failed("internal error".to_owned()));
+                managed.due = Instant::now() + IDLE;
+            }
+        }
+    }
+
+    fn count(&self, trust_domain: &TrustDomain, began: Instant, outcome: &Result<Fetched, UpdateError>) {
+        let name = sanitize(trust_domain.as_str());
+        let labels = [("trust_domain_id", name.as_str())];
+        let status = if outcome.is_ok() { "OK" } else { "Unknown" };
+        let call = self.metrics.call("bundle_manager_fetch_federated_bundle");
+        call.observe(&labels, status, began.elapsed());
+        if matches!(outcome, Ok(Fetched::Changed)) {
+            self.metrics.counter("bundle_manager_update_federated_bundle", &labels).inc();
+        }
+        if outcome.is_ok() {
+            let seconds = self.fetcher.clock.unix_now() as f64;
+            self.metrics.gauge("vouchsafe_federated_bundle_fetched_seconds", &labels).set(seconds);
+        }
+    }
+}
+
+/// How long the loop sleeps when nothing is due.
+const IDLE: Duration = Duration::from_secs(60);
+
+impl Managed {
+    fn new(from: Arc<FederationRelationship>) -> Self {
+        let due = Instant::now();
+        Self { from, due, running: None, waiting: Vec::new(), older_since: None, lacks: None }
+    }
+
+    /// Goes on with another endpoint. Who waits for the one before waits for this one.
+    fn redirect(&mut self, from: Arc<FederationRelationship>) {
+        let mut next = Self::new(from);
+        next.waiting = std::mem::take(&mut self.waiting);
+        if let Some(run) = self.running.take() {
+            run.task.abort();
+            next.waiting.extend(run.waiting);
+        }
+        *self = next;
+    }
+
+    /// Ends a fetch that runs, and tells everybody who waits for one.
+    fn stop(&mut self, why: impl Fn() -> RefreshError) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        if let Some(run) = self.running.take() {
+            run.task.abort();
+            waiting.extend(run.waiting);
+        }
+        waiting.into_iter().for_each(|waiter| reply(waiter, Err(why())));
+    }
+}
+
+fn reply(to: Reply, what: Result<(), RefreshError>) {
+    if to.send(what).is_err() {
+        debug!("Nobody waits for a bundle refresh any more");
+    }
+}

@@ -1,0 +1,144 @@
+//! Agents that are gone: those whose SVID expired long ago.
+//!
+//! Looked for once an hour, at a time of the hour that is the same after a restart and another one for each server. A batch
+//! has a size, and agents are removed a few at a time, so that no operator's write waits behind a thousand of them.
+//! Banned agents stay: a ban that went away by itself would be none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use vouchsafe_runtime::clock::Clock;
+use vouchsafe_runtime::entropy::spread;
+use vouchsafe_runtime::metrics::Registry as Metrics;
+use vouchsafe_store::{Error as StoreError, Store};
+use vouchsafe_types::agent::Agent;
+use vouchsafe_types::spiffe_id::SpiffeId;
+
+use crate::agents::Agents;
+use crate::authorize::Registry;
+use crate::config::admission::Prune;
+use crate::model::ReadModel;
+
+/// How often it looks.
+pub(crate) const EVERY: Duration = Duration::from_secs(3600);
+/// Pause between two removals: at most twenty a second.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Removes agents that are gone, until cancelled.
+pub(crate) struct AgentPruning {
+    pub(crate) settings: Prune,
+    pub(crate) expired_for: Duration,
+    /// What tells this server from others.
+    pub(crate) key: String,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) model: Arc<ReadModel>,
+    pub(crate) agents: Arc<Agents>,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Metrics,
+}
+
+impl AgentPruning {
+    pub(crate) async fn run(self, cancel: CancellationToken) {
+        let Prune { tofu, .. } = self.settings;
+        info!(expired_for = ?self.expired_for, include_tofu = tofu, "Periodic prune of expired nodes started");
+        let mut wait = EVERY.mul_f64(spread(self.key.as_bytes()));
+        loop {
+            if cancel.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+                return;
+            }
+            wait = EVERY;
+            let began = Instant::now();
+            let Some(outcome) = cancel.run_until_cancelled(self.prune()).await else { return };
+            let status = if outcome.is_ok() { "OK" } else { "Unknown" };
+            self.metrics.call("node_manager_prune").observe(&[], status, began.elapsed());
+            match outcome {
+                Ok(count) => info!(count, "Pruned expired agents"),
+                Err(cause) => {
+                    warn!(error = %cause, "Failed during periodic pruning of expired nodes; trying again later");
+                }
+            }
+        }
+    }
+
+    /// Removes one batch and says how many agents went.
+    pub(crate) async fn prune(&self) -> Result<usize, StoreError> {
+        let due = {
+            let snapshot = self.model.load();
+            let batch = if self.settings.batch == 0 { Prune::DEFAULT_BATCH } else { self.settings.batch };
+            let due = snapshot.agents.keys().filter(|id| self.is_due(id));
+            due.take(batch).cloned().collect::<Vec<_>>()
+        };
+        let mut count = 0;
+        for id in due {
+            // It may have come back meanwhile.
+            if !self.is_due(&id) {
+                continue;
+            }
+            match self.store.delete_agent(&id).await {
+                Ok(_) => {
+                    self.agents.forget(&id);
+                    count += 1;
+                }
+                Err(StoreError::NotFound { .. }) => {}
+                Err(cause) => return Err(cause),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(count)
+    }
+
+    fn is_due(&self, id: &SpiffeId) -> bool {
+        let keep = i64::try_from(self.expired_for.as_secs()).unwrap_or(i64::MAX);
+        let before = self.clock.unix_now().saturating_sub(keep);
+        self.agents.agent(id).is_some_and(|agent| is_gone(&agent, before, self.settings.tofu))
+    }
+}
+
+/// Whether the last SVID of `agent` expired before `before`. Without `tofu` only agents count that can come back by
+/// themselves.
+fn is_gone(agent: &Agent, before: i64, tofu: bool) -> bool {
+    let expired = agent.expires_at.max(agent.new_expires_at);
+    !agent.is_banned() && expired < before && (tofu || agent.can_reattest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vouchsafe_types::selector::SelectorSet;
+
+    fn agent(expires_at: i64, new_expires_at: i64, can_reattest: bool) -> Agent {
+        Agent {
+            id: SpiffeId::parse("spiffe://example.org/spire/agent/x").unwrap(),
+            attestation_type: "x509pop".into(),
+            serial_number: "1".into(),
+            expires_at,
+            new_serial_number: String::new(),
+            new_expires_at,
+            can_reattest,
+            selectors: SelectorSet::default(),
+            agent_version: String::new(),
+        }
+    }
+
+    #[test]
+    fn only_agents_that_expired_long_ago_go() {
+        assert!(is_gone(&agent(99, 0, true), 100, false));
+        assert!(!is_gone(&agent(100, 0, true), 100, false));
+        assert!(!is_gone(&agent(99, 100, true), 100, false), "renewed, and not used yet");
+    }
+
+    #[test]
+    fn those_that_cannot_come_back_stay_unless_an_operator_says_so() {
+        assert!(!is_gone(&agent(1, 0, false), 100, false));
+        assert!(is_gone(&agent(1, 0, false), 100, true));
+    }
+
+    #[test]
+    fn a_ban_has_no_end() {
+        let banned = Agent { serial_number: String::new(), ..agent(1, 0, true) };
+        assert!(!is_gone(&banned, 100, true));
+    }
+}

@@ -1,0 +1,424 @@
+//! Operators rotate authorities by hand: self-signed X.509, JWT, and X.509 below a CA in files.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use support::agent::verify;
+use support::messages::{assert_refused, entry};
+use support::{TestServer, World, eventually, trust_domain};
+use tonic::Code;
+use vouchsafe_ca::key::{KeyType, PrivateKey};
+use vouchsafe_ca::x509::{CaTemplate, Subject, self_signed_ca};
+use vouchsafe_proto::spire::api::server::localauthority::v1 as api;
+use vouchsafe_proto::spire::api::types;
+use vouchsafe_server::StartError;
+use vouchsafe_server::config::{DiskCa, Upstream};
+use vouchsafe_testkit::{Fault, Method};
+use vouchsafe_types::certificate::Certificate;
+use vouchsafe_types::pem;
+
+impl TestServer {
+    async fn x509(&self) -> api::GetX509AuthorityStateResponse {
+        let request = api::GetX509AuthorityStateRequest {};
+        self.admin.authorities().get_x509_authority_state(request).await.unwrap().into_inner()
+    }
+
+    async fn jwt(&self) -> api::GetJwtAuthorityStateResponse {
+        let request = api::GetJwtAuthorityStateRequest {};
+        self.admin.authorities().get_jwt_authority_state(request).await.unwrap().into_inner()
+    }
+
+    async fn prepare_x509(&self) -> Result<String, tonic::Status> {
+        let request = api::PrepareX509AuthorityRequest {};
+        let prepared = self.admin.authorities().prepare_x509_authority(request).await?;
+        Ok(prepared.into_inner().prepared_authority.unwrap().authority_id)
+    }
+
+    async fn activate_x509(&self, id: &str) -> Result<String, tonic::Status> {
+        let request = api::ActivateX509AuthorityRequest { authority_id: id.into() };
+        let activated = self.admin.authorities().activate_x509_authority(request).await?;
+        Ok(activated.into_inner().activated_authority.unwrap().authority_id)
+    }
+
+    async fn taint_x509(&self, id: &str) -> Result<String, tonic::Status> {
+        let request = api::TaintX509AuthorityRequest { authority_id: id.into() };
+        let tainted = self.admin.authorities().taint_x509_authority(request).await?;
+        Ok(tainted.into_inner().tainted_authority.unwrap().authority_id)
+    }
+
+    async fn revoke_x509(&self, id: &str) -> Result<String, tonic::Status> {
+        let request = api::RevokeX509AuthorityRequest { authority_id: id.into() };
+        let revoked = self.admin.authorities().revoke_x509_authority(request).await?;
+        Ok(revoked.into_inner().revoked_authority.unwrap().authority_id)
+    }
+
+    async fn taint_upstream(&self, id: &str) -> Result<String, tonic::Status> {
+        let request = api::TaintX509UpstreamAuthorityRequest { subject_key_id: id.into() };
+        let tainted = self.admin.authorities().taint_x509_upstream_authority(request).await?;
+        Ok(tainted.into_inner().upstream_authority_subject_key_id)
+    }
+
+    async fn revoke_upstream(&self, id: &str) -> Result<String, tonic::Status> {
+        let request = api::RevokeX509UpstreamAuthorityRequest { subject_key_id: id.into() };
+        let revoked = self.admin.authorities().revoke_x509_upstream_authority(request).await?;
+        Ok(revoked.into_inner().upstream_authority_subject_key_id)
+    }
+
+    /// The X.509 authorities of the bundle: id and taint.
+    async fn roots(&self) -> Vec<(String, bool)> {
+        let bundle = self.bundle().await;
+        bundle.x509_authorities.iter().map(|root| (ski(&root.asn1), root.tainted)).collect()
+    }
+}
+
+fn ski(der: &[u8]) -> String {
+    Certificate::parse(der).unwrap().authority_id()
+}
+
+fn id(state: &Option<api::AuthorityState>) -> &str {
+    state.as_ref().map_or("", |state| &state.authority_id)
+}
+
+fn upstream_id(state: &Option<api::AuthorityState>) -> &str {
+    state.as_ref().map_or("", |state| &state.upstream_authority_subject_key_id)
+}
+
+#[tokio::test]
+async fn a_self_signed_authority_is_rotated_by_hand_and_agents_stay_connected() {
+    let world = World::new();
+    let server = world.start().await;
+    let mut agent = server.agent().await;
+    let entry = server.create(entry("/web", &agent.id)).await;
+    let old_svid = agent.x509(&entry.id).await.unwrap().unwrap();
+    let first = id(&server.x509().await.active).to_owned();
+    assert_eq!(server.roots().await, [(first.clone(), false)]);
+
+    let second = server.prepare_x509().await.unwrap();
+    assert_eq!(server.roots().await, [(first.clone(), false), (second.clone(), false)]);
+    let state = server.x509().await;
+    assert_eq!((id(&state.active), id(&state.prepared), id(&state.old)), (&*first, &*second, ""));
+    assert_eq!(state.prepared.unwrap().expires_at, server.clock.unix_now() + 24 * support::HOUR);
+    assert_refused(server.activate_x509("").await, Code::InvalidArgument, "no authority ID provided");
+    assert_refused(server.activate_x509("other").await, Code::InvalidArgument, "unexpected authority ID");
+    assert_refused(server.taint_x509(&first).await, Code::InvalidArgument, "unable to taint current local authority");
+    assert_refused(
+        server.taint_x509(&second).await,
+        Code::InvalidArgument,
+        "only Old local authorities can be tainted: unsupported local authority status: PREPARED",
+    );
+
+    assert_eq!(server.activate_x509(&second).await.unwrap(), second);
+    let state = server.x509().await;
+    assert_eq!((id(&state.active), id(&state.prepared), id(&state.old)), (&*second, "", &*first));
+    assert_refused(
+        server.activate_x509(&first).await,
+        Code::Internal,
+        "only Prepared authorities can be activated: unsupported local authority status: OLD",
+    );
+    assert_refused(
+        server.revoke_x509(&first).await,
+        Code::Internal,
+        "failed to revoke X.509 authority: it is not possible to revoke an untainted root CA",
+    );
+
+    let before = server.bundle().await.sequence_number;
+    assert_eq!(server.taint_x509(&first).await.unwrap(), first);
+    assert_eq!(server.roots().await, [(first.clone(), true), (second.clone(), false)]);
+    assert_eq!(server.bundle().await.sequence_number, before + 1);
+    assert_refused(
+        server.taint_x509(&first).await,
+        Code::Internal,
+        "failed to taint X.509 authority: root CA is already tainted",
+    );
+
+    // What the new authority signs is believed by who trusts it alone.
+    let renewed = agent.renew().await.unwrap();
+    agent.adopt(renewed);
+    let new_svid = agent.x509(&entry.id).await.unwrap().unwrap();
+    let revoked = "invalid authority ID: only Old local authority can be revoked";
+    assert_refused(server.revoke_x509("other").await, Code::InvalidArgument, revoked);
+    assert_refused(
+        server.revoke_x509(&second).await,
+        Code::InvalidArgument,
+        "invalid authority ID: unable to use current authority",
+    );
+    assert_eq!(server.revoke_x509(&first).await.unwrap(), first);
+    assert_eq!(server.roots().await, [(second, false)]);
+    let bundle = server.bundle().await;
+    verify(&bundle, &new_svid.svid, &server.clock).unwrap();
+    verify(&bundle, &old_svid.svid, &server.clock).unwrap_err();
+    assert_refused(
+        server.revoke_x509(&first).await,
+        Code::Internal,
+        "failed to revoke X.509 authority: no root CA found with provided subject key ID",
+    );
+
+    // The server proves itself by the new authority, and knows the agent by it.
+    agent.roots = support::roots_of(&bundle);
+    eventually(async || {
+        agent.reconnect();
+        agent.authorized().await.ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_jwt_authority_is_rotated_by_hand_and_any_that_does_not_sign_can_be_revoked() {
+    let world = World::new();
+    let server = world.start().await;
+    let agent = server.agent().await;
+    let entry = server.create(entry("/web", &agent.id)).await;
+    let mut authorities = server.admin.authorities();
+    let first = id(&server.jwt().await.active).to_owned();
+    let prepared = authorities.prepare_jwt_authority(api::PrepareJwtAuthorityRequest {}).await.unwrap();
+    let second = prepared.into_inner().prepared_authority.unwrap().authority_id;
+    let revoke = async |id: &str| {
+        let request = api::RevokeJwtAuthorityRequest { authority_id: id.into() };
+        server.admin.authorities().revoke_jwt_authority(request).await
+    };
+    let taint = async |id: &str| {
+        let request = api::TaintJwtAuthorityRequest { authority_id: id.into() };
+        server.admin.authorities().taint_jwt_authority(request).await
+    };
+    let invalid = |text: &str| format!("invalid authority ID: {text}");
+    assert_refused(revoke("").await, Code::InvalidArgument, &invalid("no authority ID provided"));
+    assert_refused(revoke(&second).await, Code::InvalidArgument, &invalid("unable to use a prepared key"));
+    assert_refused(revoke(&first).await, Code::InvalidArgument, &invalid("unable to use current authority"));
+    let unknown = invalid("no JWT authority found with provided authority ID");
+    assert_refused(revoke("other").await, Code::InvalidArgument, &unknown);
+
+    let request = api::ActivateJwtAuthorityRequest { authority_id: second.clone() };
+    authorities.activate_jwt_authority(request).await.unwrap();
+    let kid = |token: &str| {
+        use base64::Engine;
+        let header = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap());
+        let header: serde_json::Value = serde_json::from_slice(&header.unwrap()).unwrap();
+        header["kid"].as_str().unwrap().to_owned()
+    };
+    let token = agent.jwt(&entry.id, &["aud"]).await.unwrap().token;
+    assert_eq!(kid(&token), second);
+    let untainted = "failed to revoke JWT authority: it is not possible to revoke an untainted key";
+    assert_refused(revoke(&first).await, Code::Internal, untainted);
+    let tainted = taint(&first).await.unwrap().into_inner().tainted_authority.unwrap();
+    assert_eq!(tainted, api::AuthorityState { authority_id: first.clone(), ..Default::default() });
+    assert_refused(taint(&first).await, Code::Internal, "failed to taint JWT authority: key is already tainted");
+    let flags = |bundle: types::Bundle| -> Vec<(String, bool)> {
+        bundle.jwt_authorities.into_iter().map(|key| (key.key_id, key.tainted)).collect()
+    };
+    assert_eq!(flags(server.bundle().await), [(first.clone(), true), (second.clone(), false)]);
+
+    // Two rotations later its slot is gone, and it can be revoked all the same.
+    let third = authorities.prepare_jwt_authority(api::PrepareJwtAuthorityRequest {}).await.unwrap();
+    let third = third.into_inner().prepared_authority.unwrap().authority_id;
+    revoke(&first).await.unwrap();
+    assert_eq!(flags(server.bundle().await), [(second, false), (third, false)]);
+}
+
+#[tokio::test]
+async fn a_prepared_authority_is_replaced_by_the_next_one_that_is_prepared() {
+    let world = World::new();
+    let server = world.start().await;
+    let first = server.prepare_x509().await.unwrap();
+    let second = server.prepare_x509().await.unwrap();
+    assert_refused(server.activate_x509(&first).await, Code::InvalidArgument, "unexpected authority ID");
+    assert_eq!(server.activate_x509(&second).await.unwrap(), second);
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_refused_with_the_reason() {
+    let world = World::new();
+    let server = world.start().await;
+    let none = "upstream authority is not configured";
+    assert_refused(server.taint_upstream("x").await, Code::FailedPrecondition, none);
+    assert_refused(server.revoke_upstream("x").await, Code::FailedPrecondition, none);
+    let wit = server.admin.authorities().prepare_wit_authority(api::PrepareWitAuthorityRequest {}).await;
+    assert_refused(wit, Code::Unimplemented, "WIT-SVID functionality is not yet implemented");
+    let agent = server.agent().await;
+    let stranger = agent.api.authorities().get_x509_authority_state(api::GetX509AuthorityStateRequest {}).await;
+    assert_eq!(stranger.unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_refuses_commands_and_stops_no_signature() {
+    let world = World::new();
+    let server = world.start().await;
+    let agent = server.agent().await;
+    let entry = server.create(entry("/web", &agent.id)).await;
+    let active = server.x509().await;
+    server.faults.set(&[Method::UpdateBundle], &Fault::unavailable());
+    let refused = server.prepare_x509().await.unwrap_err();
+    assert_eq!(refused.code(), Code::Internal, "{refused}");
+    assert!(refused.message().starts_with("failed to prepare X.509 authority: "), "{refused}");
+    agent.x509(&entry.id).await.unwrap().unwrap();
+    assert_eq!(id(&server.x509().await.active), id(&active.active));
+    server.faults.clear();
+    server.prepare_x509().await.unwrap();
+}
+
+#[tokio::test]
+async fn without_jwt_svids_there_is_no_jwt_authority_and_every_call_says_so() {
+    let world = World::new();
+    let server = world.try_start(|config| config.disable_jwt_svids = true).await.unwrap();
+    let agent = server.agent().await;
+    let entry = server.create(entry("/web", &agent.id)).await;
+    agent.x509(&entry.id).await.unwrap().unwrap();
+    assert!(server.bundle().await.jwt_authorities.is_empty());
+    let disabled = "JWT functionality is disabled";
+    let mut authorities = server.admin.authorities();
+    let state = authorities.get_jwt_authority_state(api::GetJwtAuthorityStateRequest {}).await;
+    assert_refused(state, Code::Unimplemented, disabled);
+    let made = authorities.prepare_jwt_authority(api::PrepareJwtAuthorityRequest {}).await;
+    assert_refused(made, Code::Unimplemented, disabled);
+    assert_refused(agent.jwt(&entry.id, &["aud"]).await, Code::Unimplemented, disabled);
+}
+
+/// A CA in files.
+struct Ca {
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+impl Ca {
+    fn new(dir: &Path) -> Self {
+        Self { cert: dir.join("upstream.crt"), key: dir.join("upstream.key") }
+    }
+
+    /// Replaces the CA by a new one that lives for `hours`; gives its id.
+    async fn replace(&self, now: i64, hours: i64) -> String {
+        let key = PrivateKey::generate(KeyType::EcP384).unwrap();
+        let (trust_domain, subject) = (trust_domain(), Subject::ca_default());
+        let not_after = now + hours * support::HOUR;
+        let template = CaTemplate { trust_domain: &trust_domain, subject: &subject, now, not_after };
+        let der = self_signed_ca(&key, &template).await.unwrap();
+        fs::write(&self.cert, pem::encode("CERTIFICATE", &der)).unwrap();
+        fs::write(&self.key, pem::encode("PRIVATE KEY", &key.pkcs8().unwrap())).unwrap();
+        ski(&der)
+    }
+
+    fn upstream(&self) -> Upstream {
+        Upstream::Disk(DiskCa { cert_file: self.cert.clone(), key_file: self.key.clone(), bundle_file: None })
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_ca_is_replaced_by_hand() {
+    let world = World::new();
+    let ca = Ca::new(world.path());
+    let old = ca.replace(world.clock.unix_now(), 1000).await;
+    let server = world.try_start(|config| config.upstream = ca.upstream()).await.unwrap();
+    let mut agent = server.agent().await;
+    let entry = server.create(entry("/web", &agent.id)).await;
+    let before = agent.x509(&entry.id).await.unwrap().unwrap();
+    assert_eq!(before.svid.chain.len(), 2, "the authority's certificate follows");
+    verify(&server.bundle().await, &before.svid, &server.clock).unwrap();
+    let first = server.x509().await;
+    assert_eq!(upstream_id(&first.active), old);
+    assert_eq!(server.roots().await, [(old.clone(), false)], "the root alone, not the authority below it");
+
+    let new = ca.replace(world.clock.unix_now(), 1000).await;
+    let prepared = server.prepare_x509().await.unwrap();
+    assert_eq!(server.roots().await, [(old.clone(), false), (new.clone(), false)]);
+    let state = server.x509().await;
+    assert_eq!((upstream_id(&state.active), upstream_id(&state.prepared)), (&*old, &*new));
+    let not_valid = |text: &str| format!("provided subject key id is not valid: {text}");
+    let signing = not_valid("unable to use upstream authority singing current authority");
+    assert_refused(server.taint_upstream(&old).await, Code::InvalidArgument, &signing);
+    let next = not_valid("only upstream authorities signing an old authority can be used");
+    assert_refused(server.taint_upstream(&new).await, Code::InvalidArgument, &next);
+    server.activate_x509(&prepared).await.unwrap();
+    let none = not_valid("upstream authority didn't sign the old local authority");
+    assert_refused(server.taint_upstream("other").await, Code::InvalidArgument, &none);
+    let local = id(&first.active);
+    for (refused, what) in [(server.taint_x509(local).await, "tainted"), (server.revoke_x509(local).await, "revoked")] {
+        let text = format!("local authority can't be {what} if there is an upstream authority");
+        assert_refused(refused, Code::FailedPrecondition, &text);
+    }
+
+    assert_refused(
+        server.revoke_upstream(&old).await,
+        Code::Internal,
+        "failed to revoke X.509 upstream authority: it is not possible to revoke an untainted root CA",
+    );
+    assert_eq!(server.taint_upstream(&old.to_uppercase()).await.unwrap(), old);
+    assert_eq!(server.roots().await, [(old.clone(), true), (new.clone(), false)]);
+    let renewed = agent.renew().await.unwrap();
+    agent.adopt(renewed);
+    let after = agent.x509(&entry.id).await.unwrap().unwrap();
+    assert_eq!(server.revoke_upstream(&old).await.unwrap(), old);
+    assert_eq!(server.roots().await, [(new, false)]);
+    let bundle = server.bundle().await;
+    verify(&bundle, &after.svid, &server.clock).unwrap();
+    verify(&bundle, &before.svid, &server.clock).unwrap_err();
+}
+
+#[tokio::test]
+async fn an_authority_below_a_ca_never_outlives_it_and_has_the_settings_of_any_other() {
+    for (key_type, upstream) in [(KeyType::Rsa2048, true), (KeyType::EcP384, false), (KeyType::EcP384, true)] {
+        let world = World::new();
+        let ca = Ca::new(world.path());
+        ca.replace(world.clock.unix_now(), 5).await;
+        let subject = Subject { common_name: "our CA".into(), country: vec!["CH".into()], ..Subject::default() };
+        let server = world.try_start(|config| {
+            config.upstream = if upstream { ca.upstream() } else { Upstream::None };
+            config.ca_key_type = key_type;
+            config.jwt_key_type = KeyType::EcP384;
+            config.ca_subject = subject.clone();
+            config.ca_ttl = Duration::from_secs(7 * 3600);
+        });
+        let server = server.await.unwrap();
+        let hours = if upstream { 5 } else { 7 };
+        let state = server.x509().await.active.unwrap();
+        assert_eq!(state.expires_at, server.clock.unix_now() + hours * support::HOUR);
+        assert_eq!(server.jwt().await.active.unwrap().expires_at, server.clock.unix_now() + 7 * support::HOUR);
+        let agent = server.agent().await;
+        let entry = server.create(entry("/web", &agent.id)).await;
+        let svid = agent.x509(&entry.id).await.unwrap().unwrap().svid;
+        verify(&server.bundle().await, &svid, &server.clock).unwrap();
+        let issuer = Certificate::parse(&svid.chain[0]).unwrap().issuer_der;
+        let issuer = Subject::parse(&issuer).unwrap();
+        assert_eq!(Subject { serial_number: String::new(), ..issuer }, subject);
+        let token = agent.jwt(&entry.id, &["aud"]).await.unwrap();
+        assert!(token.token.len() > 100);
+    }
+}
+
+#[tokio::test]
+async fn a_mistake_in_the_files_of_the_upstream_ca_stops_the_start_and_never_a_running_server() {
+    let world = World::with_disk_keys();
+    let ca = Ca::new(world.path());
+    let error = world.try_start(|config| config.upstream = ca.upstream()).await.err().unwrap();
+    assert!(matches!(&error, StartError::UpstreamFiles(cause) if cause.to_string().contains("upstream.key")), "{error:?}");
+    ca.replace(world.clock.unix_now(), 1000).await;
+    let server = world.try_start(|config| config.upstream = ca.upstream()).await.unwrap();
+    let key = PrivateKey::generate(KeyType::EcP256).unwrap();
+    fs::write(&ca.key, pem::encode("PRIVATE KEY", &key.pkcs8().unwrap())).unwrap();
+    let prepared = server.prepare_x509().await.unwrap();
+    assert_eq!(server.activate_x509(&prepared).await.unwrap(), prepared, "certified by what was read before");
+    server.stop().await.unwrap();
+    let error = world.try_start(|config| config.upstream = ca.upstream()).await.err().unwrap();
+    assert!(matches!(&error, StartError::UpstreamFiles(cause) if cause.to_string().contains("do not match")), "{error:?}");
+}
+
+#[tokio::test]
+async fn authorities_below_a_ca_survive_a_restart_and_leave_with_the_ca() {
+    let world = World::with_disk_keys();
+    let ca = Ca::new(world.path());
+    let root = ca.replace(world.clock.unix_now(), 1000).await;
+    let server = world.try_start(|config| config.upstream = ca.upstream()).await.unwrap();
+    let first = id(&server.x509().await.active).to_owned();
+    server.stop().await.unwrap();
+    let server = world.try_start(|config| config.upstream = ca.upstream()).await.unwrap();
+    assert_eq!(id(&server.x509().await.active), first);
+    assert_eq!(server.roots().await, [(root, false)]);
+    server.stop().await.unwrap();
+    let server = world.start().await;
+    let state = server.x509().await;
+    assert_ne!(id(&state.active), first, "without the CA it certifies itself");
+    assert_eq!(upstream_id(&state.active), "");
+}
+

@@ -1,0 +1,345 @@
+//! Nodes that attest with a certificate, as a stock agent does.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod support;
+
+use std::sync::Arc;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, RSA_PSS_SHA256, RsaKeyPair, RsaPssSaltLength,
+    RsaSignatureEncoding,
+};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+    SanType, SignatureAlgorithm,
+};
+use serde_json::{Value, json};
+use support::agent::{TestAgent, key_and_csr};
+use support::messages::{assert_denied, assert_refused, id_of};
+use support::{TestServer, World};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status};
+use vouchsafe_identity::path::Authorities;
+use vouchsafe_proto::denial::Reason;
+use vouchsafe_proto::spire::api::server::agent::v1::{
+    AgentX509svidParams, AttestAgentRequest, BanAgentRequest, DeleteAgentRequest, GetAgentRequest,
+    RenewAgentRequest, attest_agent_request, attest_agent_response,
+};
+use vouchsafe_proto::spire::api::types;
+use vouchsafe_server::config::admission::{AgentPath, X509Pop, X509PopMode};
+
+static GO_SALT: RsaSignatureEncoding = RSA_PSS_SHA256.with_pss_salt_length(RsaPssSaltLength::Max);
+
+/// A PKI of the operator's.
+struct Pki {
+    issuer: Issuer<'static, KeyPair>,
+    root: Arc<[u8]>,
+}
+
+impl Pki {
+    fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "fleet CA");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let root = Arc::from(&**params.self_signed(&key).unwrap().der());
+        Self { issuer: Issuer::new(params, key), root }
+    }
+
+    fn settings(&self) -> X509Pop {
+        X509Pop::new(X509PopMode::ExternalPki(Authorities::new([self.root.clone()])))
+    }
+
+    fn node(&self) -> Node {
+        self.node_with(|_| {})
+    }
+
+    fn node_with(&self, adjust: impl FnOnce(&mut CertificateParams)) -> Node {
+        let key = KeyPair::generate().unwrap();
+        let der = self.certify(&key, adjust);
+        let signer =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &key.serialize_der()).unwrap();
+        Node { chain: vec![der], key: Key::Ec(signer) }
+    }
+
+    /// A node whose key is RSA.
+    fn rsa_node(&self, salt: &'static RsaSignatureEncoding) -> Node {
+        let key = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let der = self.certify(&RsaPublic(key.public_key().as_ref().to_vec()), |_| {});
+        Node { chain: vec![der], key: Key::Rsa(key, salt) }
+    }
+
+    fn certify(&self, key: &impl PublicKeyData, adjust: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "node-1");
+        params.serial_number = Some(vec![0x0a, 0xbc].into());
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let uri = "x509pop://example.org/rack/7/left";
+        params.subject_alt_names =
+            vec![SanType::URI(uri.try_into().unwrap()), SanType::IpAddress([127, 0, 0, 1].into())];
+        adjust(&mut params);
+        params.signed_by(key, &self.issuer).unwrap().der().to_vec()
+    }
+}
+
+struct RsaPublic(Vec<u8>);
+
+impl PublicKeyData for RsaPublic {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &rcgen::PKCS_RSA_SHA256
+    }
+}
+
+struct Node {
+    chain: Vec<Vec<u8>>,
+    key: Key,
+}
+
+enum Key {
+    Ec(EcdsaKeyPair),
+    Rsa(RsaKeyPair, &'static RsaSignatureEncoding),
+}
+
+impl Node {
+    fn payload(&self) -> Vec<u8> {
+        let chain: Vec<_> = self.chain.iter().map(|der| STANDARD.encode(der)).collect();
+        json!({ "certificates": chain }).to_string().into_bytes()
+    }
+
+    fn fingerprint(&self) -> String {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, &self.chain[0]);
+        hex::encode(digest)
+    }
+
+    fn respond(&self, challenge: &[u8]) -> Vec<u8> {
+        let challenge: Value = serde_json::from_slice(challenge).unwrap();
+        let nonce = |kind: &str| STANDARD.decode(challenge[kind]["nonce"].as_str().unwrap()).unwrap();
+        let (random, own) = (SystemRandom::new(), [5; 32]);
+        match &self.key {
+            Key::Ec(key) => {
+                let message = [nonce("ecdsa_signature"), own.to_vec()].concat();
+                let der = key.sign(&random, &message).unwrap();
+                let der = der.as_ref();
+                let length = usize::from(der[3]);
+                let (r, s) = (&der[4..4 + length], &der[6 + length..]);
+                let (r, s) = (STANDARD.encode(r), STANDARD.encode(s));
+                json!({"ecdsa_signature": {"nonce": STANDARD.encode(own), "r": r, "s": s}})
+            }
+            Key::Rsa(key, salt) => {
+                let message = [nonce("rsa_signature"), own.to_vec()].concat();
+                let mut signature = vec![0; key.public_modulus_len()];
+                key.sign(*salt, &random, &message, &mut signature).unwrap();
+                let signature = STANDARD.encode(signature);
+                json!({"rsa_signature": {"nonce": STANDARD.encode(own), "signature": signature}})
+            }
+        }
+        .to_string()
+        .into_bytes()
+    }
+
+    async fn attest(&self, server: &TestServer) -> Result<attest_agent_response::Result, Status> {
+        converse(server, self.payload(), key_and_csr().await.1, |challenge| self.respond(challenge)).await
+    }
+
+    /// Attests and lives on as an agent.
+    async fn join(&self, server: &TestServer) -> TestAgent {
+        let (key, csr) = key_and_csr().await;
+        let result = converse(server, self.payload(), csr, |challenge| self.respond(challenge)).await;
+        TestAgent::with(server, key, &result.unwrap().svid.unwrap())
+    }
+}
+
+async fn converse(
+    server: &TestServer,
+    payload: Vec<u8>,
+    csr: Bytes,
+    respond: impl Fn(&[u8]) -> Vec<u8>,
+) -> Result<attest_agent_response::Result, Status> {
+    let (sender, requests) = mpsc::channel(2);
+    let data = types::AttestationData { r#type: "x509pop".into(), payload: payload.into() };
+    let params =
+        attest_agent_request::Params { data: Some(data), params: Some(AgentX509svidParams { csr }) };
+    let step = Some(attest_agent_request::Step::Params(params));
+    sender.send(AttestAgentRequest { step }).await.unwrap();
+    let api = server.connect(None);
+    let mut answers = api.agents().attest_agent(ReceiverStream::new(requests)).await?.into_inner();
+    loop {
+        match answers.message().await?.and_then(|answer| answer.step) {
+            Some(attest_agent_response::Step::Challenge(challenge)) => {
+                let response = respond(&challenge).into();
+                let step = Some(attest_agent_request::Step::ChallengeResponse(response));
+                sender.send(AttestAgentRequest { step }).await.unwrap();
+            }
+            Some(attest_agent_response::Step::Result(result)) => return Ok(result),
+            None => panic!("the stream ended without a result"),
+        }
+    }
+}
+
+async fn server_of(world: &World, settings: X509Pop) -> TestServer {
+    world.try_start(|config| config.admission.x509pop = Some(settings)).await.unwrap()
+}
+
+fn path_of(result: &attest_agent_response::Result) -> String {
+    result.svid.as_ref().unwrap().id.as_ref().unwrap().path.clone()
+}
+
+#[tokio::test]
+async fn a_node_with_a_certificate_becomes_an_agent_that_is_known_by_it() {
+    let (world, pki) = (World::new(), Pki::new());
+    let server = server_of(&world, pki.settings()).await;
+    let node = pki.node();
+    let result = node.attest(&server).await.unwrap();
+    assert!(result.reattestable);
+    assert_eq!(path_of(&result), format!("/spire/agent/x509pop/{}", node.fingerprint()));
+    let request = GetAgentRequest { id: result.svid.unwrap().id, output_mask: None };
+    let agent = server.admin.agents().get_agent(request).await.unwrap().into_inner();
+    let root = Node { chain: vec![pki.root.to_vec()], key: node.key }.fingerprint();
+    let mut selectors: Vec<_> =
+        agent.selectors.iter().map(|each| format!("{}:{}", each.r#type, each.value)).collect();
+    selectors.sort_unstable();
+    assert_eq!(
+        selectors,
+        [
+            format!("x509pop:ca:fingerprint:{root}"),
+            "x509pop:san:rack:7/left".into(),
+            "x509pop:serialnumber:0abc".into(),
+            "x509pop:subject:cn:node-1".into(),
+        ]
+    );
+    assert_eq!((agent.attestation_type.as_str(), agent.can_reattest), ("x509pop", true));
+}
+
+#[tokio::test]
+async fn rsa_keys_attest_with_the_salt_of_go_and_with_that_of_others() {
+    let (world, pki) = (World::new(), Pki::new());
+    let server = server_of(&world, pki.settings()).await;
+    for salt in [&GO_SALT, &RSA_PSS_SHA256] {
+        pki.rsa_node(salt).attest(&server).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn it_attests_again_whenever_it_likes_and_never_renews() {
+    let (world, pki) = (World::new(), Pki::new());
+    let server = server_of(&world, pki.settings()).await;
+    let node = pki.node();
+    let agent = node.join(&server).await;
+    agent.authorized().await.unwrap();
+    let params = Some(AgentX509svidParams { csr: key_and_csr().await.1 });
+    let renewal = agent.api.agents().renew_agent(RenewAgentRequest { params }).await;
+    assert_denied(renewal.map(drop), Some(Reason::AgentMustReattest));
+    let again = node.join(&server).await;
+    assert_eq!(again.id, agent.id);
+    again.authorized().await.unwrap();
+    assert_denied(agent.authorized().await, Some(Reason::AgentNotActive));
+    assert_eq!(server.running.counts().1, 1);
+}
+
+#[tokio::test]
+async fn a_banned_node_stays_out_and_an_evicted_one_comes_back() {
+    let (world, pki) = (World::new(), Pki::new());
+    let server = server_of(&world, pki.settings()).await;
+    let node = pki.node();
+    let agent = node.join(&server).await;
+    let id = id_of(&agent.id);
+    server.admin.agents().ban_agent(BanAgentRequest { id: id.clone() }).await.unwrap();
+    assert_denied(agent.authorized().await, Some(Reason::AgentBanned));
+    let refused = node.attest(&server).await.unwrap_err();
+    assert_eq!((refused.code(), refused.message()), (Code::PermissionDenied, "failed to attest: agent is banned"));
+    server.admin.agents().delete_agent(DeleteAgentRequest { id }).await.unwrap();
+    assert_denied(agent.authorized().await, Some(Reason::AgentNotAttested));
+    node.join(&server).await.authorized().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_proves_nothing_is_refused_in_the_words_of_spire() {
+    let (world, pki) = (World::new(), Pki::new());
+    let server = server_of(&world, pki.settings()).await;
+    let check = async |payload: &str, code, text: &str| {
+        let outcome = converse(&server, payload.into(), key_and_csr().await.1, |_| Vec::new()).await;
+        assert_refused(outcome, code, &format!("nodeattestor(x509pop): {text}"));
+    };
+    let invalid = Code::InvalidArgument;
+    check("x", invalid, "failed to unmarshal data: …").await;
+    check("{}", invalid, "no certificate to attest").await;
+    check(r#"{"certificates":null}"#, invalid, "no certificate to attest").await;
+    check(r#"{"certificates":["eA=="]}"#, invalid, "unable to parse leaf certificate: …").await;
+    let six = ["\"eA==\""; 6].join(",");
+    check(&format!(r#"{{"certificates":[{six}]}}"#), invalid, "too many intermediate certificates").await;
+
+    let unknown = Pki::new().node().attest(&server).await;
+    let text = "nodeattestor(x509pop): certificate verification failed: \
+                x509: certificate signed by unknown authority";
+    assert_refused(unknown, Code::PermissionDenied, text);
+    let deaf = pki.node_with(|params| params.key_usages = vec![KeyUsagePurpose::KeyEncipherment]);
+    let text = "nodeattestor(x509pop): unable to generate challenge: \
+                certificate not intended for digital signature use";
+    assert_refused(deaf.attest(&server).await, Code::Internal, text);
+
+    let (node, other) = (pki.node(), pki.node());
+    let csr = key_and_csr().await.1;
+    let stolen = converse(&server, node.payload(), csr.clone(), |it| other.respond(it)).await;
+    let failed = "nodeattestor(x509pop): challenge response verification failed: ";
+    assert_refused(stolen, Code::PermissionDenied, &format!("{failed}ECDSA signature verify failed"));
+    let empty = converse(&server, node.payload(), csr.clone(), |_| b"{}".to_vec()).await;
+    assert_refused(empty, Code::PermissionDenied, &format!("{failed}expecting ECDSA response"));
+    let garbage = converse(&server, node.payload(), csr, |_| b"x".to_vec()).await;
+    let text = "nodeattestor(x509pop): unable to unmarshal challenge response: …";
+    assert_refused(garbage, invalid, text);
+    assert_eq!(server.running.counts().1, 0, "nobody joined");
+}
+
+#[tokio::test]
+async fn keys_and_chains_are_as_large_as_the_operator_allows() {
+    let (world, pki) = (World::new(), Pki::new());
+    let settings = X509Pop { max_rsa_key_bits: 1024, max_intermediates: 1, ..pki.settings() };
+    let server = server_of(&world, settings).await;
+    let text = "nodeattestor(x509pop): leaf certificate key size too large";
+    assert_refused(pki.rsa_node(&GO_SALT).attest(&server).await, Code::InvalidArgument, text);
+    let mut node = pki.node();
+    node.chain.push(pki.rsa_node(&GO_SALT).chain.remove(0));
+    let text = "nodeattestor(x509pop): intermediate certificate 0 key size too large";
+    assert_refused(node.attest(&server).await, Code::InvalidArgument, text);
+    node.chain = vec![node.chain[0].clone(), pki.root.to_vec(), pki.root.to_vec()];
+    let text = "nodeattestor(x509pop): too many intermediate certificates";
+    assert_refused(node.attest(&server).await, Code::InvalidArgument, text);
+}
+
+#[tokio::test]
+async fn a_template_names_agents_and_an_address_binds_a_certificate_to_its_node() {
+    let (world, pki) = (World::new(), Pki::new());
+    let agent_path = AgentPath::parse("/dc/{{ .URISanSelectors.rack }}/{{ .SerialNumberHex }}").unwrap();
+    let settings = X509Pop { agent_path, verify_client_ip: true, ..pki.settings() };
+    let server = server_of(&world, settings).await;
+    assert_eq!(path_of(&pki.node().attest(&server).await.unwrap()), "/spire/agent/dc/7/left/0abc");
+    let elsewhere = pki.node_with(|params| {
+        params.subject_alt_names = vec![SanType::IpAddress([10, 0, 0, 1].into())];
+    });
+    let text = "nodeattestor(x509pop): client IP 127.0.0.1 does not match any certificate IP SAN";
+    assert_refused(elsewhere.attest(&server).await, Code::PermissionDenied, text);
+    let nameless = pki.node_with(|params| {
+        params.subject_alt_names = vec![SanType::IpAddress([127, 0, 0, 1].into())];
+    });
+    let text = "nodeattestor(x509pop): failed to make spiffe id: template: agent-path: …";
+    assert_refused(nameless.attest(&server).await, Code::Internal, text);
+}
+
+#[tokio::test]
+async fn a_type_that_is_not_configured_is_refused() {
+    let (world, pki) = (World::new(), Pki::new());
+    let server = world.start().await;
+    let text = "error getting node attestor: could not find node attestor type \"x509pop\"";
+    assert_refused(pki.node().attest(&server).await, Code::FailedPrecondition, text);
+}
