@@ -92,7 +92,8 @@ impl Admin {
         let service = ServiceBuilder::new().layer(counted).service(routes);
         info!(network = "unix", address = %listener.path().display(), "Starting Admin APIs");
         let entropy = deps.entropy.fork("admin-api");
-        let drained = grpc::serve(CallerListener(listener), service, cancel, grpc::Options::unix(), entropy).await;
+        let drained =
+            grpc::serve(CallerListener(listener), service, cancel, grpc::Options::unix(), entropy).await;
         info!(open = drained.open, cut = drained.cut, "Admin APIs have stopped");
         Ok(())
     }

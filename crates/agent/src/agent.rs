@@ -20,9 +20,9 @@ use vouchsafe_transport::unix::{self, UnixListener};
 
 use crate::admin::debug::Debug;
 use crate::admin::{self, Admin};
+use crate::apis::Apis;
 use crate::attest::docker::DockerAttestor;
 use crate::attest::unix::UnixAttestor;
-use crate::apis::Apis;
 use crate::attest::{Attestors, WorkloadAttestor};
 use crate::bundles::Bundles;
 use crate::callers::CallerListener;
@@ -38,8 +38,8 @@ use crate::limits::CallerLimits;
 use crate::metrics::Metrics;
 use crate::node::attestor::NodeAttestor;
 use crate::node::{Node, NodeError};
-use crate::rotation::Policy;
 use crate::refusals::Refusals;
+use crate::rotation::Policy;
 use crate::server_client::ServerClient;
 use crate::state::{self, StateLoop};
 use crate::status::{AgentStatus, Phase, Serving, StatusBoard};
@@ -90,8 +90,9 @@ impl Agent {
     ) -> Result<Running, StartError> {
         info!(data_dir = %config.data_dir.display(), version = config.version, "Starting agent");
         let parts = Parts::build(&config, &deps)?;
-        let listener = UnixListener::bind(&config.socket_path, SOCKET_MODE, SOCKET_DIR_MODE)
-            .map_err(StartError::Socket)?;
+        let nothing = config.disable_workload_api && config.disable_sds_api;
+        let bind = || UnixListener::bind(&config.socket_path, SOCKET_MODE, SOCKET_DIR_MODE);
+        let listener = (!nothing).then(bind).transpose().map_err(StartError::Socket)?;
         let admin = admin::bind(&config.admin).map_err(StartError::Socket)?;
         let restored = parts.node.restore().await.map_err(StartError::Node)?;
         let state = state::file(&config.data_dir, config.key_manager.as_ref());
@@ -161,12 +162,13 @@ impl Parts {
         metrics.started(&config.version, config.trust_domain.as_str());
         let (cell, roots) = (SvidCell::empty(), RootsCell::new(TrustRoots::new()));
         let identities = Arc::new(Identities::default());
-        let client = Arc::new(ServerClient::new(
+        let client = ServerClient::new(
             (config.server_address.clone(), config.trust_domain.clone()),
             (cell.clone(), roots.clone()),
             deps.clock.clone(),
             deps.entropy.fork("agent"),
-        ));
+        );
+        let client = Arc::new(client.with_key_exchange(config.key_exchange));
         let trust = trust::Parts {
             roots: roots.clone(),
             identities: Arc::clone(&identities),
@@ -287,7 +289,8 @@ impl Parts {
     }
 
     fn api(self, config: &Config, deps: &Deps) -> (Api, Serving) {
-        let unix = config.unix.clone().map(|unix| Arc::new(UnixAttestor::new(unix)) as Arc<dyn WorkloadAttestor>);
+        let unix =
+            config.unix.clone().map(|unix| Arc::new(UnixAttestor::new(unix)) as Arc<dyn WorkloadAttestor>);
         let docker = config.docker.clone().map(|docker| Arc::new(DockerAttestor::new(docker)) as Arc<_>);
         let attestors = unix.into_iter().chain(docker).collect();
         let serving = self.status.serving();
@@ -313,7 +316,7 @@ impl Parts {
 
 /// Serves the Workload API and health until `cancel`.
 async fn serve(
-    (listener, apis): (UnixListener, Apis),
+    (listener, apis): (Option<UnixListener>, Apis),
     api: Arc<Api>,
     mut serving: Serving,
     identities: Arc<Identities>,
@@ -326,11 +329,13 @@ async fn serve(
     let counted = RpcMetrics::new(deps.registry.clone());
     counted.announce(apis.methods());
     let service = ServiceBuilder::new().layer(counted).service(routes);
-    let address = listener.path().display().to_string();
+    let address = listener.as_ref().map(|listener| listener.path().display().to_string());
     let ready = async {
         serving.ready().await;
         health.set_service_status("", tonic_health::ServingStatus::Serving).await;
-        info!(network = "unix", address, api_names = apis.names(), "Starting agent APIs");
+        if let Some(address) = address {
+            info!(network = "unix", address, api_names = apis.names(), "Starting agent APIs");
+        }
         std::future::pending::<()>().await;
     };
     // Streams end as soon as the agent stops; what is left is drained by the server.
@@ -346,8 +351,15 @@ async fn serve(
         }
     };
     let entropy = deps.entropy.fork("workload-api");
-    let served =
-        grpc::serve(CallerListener(listener), service, cancel.clone(), grpc::Options::unix(), entropy);
+    let served = async {
+        if let Some(listener) = listener {
+            let options = grpc::Options::unix();
+            return grpc::serve(CallerListener(listener), service, cancel.clone(), options, entropy).await;
+        }
+        cancel.cancelled().await;
+        identities.close();
+        grpc::Drained::default()
+    };
     tokio::select! {
         drained = served => info!(open = drained.open, cut = drained.cut, "Stopping agent APIs"),
         () = ready => {}

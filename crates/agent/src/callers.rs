@@ -93,7 +93,8 @@ impl Caller {
             .as_ref()
             .filter(|before| before.selectors == selectors)
             .map_or_else(ArcSwapOption::empty, |before| ArcSwapOption::new(before.matched.load_full()));
-        let attested = Arc::new(Attested { selectors, pid: self.peer.pid, until, every_hint: false, matched });
+        let attested =
+            Arc::new(Attested { selectors, pid: self.peer.pid, until, every_hint: false, matched });
         self.attested.store(Some(Arc::clone(&attested)));
         Ok(attested)
     }

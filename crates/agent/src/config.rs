@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use vouchsafe_ca::key::KeyType;
 use vouchsafe_ca::key_manager::KeyManager;
+use vouchsafe_identity::config::KeyExchange;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_runtime::entropy::Entropy;
 use vouchsafe_runtime::log_level::LogLevelControl;
@@ -68,7 +69,7 @@ pub struct Config {
     pub sds: Sds,
     /// The secret discovery service is not served.
     pub disable_sds_api: bool,
-    /// The Workload API is not served.
+    /// The Workload API is not served. With both turned off there is no socket.
     pub disable_workload_api: bool,
     /// The admin API.
     pub admin: AdminConfig,
@@ -76,6 +77,8 @@ pub struct Config {
     pub docker: Option<DockerConfig>,
     /// How often one caller may ask.
     pub limits: LimitsConfig,
+    /// What connections to the server must agree on their keys by.
+    pub key_exchange: KeyExchange,
     /// Keys of workloads.
     pub workload_key_type: KeyType,
     /// What the agent tells the server it is.
@@ -116,6 +119,7 @@ impl Config {
             admin: AdminConfig::default(),
             docker: None,
             limits: LimitsConfig::default(),
+            key_exchange: KeyExchange::Any,
             workload_key_type: KeyType::EcP256,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }

@@ -65,8 +65,8 @@ pub mod trust;
 mod upstream_agent;
 pub mod workload_api;
 
-pub use agent::{Agent, Running, StartError};
 pub use admin::AdminConfig;
+pub use agent::{Agent, Running, StartError};
 pub use attest::docker::{DockerConfig, DockerSettings};
 pub use attest::unix::UnixAttestorConfig;
 pub use config::{Bootstrap, Config, Deps, Rebootstrap, RebootstrapMode};

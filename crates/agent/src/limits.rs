@@ -173,7 +173,8 @@ mod tests {
         assert!(ask(&other).is_ok(), "another caller has a budget of its own");
         assert!(limits.check(Limited::FetchX509Svid, &one, 1).is_ok(), "another method is not limited");
         let counted = registry.render();
-        let series = "spire_agent_workload_api_rate_limit_exceeded{method=\"_SpiffeWorkloadAPI_FetchJWTSVID\"} 1";
+        let series =
+            "spire_agent_workload_api_rate_limit_exceeded{method=\"_SpiffeWorkloadAPI_FetchJWTSVID\"} 1";
         assert!(counted.contains(series), "{counted}");
         tokio::time::advance(Duration::from_millis(500)).await;
         assert!(ask(&one).is_ok() && ask(&one).is_err());

@@ -9,8 +9,8 @@
 //! to attest with. Only two answers of the server end an agent: that it is banned, and that it was evicted and may not
 //! attest again.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -28,7 +28,7 @@ use crate::config::RebootstrapMode;
 use crate::data_dir::DataDir;
 use crate::denials::{Denial, Denials};
 use crate::identities::Identities;
-use crate::metrics::{Metrics, status_name};
+use crate::metrics::Metrics;
 use crate::rotation::{Policy, Standing};
 use crate::server_client::{ServerClient, retry_backoff, shown};
 use crate::status::{Phase, StatusBoard};
@@ -38,6 +38,7 @@ use attestor::NodeAttestor;
 use own::Own;
 pub use own::Restored;
 
+mod attest;
 pub mod attestor;
 pub mod error;
 mod own;
@@ -90,15 +91,10 @@ struct Progress {
     /// Not before this.
     next_try: Instant,
     posted: bool,
+    next_post: Instant,
 }
 
 impl Node {
-    /// The budget for [`Node::budget`].
-    #[must_use]
-    pub fn new_budget() -> Mutex<Budget> {
-        Mutex::new(Budget::new(ATTESTATIONS_PER_SEC, ATTESTATION_BURST, true))
-    }
-
     /// Gets and renews the agent's SVID until `cancel`.
     ///
     /// # Errors
@@ -126,15 +122,17 @@ impl Node {
         self.check_rebootstrap(&own)?;
         let mut denials = self.denials.watch();
         let mut changes = self.identities.watch();
-        let mut progress = Progress { own, failures: 0, next_try: Instant::now(), posted: false };
+        let now = Instant::now();
+        let mut progress = Progress { own, failures: 0, next_try: now, posted: false, next_post: now };
         loop {
             if let Err(error) = self.data_dir.store_again() {
                 warn!(error = %error, cause = error_source(&error), "Could not store SVID");
             }
-            if !progress.posted {
+            if !progress.posted && Instant::now() >= progress.next_post {
                 progress.posted = self.post_status().await;
+                progress.next_post = Instant::now() + TICK;
             }
-            if Instant::now() >= progress.next_try && self.must_replace(&mut progress.own) {
+            if Instant::now() >= progress.next_try && self.must_replace(&progress.own) {
                 self.replace(&mut progress).await?;
                 // What was heard meanwhile was heard of the SVID that is gone, or acted on just now.
                 denials.mark_unchanged();
@@ -150,7 +148,7 @@ impl Node {
     }
 
     /// Whether the SVID must be replaced now.
-    fn must_replace(&self, own: &mut Own) -> bool {
+    fn must_replace(&self, own: &Own) -> bool {
         if own.lifetime.standing(self.clock.unix_now()) != Standing::Good || own.denied {
             return true;
         }
@@ -158,29 +156,33 @@ impl Node {
             warn!("Trust Bundle and Server don't agree, rebootstrapping");
             return true;
         }
-        let Some(held) = self.trust.held() else { return false };
-        let distrust = Distrust::of(&held.own.bundle);
-        if !distrust.covers(own.authority_key_id.as_deref()) || Instant::now() < own.tolerated_until {
+        if !self.is_distrusted(own) || Instant::now() < own.tolerated_until {
             return false;
         }
         info!("Agent SVID is tainted by a root authority, forcing rotation");
         true
     }
 
+    /// Whether the authority that the SVID leads to is tainted or gone.
+    fn is_distrusted(&self, own: &Own) -> bool {
+        let held = self.trust.held();
+        held.is_some_and(|held| Distrust::of(&held.own.bundle).covers(own.authority_key_id.as_deref()))
+    }
+
     /// Gets a new SVID and does what its failure asks for.
     async fn replace(&self, progress: &mut Progress) -> Result<(), NodeError> {
-        let before = progress.own.authority_key_id.clone();
         match self.refresh(&progress.own).await {
             Ok((mut own, attested)) => {
                 self.denials.admitted();
                 // The server gives what it has: asking at once again would bring the same.
-                if own.authority_key_id == before {
+                if self.is_distrusted(&own) {
                     own.tolerated_until = Instant::now() + TOLERATED_FOR;
                 }
                 self.check_rebootstrap(&own)?;
+                let now = Instant::now();
                 // An agent that was evicted is a new one to the server.
                 let posted = progress.posted && !attested;
-                *progress = Progress { own, failures: 0, next_try: Instant::now(), posted };
+                *progress = Progress { own, failures: 0, next_try: now, posted, next_post: now };
                 Ok(())
             }
             Err(failure) => self.failed(progress, failure).await,
@@ -257,60 +259,6 @@ impl Node {
         Ok(())
     }
 
-    /// Whether there is something to attest with: a proof that can be repeated, or a token that was neither used nor
-    /// refused.
-    fn can_attest_again(&self, own: &Own) -> bool {
-        match &self.attestor {
-            None => false,
-            Some(NodeAttestor::JoinToken(token)) => {
-                **token != *own.suffix && !self.refused.load(Ordering::Relaxed)
-            }
-            Some(attestor) => attestor.is_repeatable(),
-        }
-    }
-
-    /// Attests anew, within the budget.
-    async fn reattest(&self, own: &Own) -> Result<Own, NodeError> {
-        let taken =
-            self.budget.lock().unwrap_or_else(PoisonError::into_inner).try_take(Instant::now(), 1);
-        taken.map_err(NodeError::TooSoon)?;
-        let start = Instant::now();
-        let outcome = self.attest(Some(own)).await;
-        let status = outcome.as_ref().map_or_else(|error| status_name(error.code()), |_| "OK");
-        self.metrics.reattest().observe(&[], status, start.elapsed());
-        if let Err(failure) = &outcome
-            && !self.attestor.as_ref().is_some_and(NodeAttestor::is_repeatable)
-        {
-            self.refused.store(failure.is_final(), Ordering::Relaxed);
-        }
-        outcome
-    }
-
-    async fn attest_until_done(&self) -> Result<Own, NodeError> {
-        info!("SVID is not found. Starting node attestation");
-        let attestor = self.attestor.as_ref().ok_or(NodeError::NoAttestor)?.name();
-        let mut attempts = 0;
-        loop {
-            let start = Instant::now();
-            let outcome = self.attest(None).await;
-            let status = outcome.as_ref().map_or_else(|error| status_name(error.code()), |_| "OK");
-            self.metrics.new_svid().observe(&[("attestor", attestor)], status, start.elapsed());
-            match outcome {
-                Ok(own) => return Ok(own),
-                Err(failure) if failure.is_final() => return Err(failure),
-                Err(failure) => {
-                    if let Err(status) = self.trust.recover().await {
-                        warn!(error = shown(&status), "cannot bootstrap again");
-                    }
-                    let wait = retry_backoff().delay(attempts, self.client.jitter());
-                    warn!(error = %failure, cause = error_source(&failure), retry_interval = ?wait, "Failed to retrieve attestation result");
-                    sleep_until(Instant::now() + wait).await;
-                    attempts += 1;
-                }
-            }
-        }
-    }
-
     /// Rebootstrapping needs an attestation that can be repeated.
     fn check_rebootstrap(&self, own: &Own) -> Result<(), NodeError> {
         match self.trust.rebootstrap_mode() {
@@ -318,7 +266,9 @@ impl Node {
             _ if own.reattestable => Ok(()),
             RebootstrapMode::Always => Err(NodeError::CannotRebootstrap),
             RebootstrapMode::Auto => {
-                warn!("you have requested rebootstrap support but the NodeAttestor plugin or the spire server configuration is not allowing it. Disabling");
+                warn!(
+                    "you have requested rebootstrap support but the NodeAttestor plugin or the spire server configuration is not allowing it. Disabling"
+                );
                 self.trust.never_rebootstrap();
                 Ok(())
             }
@@ -331,7 +281,6 @@ impl Node {
             // Tried again only while the server cannot be reached: an older server does not have the call.
             Err(status) => {
                 warn!(agent_version = self.version, error = shown(&status), "Failed to post agent status");
-                self.denials.hear(&status);
                 denial::reason(&status).is_none()
                     && !matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded)
             }
@@ -345,12 +294,6 @@ impl Node {
         self.identities.close();
     }
 }
-
-/// Attestations of an agent that was attested before: a server that goes on denying what it just attested (one of several
-/// servers lags behind) is not attested to without end.
-const ATTESTATIONS_PER_SEC: f64 = 1.0 / 30.0;
-/// How many of them may follow each other at once.
-const ATTESTATION_BURST: u32 = 3;
 
 /// The own SVID is looked at this often: the clock may jump.
 const TICK: Duration = Duration::from_secs(5);

@@ -87,13 +87,16 @@ impl tower_service::Service<http::Request<Body>> for SecretDiscovery {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let inner = Arc::clone(&self.inner);
-        let grpc = || {
-            Grpc::new(BytesCodec::<DiscoveryRequest>::default()).max_decoding_message_size(MAX_REQUEST)
-        };
+        let grpc =
+            || Grpc::new(BytesCodec::<DiscoveryRequest>::default()).max_decoding_message_size(MAX_REQUEST);
         match request.uri().path() {
-            STREAM_SECRETS => Box::pin(async move { Ok(grpc().streaming(StreamSecrets(inner), request).await) }),
+            STREAM_SECRETS => {
+                Box::pin(async move { Ok(grpc().streaming(StreamSecrets(inner), request).await) })
+            }
             FETCH_SECRETS => Box::pin(async move { Ok(grpc().unary(FetchSecrets(inner), request).await) }),
-            DELTA_SECRETS => Box::pin(ready(Ok(Status::unimplemented("Method is not implemented").into_http()))),
+            DELTA_SECRETS => {
+                Box::pin(ready(Ok(Status::unimplemented("Method is not implemented").into_http())))
+            }
             _ => Box::pin(ready(Ok(Status::unimplemented("").into_http()))),
         }
     }

@@ -12,12 +12,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
-use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
-use vouchsafe_identity::config::{Expect, ServerTrust, client_config};
+use vouchsafe_identity::config::{Expect, KeyExchange, ServerTrust, client_config_with};
 use vouchsafe_identity::own::SvidCell;
 use vouchsafe_identity::roots::RootsCell;
 use vouchsafe_identity::verify::VerifyError;
@@ -35,10 +33,12 @@ use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use crate::entries::EntryIndex;
-use crate::node::attestor::Evidence;
 use crate::sync::Outcome;
 
+mod attestation;
 mod entry_stream;
+
+pub use attestation::MAX_CHALLENGES;
 
 /// Speaks with the server.
 pub struct ServerClient {
@@ -50,6 +50,7 @@ pub struct ServerClient {
     channel: Mutex<Option<Channel>>,
     entropy: Mutex<Entropy>,
     unknown: AtomicBool,
+    key_exchange: KeyExchange,
 }
 
 impl fmt::Debug for ServerClient {
@@ -78,7 +79,14 @@ impl ServerClient {
     ) -> Self {
         let (channel, entropy) = (Mutex::new(None), Mutex::new(entropy));
         let unknown = AtomicBool::new(false);
-        Self { address, trust_domain, clock, own, roots, channel, entropy, unknown }
+        let key_exchange = KeyExchange::Any;
+        Self { address, trust_domain, clock, own, roots, channel, entropy, unknown, key_exchange }
+    }
+
+    /// The same, with the key exchange that the operator requires.
+    #[must_use]
+    pub fn with_key_exchange(self, key_exchange: KeyExchange) -> Self {
+        Self { key_exchange, ..self }
     }
 
     /// Whether whoever answered last is signed by nobody that we know: the bundle is of another server, or somebody is
@@ -119,7 +127,7 @@ impl ServerClient {
     }
 
     fn connect(&self, trust: ServerTrust, own: Option<&SvidCell>) -> Result<Channel, Status> {
-        let config = client_config(trust, own, self.clock.clone())
+        let config = client_config_with(self.key_exchange, trust, own, self.clock.clone())
             .map_err(|error| Status::internal(error.to_string()))?;
         tls_channel(&self.address, Arc::new(config))
             .map_err(|error| Status::invalid_argument(error.to_string()))
@@ -143,7 +151,8 @@ impl ServerClient {
             )))
         });
         if let Err(status) = &outcome
-            && matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Unknown)
+            && (is_broken_connection(status)
+                || matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded))
         {
             self.reconnect();
         }
@@ -163,52 +172,6 @@ impl ServerClient {
             Some((_, None)) => false,
         };
         self.unknown.store(unknown, Ordering::Relaxed);
-    }
-
-    /// Attests this node: sends `evidence` and the request for a certificate, answers the server's challenges, and returns
-    /// what the server issued.
-    ///
-    /// # Errors
-    ///
-    /// The server's status; `Internal` for a challenge that has no answer, and for more than [`MAX_CHALLENGES`] of them.
-    pub async fn attest(
-        &self,
-        channel: Channel,
-        (kind, evidence): (&str, &Evidence),
-        csr: Vec<u8>,
-    ) -> Result<agent_api::attest_agent_response::Result, Status> {
-        use agent_api::attest_agent_request::Step;
-        use agent_api::attest_agent_response::Step as Answer;
-        let (send, requests) = mpsc::channel(1);
-        let gone = |_| Status::unavailable("the server ended the attestation");
-        let message = |step| agent_api::AttestAgentRequest { step: Some(step) };
-        let data = types::AttestationData {
-            r#type: kind.to_owned(),
-            payload: evidence.payload.to_vec().into(),
-        };
-        let params = agent_api::attest_agent_request::Params {
-            data: Some(data),
-            params: Some(agent_api::AgentX509svidParams { csr: csr.into() }),
-        };
-        let call = async {
-            let mut client = agent_api::agent_client::AgentClient::new(channel);
-            send.send(message(Step::Params(params))).await.map_err(gone)?;
-            let mut answers = client.attest_agent(ReceiverStream::new(requests)).await?.into_inner();
-            for _ in 0..=MAX_CHALLENGES {
-                match answers.message().await?.and_then(|answer| answer.step) {
-                    Some(Answer::Result(result)) => return Ok(result),
-                    Some(Answer::Challenge(challenge)) => {
-                        let answer = evidence
-                            .answer(&challenge)
-                            .map_err(|error| Status::internal(error.to_string()))?;
-                        send.send(message(Step::ChallengeResponse(answer.into()))).await.map_err(gone)?;
-                    }
-                    None => return Err(Status::internal("attest response is missing SVID")),
-                }
-            }
-            Err(Status::internal(format!("the server sent more than {MAX_CHALLENGES} challenges")))
-        };
-        self.call(call).await
     }
 
     /// The trust domain's bundle, over `channel`.
@@ -362,8 +325,17 @@ fn read_result(result: svid_api::batch_new_x509svid_response::Result) -> Result<
     }
 }
 
+/// tonic calls some broken connections `Unknown` or `Cancelled`; with a cause of its own no status came from the server.
+fn is_broken_connection(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled)
+        && std::error::Error::source(status).is_some()
+}
+
 /// tonic keeps the reason of a failed connection in the error's causes, and its text says only "transport error".
 fn with_causes(status: Status) -> Status {
+    if let Some(refused) = VerifyError::behind(&status) {
+        return Status::unavailable(format!("the server's certificate is refused: {refused}"));
+    }
     let mut text = status.message().to_owned();
     let mut cause = std::error::Error::source(&status);
     if cause.is_none() {
@@ -376,7 +348,8 @@ fn with_causes(status: Status) -> Status {
         }
         cause = error.source();
     }
-    Status::new(status.code(), text)
+    let code = if is_broken_connection(&status) { Code::Unavailable } else { status.code() };
+    Status::new(code, text)
 }
 
 /// A status as one line for logs and for operators.
@@ -403,9 +376,6 @@ pub const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Largest message that is accepted from the server; a page of entries is the largest there is.
 const MAX_MESSAGE: usize = 64 * 1024 * 1024;
-
-/// Challenges that are answered in one attestation; SPIRE's attestors have one.
-pub const MAX_CHALLENGES: usize = 8;
 
 /// Federated bundles that are fetched at one time.
 const MAX_PARALLEL_BUNDLES: usize = 10;

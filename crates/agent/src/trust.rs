@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tonic::Status;
 use tonic::transport::Channel;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use vouchsafe_identity::roots::{RootsCell, TrustRoots};
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_types::bundle::Bundle;
@@ -124,7 +124,7 @@ impl Trust {
     pub async fn attestation_channel(&self) -> Result<Channel, Status> {
         match self.basis().await? {
             Basis::Held => {
-                info!("Bundle loaded");
+                debug!("Bundle loaded");
                 self.client.anonymous(Anonymous::Verified(self.roots.clone()))
             }
             Basis::Configured(bundle) => {

@@ -91,7 +91,8 @@ impl PrivateKey {
     /// [`KeyError::Pem`], [`KeyError::NoKey`], and [`KeyError::Pkcs8`] unless it is of one of the four types.
     pub fn from_pem(text: &[u8]) -> Result<Self, KeyError> {
         let blocks = pem::parse(text).map_err(KeyError::Pem)?;
-        let found = blocks.iter().find(|block| block.label.ends_with("PRIVATE KEY")).ok_or(KeyError::NoKey)?;
+        let found =
+            blocks.iter().find(|block| block.label.ends_with("PRIVATE KEY")).ok_or(KeyError::NoKey)?;
         let unusable = |_| KeyError::Pkcs8;
         match found.label.as_str() {
             "EC PRIVATE KEY" => {
@@ -179,10 +180,8 @@ impl PrivateKey {
     }
 }
 
-const CURVES: [(&EcdsaSigningAlgorithm, KeyType); 2] = [
-    (&ECDSA_P256_SHA256_ASN1_SIGNING, KeyType::EcP256),
-    (&ECDSA_P384_SHA384_ASN1_SIGNING, KeyType::EcP384),
-];
+const CURVES: [(&EcdsaSigningAlgorithm, KeyType); 2] =
+    [(&ECDSA_P256_SHA256_ASN1_SIGNING, KeyType::EcP256), (&ECDSA_P384_SHA384_ASN1_SIGNING, KeyType::EcP384)];
 
 #[async_trait]
 impl Signer for PrivateKey {

@@ -27,8 +27,12 @@ pub trait UpstreamAuthority: Send + Sync + fmt::Debug {
     /// # Errors
     ///
     /// [`UpstreamError`]; its class says whether a retry is sensible.
-    async fn mint_x509_ca(&self, csr: &[u8], ttl: Duration, now: SystemTime)
-    -> Result<MintedCa, UpstreamError>;
+    async fn mint_x509_ca(
+        &self,
+        csr: &[u8],
+        ttl: Duration,
+        now: SystemTime,
+    ) -> Result<MintedCa, UpstreamError>;
 
     /// Makes a JWT authority known to whoever trusts the upstream authority.
     ///

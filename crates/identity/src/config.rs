@@ -136,8 +136,22 @@ pub fn client_config(
     own: Option<&SvidCell>,
     clock: Clock,
 ) -> Result<ClientConfig, ConfigError> {
-    let builder = ClientConfig::builder_with_details(provider().clone(), Arc::new(WallTime(clock)))
-        .with_protocol_versions(VERSIONS)
+    client_config_with(KeyExchange::Any, trust, own, clock)
+}
+
+/// As [`client_config`], with the key exchange that the operator requires.
+///
+/// # Errors
+///
+/// [`ConfigError`], which would be a bug.
+pub fn client_config_with(
+    key_exchange: KeyExchange,
+    trust: ServerTrust,
+    own: Option<&SvidCell>,
+    clock: Clock,
+) -> Result<ClientConfig, ConfigError> {
+    let builder = ClientConfig::builder_with_details(key_exchange.provider(), Arc::new(WallTime(clock)))
+        .with_protocol_versions(key_exchange.versions())
         .map_err(|source| ConfigError { source })?
         .dangerous();
     let builder = match trust {

@@ -113,7 +113,10 @@ pub enum PathError {
 impl PathError {
     fn of(error: webpki::Error) -> Self {
         match error {
-            webpki::Error::UnknownIssuer => Self::UnknownAuthority,
+            // An authority of the same name has another key.
+            webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
+                Self::UnknownAuthority
+            }
             webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. } => Self::NotValidNow,
             error => Self::Other(error),
         }
@@ -147,7 +150,10 @@ mod tests {
         (Issuer::new(params, key), der)
     }
 
-    fn under(issuer: &Issuer<'_, KeyPair>, params: CertificateParams) -> (Issuer<'static, KeyPair>, Arc<[u8]>) {
+    fn under(
+        issuer: &Issuer<'_, KeyPair>,
+        params: CertificateParams,
+    ) -> (Issuer<'static, KeyPair>, Arc<[u8]>) {
         let key = KeyPair::generate().unwrap();
         let der = Arc::from(&**params.signed_by(&key, issuer).unwrap().der());
         (Issuer::new(params, key), der)
@@ -179,7 +185,10 @@ mod tests {
     #[test]
     fn a_leaf_that_is_believed_itself_needs_no_path() {
         let (_, leaf) = root("self");
-        assert_eq!(Authorities::new([leaf.clone()]).issuers_of(&[leaf], now()).unwrap(), [] as [Arc<[u8]>; 0]);
+        assert_eq!(
+            Authorities::new([leaf.clone()]).issuers_of(&[leaf], now()).unwrap(),
+            [] as [Arc<[u8]>; 0]
+        );
     }
 
     #[test]

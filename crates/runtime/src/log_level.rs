@@ -126,10 +126,7 @@ mod tests {
             assert_eq!(level.to_string().to_uppercase().parse(), Ok(level));
         }
         assert_eq!("warn".parse(), Ok(LogLevel::Warn));
-        assert_eq!(
-            "loud".parse::<LogLevel>().unwrap_err().to_string(),
-            "not a valid logrus Level: \"loud\""
-        );
+        assert_eq!("loud".parse::<LogLevel>().unwrap_err().to_string(), "not a valid logrus Level: \"loud\"");
     }
 
     #[test]

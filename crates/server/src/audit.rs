@@ -97,9 +97,14 @@ impl Audit {
     }
 
     /// Writes the line of one item of a batch.
-    pub(crate) fn item(&self, status: Option<&types::Status>, fields: impl FnOnce() -> Vec<(&'static str, Value)>) {
+    pub(crate) fn item(
+        &self,
+        status: Option<&types::Status>,
+        fields: impl FnOnce() -> Vec<(&'static str, Value)>,
+    ) {
         let Some(call) = &self.0 else { return };
-        let status = status.map_or((Code::Ok, ""), |status| (Code::from(status.code), status.message.as_str()));
+        let status =
+            status.map_or((Code::Ok, ""), |status| (Code::from(status.code), status.message.as_str()));
         let mut own = Map::new();
         own.extend(fields().into_iter().map(|(name, value)| (name.to_owned(), value)));
         call.told().lines = true;
@@ -163,7 +168,10 @@ pub(crate) fn csr_hash(csr: &[u8]) -> String {
 }
 
 /// The fields of an entry that an operator writes; those that `mask` leaves alone are not told.
-pub(crate) fn entry_fields(entry: &types::Entry, mask: Option<&types::EntryMask>) -> Vec<(&'static str, Value)> {
+pub(crate) fn entry_fields(
+    entry: &types::Entry,
+    mask: Option<&types::EntryMask>,
+) -> Vec<(&'static str, Value)> {
     let all = types::EntryMask {
         spiffe_id: true,
         parent_id: true,

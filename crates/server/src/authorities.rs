@@ -14,6 +14,7 @@ mod bundle;
 mod control;
 mod effects;
 mod operator;
+mod own_journal;
 mod own_svid;
 mod upstream;
 
@@ -25,10 +26,10 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
-use vouchsafe_ca::authority::rotation::{self, EffectError, RotateError};
+use vouchsafe_ca::authority::rotation::{self, RotateError};
 use vouchsafe_ca::authority::slots::Overview;
 use vouchsafe_ca::authority::{AuthorityKind, Recipe, Slots};
-use vouchsafe_ca::journal::{self, Journal};
+use vouchsafe_ca::journal;
 use vouchsafe_ca::jwt::JwtKey;
 use vouchsafe_ca::key_manager::{KeyManager, KeyManagerError};
 use vouchsafe_ca::upstream::UpstreamAuthority;
@@ -41,16 +42,17 @@ use vouchsafe_runtime::entropy::Entropy;
 use vouchsafe_runtime::metrics::{Registry, sanitize};
 use vouchsafe_runtime::readiness::Token;
 use vouchsafe_store::{Error as StoreError, Store};
-use vouchsafe_types::bundle::JwtAuthority;
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use crate::issuer::Issuer;
 use crate::model::ReadModel;
 use control::{MAX_WAITING, Picture, Request};
 use effects::{JwtEffects, X509Effects};
+use own_journal::OwnJournal;
 use own_svid::OwnSvidRotation;
 use upstream::Above;
 
+pub(crate) use bundle::JwtPublisher;
 pub(crate) use control::{Command, Control, Refusal};
 
 /// How often the slot machine is asked what is due. Asking costs nothing, and a clock that jumped is noticed at once.
@@ -99,33 +101,6 @@ pub(crate) struct Authorities {
     requests: mpsc::Receiver<Request>,
 }
 
-/// Publishes JWT authorities of others. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct JwtPublisher {
-    shared: Arc<Shared>,
-}
-
-impl JwtPublisher {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
-    }
-
-    /// Makes `authority` known; gives all that are.
-    ///
-    /// # Errors
-    ///
-    /// The upstream authority or the store did not take it; worth a retry.
-    pub(crate) async fn publish(&self, authority: JwtAuthority) -> Result<Vec<JwtAuthority>, EffectError> {
-        bundle::publish_jwt(&self.shared, authority).await
-    }
-}
-
-/// This server's journal among those of all servers.
-struct OwnJournal {
-    key: String,
-    journal: Mutex<Journal>,
-}
-
 /// The authorities cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -164,7 +139,8 @@ impl Authorities {
             let bundle = model.load().bundles.get(&plan.trust_domain).cloned();
             let (keys, bundle, has_upstream) = (&**keys, bundle.as_deref(), shared.upstream.is_some());
             (
-                journal::load_x509(&journal, keys, &plan.trust_domain, (bundle, has_upstream), recently).await,
+                journal::load_x509(&journal, keys, &plan.trust_domain, (bundle, has_upstream), recently)
+                    .await,
                 journal::load_jwt(&journal, keys, &plan.trust_domain, bundle, now).await,
             )
         };
@@ -226,7 +202,7 @@ impl Authorities {
                 _ = tick.tick() => {}
                 Some(Request { command, answer }) = self.requests.recv() => {
                     // Nobody waits any more for the answer of a caller that left.
-                    let _ = answer.send(self.execute(command).await);
+                    drop(answer.send(self.execute(command).await));
                     continue;
                 }
                 () = self.above.news() => {
@@ -320,19 +296,6 @@ impl Authorities {
 
     fn jwt_effects(&self) -> JwtEffects {
         JwtEffects::new(self.shared.clone(), self.journal.clone())
-    }
-}
-
-impl OwnJournal {
-    async fn find(store: &dyn Store, keys: &dyn KeyManager) -> Result<Self, AuthorityError> {
-        let own = journal::own_authority_ids(keys).await.map_err(AuthorityError::Keys)?;
-        let stored = store.load_journals().await.map_err(AuthorityError::Journals)?;
-        let read = stored.iter().filter_map(|record| {
-            journal::find([record.data.as_slice()], &own).map(|journal| (record.key.clone(), journal))
-        });
-        let found = read.max_by_key(|(_, journal)| journal.newest());
-        let (key, journal) = found.unwrap_or_else(|| (uuid::Uuid::new_v4().to_string(), Journal::new()));
-        Ok(Self { key, journal: Mutex::new(journal) })
     }
 }
 

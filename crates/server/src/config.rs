@@ -10,6 +10,7 @@ use std::time::Duration;
 use vouchsafe_ca::key::KeyType;
 pub use vouchsafe_ca::upstream::DiskCa;
 use vouchsafe_ca::x509::Subject;
+use vouchsafe_identity::config::KeyExchange;
 use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
 
@@ -75,4 +76,6 @@ pub struct UpstreamServer {
     pub port: u16,
     /// Socket of the Workload API where this server gets the SVID of its downstream entry (`workload_api_socket`).
     pub workload_api_socket: PathBuf,
+    /// What connections to it must agree on their keys by (`experimental.require_pq_kem`).
+    pub key_exchange: KeyExchange,
 }

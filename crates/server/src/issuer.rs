@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use vouchsafe_ca::jwt::{JwtError, JwtKey, JwtTemplate, SignedJwt, sign_jwt_svid};
-use vouchsafe_ca::x509::{DownstreamTemplate, Subject, issue_downstream_ca};
 use vouchsafe_ca::x509::authority::X509Ca;
 use vouchsafe_ca::x509::svid::{IssueError, Issued, SvidTemplate, issue_svid};
+use vouchsafe_ca::x509::{DownstreamTemplate, Subject, issue_downstream_ca};
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_runtime::metrics::{Counter, Registry};
 use vouchsafe_types::spiffe_id::SpiffeId;

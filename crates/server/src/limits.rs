@@ -104,7 +104,8 @@ impl Limits {
         count: usize,
     ) -> Result<(), Status> {
         let Some((group, waits)) = self.by_method.get(method) else { return Ok(()) };
-        let budget = self.groups.iter().find(|(each, _)| each == group).and_then(|(_, budget)| budget.as_ref());
+        let budget =
+            self.groups.iter().find(|(each, _)| each == group).and_then(|(_, budget)| budget.as_ref());
         let Some(budget) = budget else { return Ok(()) };
         let began = Instant::now();
         let outcome = match address {

@@ -129,7 +129,8 @@ impl Server {
 
         let auth = ClientAuth::Lenient(roots, clients(&config), RENEWAL_GRACE);
         let key_exchange = config.admission.key_exchange;
-        let tls = server_config_with(key_exchange, &own, auth, deps.clock.clone()).map_err(StartError::Tls)?;
+        let tls =
+            server_config_with(key_exchange, &own, auth, deps.clock.clone()).map_err(StartError::Tls)?;
         let tcp = TlsListener::bind(config.tcp_address, Arc::new(tls), tls::Limits::default()).await;
         let tcp = tcp.map_err(StartError::Tcp)?;
         let tcp = tcp.with_balancers(Balancers::new(config.admission.balancers.clone()));
@@ -300,8 +301,7 @@ fn start_federation(
 ) -> Refresher {
     let (poller, refresher) = Poller::new(federation::Setup {
         trust_domain: config.trust_domain.clone(),
-        configured: config.federation.federates_with.clone(),
-        web_roots: config.federation.web_roots.clone(),
+        config: config.federation.clone(),
         model: model.clone(),
         store: deps.store.clone(),
         clock: deps.clock.clone(),

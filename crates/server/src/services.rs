@@ -5,12 +5,12 @@ pub(crate) mod agent;
 pub(crate) mod attest;
 pub(crate) mod bundle;
 pub(crate) mod debug;
+mod downstream;
 pub(crate) mod entry;
 mod federated_bundle;
+pub(crate) mod local_authority;
 pub(crate) mod logger;
 pub(crate) mod svid;
-pub(crate) mod local_authority;
-mod downstream;
 mod sync;
 pub(crate) mod trust_domain;
 

@@ -4,19 +4,18 @@
 
 mod support;
 
-use support::agent::{TestAgent, key_and_csr};
+use support::agent::TestAgent;
 use support::messages::{assert_denied, assert_refused, entry, ids};
 use support::{Api, TestServer, World};
 use tonic::{Code, Status};
 use vouchsafe_proto::denial::Reason;
+use vouchsafe_proto::spire::agent::debug::v1::GetInfoRequest;
+use vouchsafe_proto::spire::agent::debug::v1::debug_client::DebugClient;
 use vouchsafe_proto::spire::api::server::agent::v1::CreateJoinTokenRequest;
 use vouchsafe_proto::spire::api::server::bundle::v1::GetBundleRequest;
 use vouchsafe_proto::spire::api::server::entry::v1::{
     BatchCreateEntryRequest, BatchDeleteEntryRequest, GetAuthorizedEntriesRequest, ListEntriesRequest,
 };
-use vouchsafe_proto::spire::api::server::localauthority::v1::GetJwtAuthorityStateRequest;
-use vouchsafe_proto::spire::api::server::localauthority::v1::local_authority_client::LocalAuthorityClient;
-use vouchsafe_proto::spire::api::server::svid::v1::NewDownstreamX509caRequest;
 use vouchsafe_proto::spire::api::types;
 
 async fn list(api: &Api) -> Result<Vec<types::Entry>, Status> {
@@ -120,18 +119,8 @@ async fn a_method_that_is_not_served_says_so() {
     let server = world.start().await;
     let agent = server.agent().await;
     for api in [&server.admin, &agent.api] {
-        let mut authorities = LocalAuthorityClient::new(api.0.clone());
-        let unknown = authorities.get_jwt_authority_state(GetJwtAuthorityStateRequest::default()).await;
-        let text = "unknown method /spire.api.server.localauthority.v1.LocalAuthority/GetJWTAuthorityState";
-        assert_refused(unknown, Code::Unimplemented, text);
-        let csr = key_and_csr().await.1;
-        let request = NewDownstreamX509caRequest { csr, preferred_ttl: 0 };
-        let unknown = api.svids().new_downstream_x509ca(request).await;
-        assert_refused(
-            unknown,
-            Code::Unimplemented,
-            "unknown method /spire.api.server.svid.v1.SVID/NewDownstreamX509CA",
-        );
+        let unknown = DebugClient::new(api.0.clone()).get_info(GetInfoRequest {}).await;
+        assert_refused(unknown, Code::Unimplemented, "unknown service spire.agent.debug.v1.Debug");
     }
 }
 

@@ -67,6 +67,7 @@ async fn delete(server: &TestServer, id: &str) -> types::Status {
 async fn an_entry_is_read_as_it_was_written_at_once_until_it_is_deleted() {
     let world = World::new();
     let server = world.start().await;
+    server.hold_bundle("other.org").await;
     let created = server.create(full()).await;
     assert!((0..10).contains(&(world.clock.unix_now() - created.created_at)), "{}", created.created_at);
     let expected = types::Entry { created_at: created.created_at, revision_number: 0, ..full() };
@@ -95,6 +96,7 @@ async fn an_entry_is_read_as_it_was_written_at_once_until_it_is_deleted() {
 async fn a_similar_entry_is_returned_and_nothing_is_added() {
     let world = World::new();
     let server = world.start().await;
+    server.hold_bundle("other.org").await;
     let first = server.create(full()).await;
     let mut similar = types::Entry { id: String::new(), hint: "other".into(), ..full() };
     similar.selectors.reverse();
@@ -112,6 +114,7 @@ async fn a_similar_entry_is_returned_and_nothing_is_added() {
 async fn an_entry_that_cannot_be_is_refused_with_its_mistake_and_not_written() {
     let world = World::new();
     let server = world.start().await;
+    server.hold_bundle("other.org").await;
     let kept = server.create(types::Entry { id: "kept".into(), ..full() }).await;
     let foreign = |path: &str| Some(types::Spiffeid { trust_domain: "other.org".into(), path: path.into() });
     let check = async |change: &dyn Fn(&mut types::Entry), text: &str| {
@@ -179,6 +182,7 @@ async fn the_items_of_a_batch_are_answered_in_order_each_by_itself() {
 async fn entries_are_filtered_counted_and_paged() {
     let world = World::new();
     let server = world.start().await;
+    server.hold_bundle("f.org").await;
     let (host, other) = (spiffe_id("/host"), spiffe_id("/other"));
     let two = vec![selector("unix:uid:1"), selector("unix:uid:2")];
     for wanted in [

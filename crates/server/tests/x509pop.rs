@@ -9,7 +9,7 @@ use std::sync::Arc;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, RSA_PSS_SHA256, RsaKeyPair, RsaPssSaltLength,
+    ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PSS_SHA256, RsaKeyPair, RsaPssSaltLength,
     RsaSignatureEncoding,
 };
 use base64::Engine;
@@ -26,14 +26,18 @@ use support::{TestServer, World};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
+use vouchsafe_ca::key::{KeyType, PrivateKey};
+use vouchsafe_ca::x509::csr::create_csr;
 use vouchsafe_identity::path::Authorities;
 use vouchsafe_proto::denial::Reason;
 use vouchsafe_proto::spire::api::server::agent::v1::{
     AgentX509svidParams, AttestAgentRequest, BanAgentRequest, DeleteAgentRequest, GetAgentRequest,
     RenewAgentRequest, attest_agent_request, attest_agent_response,
 };
+use vouchsafe_proto::spire::api::server::svid::v1::MintX509svidRequest;
 use vouchsafe_proto::spire::api::types;
 use vouchsafe_server::config::admission::{AgentPath, X509Pop, X509PopMode};
+use vouchsafe_types::spiffe_id::SpiffeId;
 
 static GO_SALT: RsaSignatureEncoding = RSA_PSS_SHA256.with_pss_salt_length(RsaPssSaltLength::Max);
 
@@ -65,8 +69,7 @@ impl Pki {
     fn node_with(&self, adjust: impl FnOnce(&mut CertificateParams)) -> Node {
         let key = KeyPair::generate().unwrap();
         let der = self.certify(&key, adjust);
-        let signer =
-            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &key.serialize_der()).unwrap();
+        let signer = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &key.serialize_der()).unwrap();
         Node { chain: vec![der], key: Key::Ec(signer) }
     }
 
@@ -168,8 +171,7 @@ async fn converse(
 ) -> Result<attest_agent_response::Result, Status> {
     let (sender, requests) = mpsc::channel(2);
     let data = types::AttestationData { r#type: "x509pop".into(), payload: payload.into() };
-    let params =
-        attest_agent_request::Params { data: Some(data), params: Some(AgentX509svidParams { csr }) };
+    let params = attest_agent_request::Params { data: Some(data), params: Some(AgentX509svidParams { csr }) };
     let step = Some(attest_agent_request::Step::Params(params));
     sender.send(AttestAgentRequest { step }).await.unwrap();
     let api = server.connect(None);
@@ -257,7 +259,10 @@ async fn a_banned_node_stays_out_and_an_evicted_one_comes_back() {
     server.admin.agents().ban_agent(BanAgentRequest { id: id.clone() }).await.unwrap();
     assert_denied(agent.authorized().await, Some(Reason::AgentBanned));
     let refused = node.attest(&server).await.unwrap_err();
-    assert_eq!((refused.code(), refused.message()), (Code::PermissionDenied, "failed to attest: agent is banned"));
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::PermissionDenied, "failed to attest: agent is banned")
+    );
     server.admin.agents().delete_agent(DeleteAgentRequest { id }).await.unwrap();
     assert_denied(agent.authorized().await, Some(Reason::AgentNotAttested));
     node.join(&server).await.authorized().await.unwrap();
@@ -334,6 +339,32 @@ async fn a_template_names_agents_and_an_address_binds_a_certificate_to_its_node(
     });
     let text = "nodeattestor(x509pop): failed to make spiffe id: template: agent-path: …";
     assert_refused(nameless.attest(&server).await, Code::Internal, text);
+}
+
+#[tokio::test]
+async fn an_svid_under_the_prefix_attests_its_node_and_another_does_not() {
+    let world = World::new();
+    let settings = X509Pop::new(X509PopMode::Spiffe(X509Pop::DEFAULT_SVID_PREFIX.into()));
+    let server = server_of(&world, settings).await;
+    let node = async |path: &str| {
+        let key = PrivateKey::generate(KeyType::EcP256).unwrap();
+        let id = SpiffeId::new(&support::trust_domain(), path).unwrap();
+        let csr = create_csr(&key, Some(&id)).await.unwrap().into();
+        let minted = server.admin.svids().mint_x509svid(MintX509svidRequest { csr, ttl: 0 }).await.unwrap();
+        let chain = minted.into_inner().svid.unwrap().cert_chain.iter().map(|der| der.to_vec()).collect();
+        let pkcs8 = key.pkcs8().unwrap();
+        Node {
+            chain,
+            key: Key::Ec(EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &pkcs8).unwrap()),
+        }
+    };
+    let result = node("/spire-exchange/rack/1").await.attest(&server).await.unwrap();
+    assert_eq!(path_of(&result), "/spire/agent/x509pop/rack/1");
+    let text = "nodeattestor(x509pop): x509 cert doesnt match SVID prefix";
+    assert_refused(node("/db").await.attest(&server).await, Code::PermissionDenied, text);
+    let text = "nodeattestor(x509pop): certificate verification failed: \
+                x509: certificate signed by unknown authority";
+    assert_refused(Pki::new().node().attest(&server).await, Code::PermissionDenied, text);
 }
 
 #[tokio::test]

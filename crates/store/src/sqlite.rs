@@ -39,7 +39,7 @@ use vouchsafe_types::trust_domain::TrustDomain;
 use crate::change::{Changes, Position, Record};
 use crate::error::{Error, Rejected};
 use crate::store::{
-    AgentChange, BundleChange, BundleUpdate, BundleWrite, CreateOutcome, DeleteMode, EntryChange,
+    AgentChange, BundleChange, BundleUpdate, BundleWrite, Contents, CreateOutcome, DeleteMode, EntryChange,
     FederationChange, JournalRecord, MAX_JOURNAL_BYTES, Store,
 };
 
@@ -55,6 +55,7 @@ mod load;
 mod migrate;
 mod open;
 mod readers;
+mod restore;
 mod text;
 mod writer;
 
@@ -129,6 +130,8 @@ pub const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 pub const READ_DEADLINE: Duration = Duration::from_secs(5);
 /// Longest that SQLite waits for a lock that another program holds on the file.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest that a restore is waited for: about a million entries.
+pub const RESTORE_DEADLINE: Duration = Duration::from_secs(120);
 /// Most objects that one transaction prunes, so that other writes get their turn in between.
 pub const MAX_PRUNED: usize = 1000;
 /// What callers are told to wait after [`Error::Unavailable`].
@@ -285,6 +288,11 @@ impl Store for Sqlite {
         }
         let key = key.to_owned();
         self.writer.write("save journal", move |tx| journals::save(tx, &key, &data)).await
+    }
+
+    async fn restore(&self, contents: Contents) -> Result<Position, Error> {
+        let restore = move |tx: &feed::Tx<'_>| restore::restore(tx, &contents);
+        self.writer.write_within(RESTORE_DEADLINE, "restore", restore).await
     }
 
     async fn prune_changes(&self, older_than: i64) -> Result<usize, Error> {

@@ -195,6 +195,15 @@ pub trait Store: Send + Sync + 'static {
     /// [`Error::Rejected`] when `data` exceeds [`MAX_JOURNAL_BYTES`].
     async fn save_journal(&self, key: &str, data: Vec<u8>) -> Result<(), Error>;
 
+    /// Fills an empty store with what another one had, wholly or not at all. Entries keep their creation time and
+    /// revision, bundles their sequence number, so that agents see nothing go backwards.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rejected`] when there is anything in the store; [`Error::AlreadyExists`] when `contents` has something
+    /// twice.
+    async fn restore(&self, contents: Contents) -> Result<Position, Error>;
+
     /// Forgets events that were written before `older_than` (Unix seconds), and the oldest ones beyond
     /// [`MAX_CHANGES_KEPT`]. Says how many went. What remains has no holes.
     async fn prune_changes(&self, older_than: i64) -> Result<usize, Error>;
@@ -256,6 +265,15 @@ pub struct BundleUpdate {
     pub changed: bool,
     /// A position at which the bundle is as above.
     pub position: Position,
+}
+
+/// Everything that a store holds.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Contents {
+    /// Each kind in order of creation.
+    pub records: Vec<Record>,
+    /// The journals of all servers.
+    pub journals: Vec<JournalRecord>,
 }
 
 /// The journal of one server's authorities.

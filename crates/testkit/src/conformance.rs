@@ -26,6 +26,7 @@ mod feed;
 mod join_tokens;
 mod journals;
 mod replica;
+mod restore;
 
 /// Runs the suite. `make` gives a new, empty store that reads time from the clock it gets.
 ///
@@ -118,6 +119,9 @@ const CASES: &[Case] = cases! {
     join_tokens::a_token_and_its_alias_are_written_together_or_not_at_all
     join_tokens::an_alias_that_exists_already_is_kept
     join_tokens::no_error_shows_a_token
+    restore::an_empty_store_takes_over_everything_with_its_history
+    restore::a_store_with_anything_in_it_is_left_alone
+    restore::nothing_is_taken_over_when_something_comes_twice
     bundles::a_bundle_is_created_by_its_first_update
     bundles::authorities_keep_their_order_and_taint
     bundles::the_sequence_number_grows_with_changes_only

@@ -13,8 +13,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 use vouchsafe_store::{
-    AgentChange, BundleChange, BundleUpdate, BundleWrite, Changes, CreateOutcome, DeleteMode, EntryChange,
-    Error, FederationChange, JournalRecord, Outcome, Position, Record, Store,
+    AgentChange, BundleChange, BundleUpdate, BundleWrite, Changes, Contents, CreateOutcome, DeleteMode,
+    EntryChange, Error, FederationChange, JournalRecord, Outcome, Position, Record, Store,
 };
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::bundle::Bundle;
@@ -49,6 +49,7 @@ pub enum Method {
     UpdateFederation,
     DeleteFederation,
     SaveJournal,
+    Restore,
     PruneChanges,
 }
 
@@ -75,6 +76,7 @@ impl Method {
         Self::UpdateFederation,
         Self::DeleteFederation,
         Self::SaveJournal,
+        Self::Restore,
         Self::PruneChanges,
     ];
 }
@@ -355,6 +357,10 @@ impl Store for FaultStore {
 
     async fn save_journal(&self, key: &str, data: Vec<u8>) -> Result<(), Error> {
         self.around(Method::SaveJournal, self.inner.save_journal(key, data)).await
+    }
+
+    async fn restore(&self, contents: Contents) -> Result<Position, Error> {
+        self.around(Method::Restore, self.inner.restore(contents)).await
     }
 
     async fn prune_changes(&self, older_than: i64) -> Result<usize, Error> {

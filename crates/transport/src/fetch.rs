@@ -17,8 +17,8 @@ use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{CertificateError, ClientConfig, OtherError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio_rustls::TlsConnector;
@@ -145,7 +145,8 @@ async fn ask(target: &Target, body: usize) -> Result<Answer, Error> {
             let addresses = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(connect)?;
             let tcp = connect_to_any(addresses).await.map_err(connect)?;
             let tls = TlsConnector::from(config.clone()).connect(name.clone(), tcp).await;
-            let tls = tls.map_err(|source| Error::Handshake { target: target.place(), source })?;
+            let tls =
+                tls.map_err(|source| Error::Handshake { target: target.place(), source: plain(source) })?;
             exchange(tls, target, body).await
         }
     }
@@ -191,6 +192,17 @@ where
             }
             answer.await
         }
+    }
+}
+
+/// What our own verifiers say, without rustls' wrapping, which shows them in the form for programmers.
+fn plain(error: io::Error) -> io::Error {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(why)))) => {
+            io::Error::new(error.kind(), why.clone())
+        }
+        _ => error,
     }
 }
 

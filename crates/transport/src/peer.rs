@@ -70,9 +70,9 @@ impl PeerProcess {
     ///
     /// # Errors
     ///
-    /// [`Error::Gone`] when there is no such process.
+    /// [`Error::NoSuchProcess`] when there is none, or it ended meanwhile.
     pub fn of_pid(pid: i32) -> Result<Self, Error> {
-        let gone = || Error::Gone { pid };
+        let gone = || Error::NoSuchProcess { pid };
         let owner = fs::metadata(format!("/proc/{pid}")).map_err(|_| gone())?;
         let start_time = start_time(pid);
         let process = Self { pid, uid: owner.uid(), gid: owner.gid(), pidfd: None, start_time };
@@ -130,6 +130,12 @@ pub enum Error {
     /// The kernel does not say who connected.
     #[error("cannot read the credentials of the connecting process")]
     Credentials(#[source] Errno),
+    /// There is no process of this number.
+    #[error("there is no process {pid}")]
+    NoSuchProcess {
+        /// The number.
+        pid: i32,
+    },
     /// The process ended before it could be pinned.
     #[error("process {pid} ended while it was connecting")]
     Gone {
@@ -191,6 +197,22 @@ mod tests {
         assert_eq!(peer.uid, nix::unistd::geteuid().as_raw());
         assert!(peer.start_time.is_some());
         assert!(peer.still_same());
+    }
+
+    #[test]
+    fn a_process_that_is_named_by_its_number_is_pinned_as_well() {
+        let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
+        let process = PeerProcess::of_pid(i32::try_from(child.id()).unwrap()).unwrap();
+        assert_eq!(
+            (process.uid, process.gid),
+            (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())
+        );
+        assert!(process.still_same());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!process.still_same());
+        assert!(matches!(PeerProcess::of_pid(process.pid), Err(Error::NoSuchProcess { .. })));
+        assert!(PeerProcess::of_pid(-1).is_err() && PeerProcess::of_pid(0).is_err());
     }
 
     #[test]

@@ -26,8 +26,8 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, FromArgMatches};
 use vouchsafe_runtime::clock::Clock;
 
-pub use self::grammar::Part;
-use self::grammar::{Command, grammar};
+use self::grammar::Command;
+pub use self::grammar::{Part, grammar};
 use crate::argv;
 use crate::config;
 use crate::console::{Colour, Console, process_environment};
@@ -118,6 +118,9 @@ fn print_usage(error: &clap::Error, depth: usize, console: &mut Console<'_>) -> 
     };
     if error.use_stderr() {
         console.stderr.write_all(text.as_bytes())?;
+    } else if error.kind() == ErrorKind::DisplayVersion && !console.advice {
+        // As the programs do that this one stands in for.
+        console.stderr.write_all(concat!(env!("CARGO_PKG_VERSION"), "\n").as_bytes())?;
     } else {
         console.stdout.write_all(text.as_bytes())?;
     }
@@ -161,11 +164,15 @@ fn report(result: anyhow::Result<()>, prefix: &str, console: &mut Console<'_>) -
         Err(error) => {
             console.stdout.flush()?;
             let text = format!("{error:#}");
-            let error = text.split(ADVICE).next().filter(|_| !console.advice).unwrap_or(&text);
-            writeln!(console.stderr, "{prefix}{error}")?;
+            writeln!(console.stderr, "{prefix}{}", told(&text, console))?;
             Ok(FAILED)
         }
     }
+}
+
+/// What is printed of an error's text: with the advice or without.
+fn told<'t>(text: &'t str, console: &Console<'_>) -> &'t str {
+    if console.advice { text } else { text.split(ADVICE).next().unwrap_or(text) }
 }
 
 /// Runs a client command to its end.

@@ -257,4 +257,42 @@ mod tests {
         });
         assert!(!text.contains("frame") && text.contains("msg=odd") && text.contains("msg=event"), "{text}");
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_level_may_change_while_events_come() {
+        let output = Arc::new(Output::memory());
+        let clock = Clock::derived(SystemTime::UNIX_EPOCH);
+        let level = LogLevelControl::default();
+        let subscriber = subscriber(&LogConfig::default(), level.clone(), Arc::clone(&output), clock);
+        let event = || {
+            tracing::debug!("detail");
+            tracing::error!("trouble");
+        };
+        let lines = |of: &str| output.contents().matches(of).count();
+        tracing::subscriber::with_default(subscriber, || {
+            event();
+            assert_eq!((lines("detail"), lines("trouble")), (0, 1));
+            level.set(log_level::LogLevel::Debug);
+            event();
+            assert_eq!((lines("detail"), lines("trouble")), (1, 2));
+            level.set(log_level::LogLevel::Fatal);
+            event();
+            level.reset();
+            event();
+            assert_eq!((lines("detail"), lines("trouble")), (1, 3));
+        });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_audit_line_looks_like_one_of_spire() {
+        let text = logged(&LogConfig::default(), || {
+            let fields = r#"{"type":"audit","caller_uid":0,"authorized_via":"","status":"success"}"#;
+            tracing::info!(audit = fields, "API accessed");
+        });
+        assert_eq!(
+            text,
+            "time=\"2019-03-12T17:04:26Z\" level=info msg=\"API accessed\" authorized_via= caller_uid=0 \
+             status=success type=audit\n"
+        );
+    }
 }

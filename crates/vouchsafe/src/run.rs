@@ -5,7 +5,9 @@
 mod agent;
 mod data_dir;
 mod http;
+mod measured;
 mod server;
+pub(crate) mod switch;
 mod up;
 
 use std::num::NonZero;

@@ -104,7 +104,7 @@ U = " -parentID " + NODE + " -spiffeID spiffe://parity.test/db -selector unix:ui
 case("entry.update.pretty", "entry update -entryID {db}" + U + " -hint changed")
 case("entry.update.json", "entry update -entryID {db}" + U + " -x509SVIDTTL 60 -output json")
 case("entry.update.attributes", "entry update -entryID {db}" + U + " -jwtSVIDIncludeJTI")
-case("entry.update.attributes.json", "entry update -entryID {db}" + U + " -jwtSVIDIncludeJTI=false -output json")
+case("entry.update.attributes.json", "entry update -entryID {db}" + U + " -disableX509SVIDPrefetch -output json")
 both("entry.update.unknown", "entry update -entryID none" + U)
 both("entry.update.unknown-attributes", "entry update -entryID none -disableX509SVIDPrefetch" + U)
 both("entry.update.no-entry-id", "entry update" + U)
@@ -136,7 +136,6 @@ agent_both("api.validate.jwt.garbage", "api validate jwt -audience db -svid abc"
 agent_both("api.validate.jwt.no-audience", "api validate jwt -svid {jwt}")
 agent_both("api.validate.jwt.no-svid", "api validate jwt -audience db")
 agent("api.watch", "api watch", interrupt_at="CA #1 Valid Until")
-agent("api.validate.none", "api validate", socket="none")
 
 # Minting.
 
@@ -159,7 +158,7 @@ both("jwt.mint.bad-id", "jwt mint -spiffeID web -audience a")
 both("jwt.mint.foreign", "jwt mint -spiffeID spiffe://other.test/web -audience a")
 both("jwt.mint.write", "jwt mint -spiffeID spiffe://parity.test/minted -audience a -write {dir}/token")
 both("jwt.mint.write-nowhere", "jwt mint -spiffeID spiffe://parity.test/minted -audience a -write {dir}/none/token")
-both("wit.mint.without-feature-flag", "wit mint -spiffeID spiffe://parity.test/minted", socket="none")
+case("usage.wit-mint.without-feature-flag", "wit mint -spiffeID spiffe://parity.test/minted", socket="none")
 
 # Tokens.
 
@@ -305,7 +304,7 @@ for kind in ("jwt", "x509"):
 for step in ("taint", "revoke"):
     both(f"upstreamauthority.{step}.no-id", f"upstreamauthority {step}")
     both(f"upstreamauthority.{step}.none", f"upstreamauthority {step} -subjectKeyID abc")
-both("localauthority.wit", "localauthority wit show", socket="none")
+case("usage.localauthority-wit", "localauthority wit show", socket="none")
 
 # Agents.
 
@@ -346,6 +345,7 @@ case("agent.evict.again.json", "agent evict" + A + " -output json")
 
 # Entries go.
 
+case("entry.update.flag-false", "entry update -entryID {db}" + U + " -jwtSVIDIncludeJTI=false")
 case("entry.delete", "entry delete -entryID {web}")
 case("entry.delete.json", "entry delete -entryID {db} -output json")
 both("entry.delete.unknown", "entry delete -entryID none")

@@ -47,7 +47,8 @@ impl Debug {
     /// The agent's certificates up to the authority that they come from.
     fn chain(&self) -> Result<Vec<Cert>, Status> {
         let own = self.own.load();
-        let own = own.ok_or_else(|| Status::unavailable("the agent is not attested yet; its log says why"))?;
+        let own =
+            own.ok_or_else(|| Status::unavailable("the agent is not attested yet; its log says why"))?;
         let snapshot = self.identities.load();
         let authorities =
             snapshot.bundles.as_ref().map_or(&[][..], |bundles| &bundles.own.bundle.x509_authorities);
@@ -65,7 +66,8 @@ impl Service for Debug {
         let svid_chain = self.chain()?;
         let status = self.status.borrow().clone();
         let count = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
-        let last_sync = status.last_sync.and_then(|at| at.duration_since(std::time::SystemTime::UNIX_EPOCH).ok());
+        let last_sync =
+            status.last_sync.and_then(|at| at.duration_since(std::time::SystemTime::UNIX_EPOCH).ok());
         Ok(Response::new(GetInfoResponse {
             svid_chain,
             uptime: i32::try_from(self.started.elapsed().as_secs()).unwrap_or(i32::MAX),

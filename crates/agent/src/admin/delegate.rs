@@ -71,9 +71,8 @@ impl Delegate {
         let api = &self.delegates.api;
         let entries = api.identities.load().index.matching_with_every_hint(&self.attested.selectors);
         let Some(first) = entries.first() else { return Err(api.no_identity(&self.attested)) };
-        let authorized = |slot: &&Arc<EntrySlot>| {
-            self.delegates.authorized.contains(slot.entry.spiffe_id.as_str())
-        };
+        let authorized =
+            |slot: &&Arc<EntrySlot>| self.delegates.authorized.contains(slot.entry.spiffe_id.as_str());
         match entries.iter().find(authorized) {
             Some(slot) => {
                 debug!(delegate_id = %slot.entry.spiffe_id, "Caller authorized as delegate");
@@ -115,6 +114,12 @@ impl Delegate {
         let attested = Arc::new(Attested::vouched_for(selectors));
         let set = api.identities_of(&attested);
         Ok(Known { attested, set })
+    }
+
+    /// The answer when the workload that it asks for has no identity. The log names the delegate.
+    #[must_use]
+    pub fn no_identity(&self) -> Status {
+        self.delegates.api.no_identity(&self.attested)
     }
 
     /// A workload without identity: what a stream of bundles follows.

@@ -105,7 +105,7 @@ impl DelegatedIdentity {
         audience.dedup();
         let wanted: Vec<_> = known.set.members.iter().filter(|member| may_be_delegated(member)).collect();
         if wanted.is_empty() {
-            return Err(self.delegates.api.no_identity(&known.attested));
+            return Err(delegate.no_identity());
         }
         let svids = try_join_all(wanted.into_iter().map(|member| self.token(member, &audience))).await?;
         let mut response = proto::FetchJwtsviDsResponse { svids };
@@ -120,8 +120,13 @@ impl DelegatedIdentity {
             error!(spiffe_id = %entry.spiffe_id, error = cause, "Could not fetch JWT-SVID");
             Status::unavailable(format!("could not fetch JWT-SVID: {cause}"))
         };
-        let encoded =
-            self.delegates.api.jwt.token(&member.slot, audience).await.map_err(|error| failed(error.to_string()))?;
+        let encoded = self
+            .delegates
+            .api
+            .jwt
+            .token(&member.slot, audience)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
         // Tokens are held as the Workload API sends them.
         let held = JwtsvidResponse::decode(encoded).map_err(|error| failed(error.to_string()))?;
         let held = held.svids.into_iter().next().ok_or_else(|| failed("there is none".to_owned()))?;
@@ -214,7 +219,10 @@ impl Answers for Everybodys {
     fn answer(&mut self, subscription: &Subscription) -> Result<Bytes, Status> {
         self.delegate.check()?;
         let snapshot = subscription.identities().load();
-        let views = snapshot.bundles.iter().flat_map(|held| std::iter::once(&held.own).chain(held.federated.values()));
+        let views = snapshot
+            .bundles
+            .iter()
+            .flat_map(|held| std::iter::once(&held.own).chain(held.federated.values()));
         let of = |view: &Arc<BundleView>| match self.kind {
             BundleKind::X509 => (view.id.clone(), view.x509_der.clone()),
             BundleKind::Jwt => (view.id.clone(), view.jwks.clone()),
@@ -250,8 +258,12 @@ impl tower_service::Service<http::Request<Body>> for DelegatedIdentity {
             SUBSCRIBE_TO_X509_SVIDS => Box::pin(async move {
                 Ok(Grpc::new(BytesCodec::default()).server_streaming(X509Svids(service), request).await)
             }),
-            SUBSCRIBE_TO_X509_BUNDLES => bundles::<proto::SubscribeToX509BundlesRequest>(service, BundleKind::X509, request),
-            SUBSCRIBE_TO_JWT_BUNDLES => bundles::<proto::SubscribeToJwtBundlesRequest>(service, BundleKind::Jwt, request),
+            SUBSCRIBE_TO_X509_BUNDLES => {
+                bundles::<proto::SubscribeToX509BundlesRequest>(service, BundleKind::X509, request)
+            }
+            SUBSCRIBE_TO_JWT_BUNDLES => {
+                bundles::<proto::SubscribeToJwtBundlesRequest>(service, BundleKind::Jwt, request)
+            }
             FETCH_JWT_SVIDS => Box::pin(async move {
                 Ok(Grpc::new(BytesCodec::default()).unary(JwtSvids(service), request).await)
             }),

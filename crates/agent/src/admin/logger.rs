@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 use tracing::{error, info};
 use vouchsafe_proto::spire::api::agent::logger::v1::logger_server::Logger as Service;
-use vouchsafe_proto::spire::api::agent::logger::v1::{GetLoggerRequest, ResetLogLevelRequest, SetLogLevelRequest};
+use vouchsafe_proto::spire::api::agent::logger::v1::{
+    GetLoggerRequest, ResetLogLevelRequest, SetLogLevelRequest,
+};
 use vouchsafe_proto::spire::api::types;
 use vouchsafe_runtime::log_level::{LogLevel, LogLevelControl};
 
@@ -44,7 +46,10 @@ impl Service for Logger {
         Ok(self.state())
     }
 
-    async fn set_log_level(&self, request: Request<SetLogLevelRequest>) -> Result<Response<types::Logger>, Status> {
+    async fn set_log_level(
+        &self,
+        request: Request<SetLogLevelRequest>,
+    ) -> Result<Response<types::Logger>, Status> {
         let _open = OpenRpc::new(&self.connections);
         let asked = request.into_inner().new_level;
         let level = level(asked).ok_or_else(|| {
@@ -61,7 +66,10 @@ impl Service for Logger {
         Ok(self.state())
     }
 
-    async fn reset_log_level(&self, _: Request<ResetLogLevelRequest>) -> Result<Response<types::Logger>, Status> {
+    async fn reset_log_level(
+        &self,
+        _: Request<ResetLogLevelRequest>,
+    ) -> Result<Response<types::Logger>, Status> {
         let _open = OpenRpc::new(&self.connections);
         info!(launch_log_level = %self.level.launch(), "ResetLogLevel Called");
         self.level.reset();

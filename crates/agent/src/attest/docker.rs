@@ -190,8 +190,10 @@ impl DockerAttestor {
     /// Looks for the container of process `pid` on a thread of its own.
     async fn locate(&self, pid: i32) -> Result<Option<Place>, AttestorError> {
         let stopped = |error: String| failed(format!("attestation thread: {error}"));
-        let permit =
-            Arc::clone(&self.inner.looks).acquire_owned().await.map_err(|error| stopped(error.to_string()))?;
+        let permit = Arc::clone(&self.inner.looks)
+            .acquire_owned()
+            .await
+            .map_err(|error| stopped(error.to_string()))?;
         let inner = Arc::clone(&self.inner);
         let work = move || {
             let _held_to_the_end = permit;

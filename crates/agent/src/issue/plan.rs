@@ -275,14 +275,8 @@ mod tests {
         let busy = HashSet::new();
         let asks = |distrust: &Distrust, tolerated: &[&[u8]]| {
             let tolerated = tolerated.iter().copied().collect();
-            let view = View {
-                index: &index,
-                svids: &held,
-                busy: &busy,
-                distrust,
-                tolerated: &tolerated,
-                limit: 10,
-            };
+            let view =
+                View { index: &index, svids: &held, busy: &busy, distrust, tolerated: &tolerated, limit: 10 };
             plan(10, view).asks.into_iter().map(|ask| ask.reason).collect::<Vec<_>>()
         };
         let known = |trusted: &[&[u8]], tainted: &[&[u8]]| Distrust::for_tests(trusted, tainted);

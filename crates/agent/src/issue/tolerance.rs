@@ -40,7 +40,8 @@ impl Tolerance {
             return;
         }
         let start = Instant::now();
-        let signed_by = |svid: &HeldSvid| svid.authority_key_id.as_ref().is_some_and(|root| new.contains(&root));
+        let signed_by =
+            |svid: &HeldSvid| svid.authority_key_id.as_ref().is_some_and(|root| new.contains(&root));
         let count = svids.values().filter(|svid| signed_by(svid)).count();
         debug!(authorities = new.len(), tainted_svids = count, "New tainted X.509 authorities found");
         metrics.tainted_x509_svids(count);
@@ -94,7 +95,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_authority_that_is_trusted_again_starts_anew() {
-        let (mut tolerance, metrics) = (Tolerance::default(), Metrics::new(Registry::new("spire_agent", &[])));
+        let (mut tolerance, metrics) =
+            (Tolerance::default(), Metrics::new(Registry::new("spire_agent", &[])));
         tolerance.received(Some(&[7]), Instant::now());
         tolerance.observe(&Distrust::for_tests(&[&[8]], &[]), &HashMap::new(), &metrics);
         assert_eq!(tolerance.tolerated(Instant::now()).len(), 1);

@@ -59,7 +59,9 @@ pub enum NodeError {
     )]
     Banned,
     /// The agent was evicted.
-    #[error("the server does not know this agent any more; let it attest again, for example with a new join token")]
+    #[error(
+        "the server does not know this agent any more; let it attest again, for example with a new join token"
+    )]
     Evicted,
     /// The server did not answer, or not usefully; a retry is sensible.
     #[error("{}", shown(.0))]

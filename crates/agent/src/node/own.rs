@@ -1,9 +1,8 @@
-//! The agent's own SVID: how it is taken over at start, asked for and kept.
+//! The agent's own SVID: how it is taken over at start, renewed and kept.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tonic::Code;
 use tracing::{debug, info, warn};
 use vouchsafe_ca::key::KeyType;
 use vouchsafe_ca::signer::Signer;
@@ -78,43 +77,6 @@ impl Node {
         Ok(Some(Restored { own }))
     }
 
-    /// Attests. `before` is what is replaced by it; without, this is the first time.
-    pub(super) async fn attest(&self, before: Option<&Own>) -> Result<Own, NodeError> {
-        let attestor = self.attestor.as_ref().ok_or(NodeError::NoAttestor)?;
-        let evidence = attestor.begin().await.map_err(NodeError::Evidence)?;
-        let again = before.is_some();
-        let anew = self.trust.held().is_none() || self.trust.rebootstrap_is_due();
-        if again {
-            debug!("Reattesting node");
-        }
-        let channel = self.trust.attestation_channel().await.map_err(NodeError::Server)?;
-        let (slot, csr) = self.new_request(before.map_or(KEY_SLOTS[1], |own| own.key_id)).await?;
-        let result = self.client.attest(channel.clone(), (attestor.name(), &evidence), csr).await;
-        let result = result.map_err(|status| match status.code() {
-            Code::PermissionDenied => NodeError::refused(attestor, &status),
-            // What can be shown once is spent. What can be repeated may be put right on either side.
-            Code::InvalidArgument | Code::FailedPrecondition if !attestor.is_repeatable() => {
-                NodeError::refused(attestor, &status)
-            }
-            _ => NodeError::Server(status),
-        })?;
-        let svid = read_svid(result.svid.unwrap_or_default())?;
-        // While the agent runs, synchronization has the newest bundle.
-        if !again || anew {
-            let bundle = self.client.bundle_over(channel).await.map_err(NodeError::Server)?;
-            self.trust.take(bundle);
-        }
-        self.trust.confirmed();
-        let own = self.keep(&svid, slot, result.reattestable)?;
-        match again {
-            true => info!(spiffe_id = %svid.id, "Successfully reattested node"),
-            false => {
-                info!(spiffe_id = %svid.id, reattestable = result.reattestable, "Node attestation was successful");
-            }
-        }
-        Ok(own)
-    }
-
     pub(super) async fn renew(&self, own: &Own) -> Result<Own, NodeError> {
         debug!("Rotating agent SVID");
         let start = Instant::now();
@@ -134,7 +96,10 @@ impl Node {
     }
 
     /// A new key in the slot that `current` is not in, and the request for its certificate.
-    async fn new_request(&self, current: &'static str) -> Result<(&'static str, Vec<u8>), NodeError> {
+    pub(super) async fn new_request(
+        &self,
+        current: &'static str,
+    ) -> Result<(&'static str, Vec<u8>), NodeError> {
         let slot = if current == KEY_SLOTS[0] { KEY_SLOTS[1] } else { KEY_SLOTS[0] };
         let start = Instant::now();
         let key = self.key_manager.generate(slot, KeyType::EcP256).await;
@@ -145,7 +110,12 @@ impl Node {
     }
 
     /// Uses `svid` from now on and stores it.
-    fn keep(&self, svid: &X509Svid, slot: &'static str, reattestable: bool) -> Result<Own, NodeError> {
+    pub(super) fn keep(
+        &self,
+        svid: &X509Svid,
+        slot: &'static str,
+        reattestable: bool,
+    ) -> Result<Own, NodeError> {
         let own = self.install(svid, slot, reattestable, self.clock.unix_now())?;
         if let Err(error) = self.data_dir.store_svid(svid, reattestable) {
             warn!(error = %error, cause = error_source(&error), "Could not store SVID");
@@ -189,7 +159,7 @@ impl Node {
     }
 }
 
-fn read_svid(svid: types::X509svid) -> Result<X509Svid, NodeError> {
+pub(super) fn read_svid(svid: types::X509svid) -> Result<X509Svid, NodeError> {
     let chain = svid.cert_chain.iter().map(|der| Arc::from(der.as_ref())).collect();
     let svid = X509Svid::parse(chain).map_err(|error| NodeError::Unusable(error.to_string()))?;
     if !svid.id.is_agent() {
@@ -203,4 +173,4 @@ fn outcome<T, E>(result: &Result<T, E>) -> &'static str {
 }
 
 /// SPIRE's names of the two keys that take turns.
-const KEY_SLOTS: [&str; 2] = ["agent-svid-A", "agent-svid-B"];
+pub(super) const KEY_SLOTS: [&str; 2] = ["agent-svid-A", "agent-svid-B"];

@@ -189,7 +189,8 @@ impl ProofKey {
         let answer = match self {
             Self::Rsa(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(&RSA_PSS_SHA256, &SystemRandom::new(), &message, &mut signature).map_err(refused)?;
+                pair.sign(&RSA_PSS_SHA256, &SystemRandom::new(), &message, &mut signature)
+                    .map_err(refused)?;
                 let signature = STANDARD.encode(signature);
                 serde_json::json!({"rsa_signature": {"nonce": nonce, "signature": signature}})
             }

@@ -41,7 +41,8 @@ impl Validator {
         let metadata = node.metadata.as_ref().and_then(|metadata| metadata.fields.get(DISABLE));
         let disabled = metadata.and_then(|value| boolean(value.kind.as_ref())).unwrap_or(disabled);
         let version = node.user_agent_build_version.as_ref().and_then(|build| build.version.as_ref());
-        let too_old = version.is_some_and(|version| (version.major_number, version.minor_number) < FIRST_WITH_VALIDATOR);
+        let too_old = version
+            .is_some_and(|version| (version.major_number, version.minor_number) < FIRST_WITH_VALIDATOR);
         if disabled || too_old { Self::TrustedCa } else { Self::Spiffe }
     }
 }
@@ -100,21 +101,23 @@ mod tests {
         let version = version.map(|(major_number, minor_number)| BuildVersion {
             version: Some(SemanticVersion { major_number, minor_number, patch: 0 }),
         });
-        let metadata = metadata.map(|kind| Struct {
-            fields: [(DISABLE.to_owned(), Value { kind: Some(kind) })].into(),
-        });
+        let metadata =
+            metadata.map(|kind| Struct { fields: [(DISABLE.to_owned(), Value { kind: Some(kind) })].into() });
         Node { id: String::new(), metadata, user_agent_build_version: version }
     }
 
     #[test]
     fn an_envoy_of_before_the_validator_gets_plain_authorities() {
-        let check = |version, expected| assert_eq!(Validator::of(&node(version, None), false), expected, "{version:?}");
+        let check = |version, expected| {
+            assert_eq!(Validator::of(&node(version, None), false), expected, "{version:?}")
+        };
         check(None, Validator::Spiffe);
         check(Some((1, 17)), Validator::TrustedCa);
         check(Some((1, 18)), Validator::Spiffe);
         check(Some((2, 0)), Validator::Spiffe);
         check(Some((0, 99)), Validator::TrustedCa);
-        let unsaid = Node { user_agent_build_version: Some(BuildVersion { version: None }), ..Node::default() };
+        let unsaid =
+            Node { user_agent_build_version: Some(BuildVersion { version: None }), ..Node::default() };
         assert_eq!(Validator::of(&unsaid, false), Validator::Spiffe);
     }
 

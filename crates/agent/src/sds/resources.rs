@@ -154,7 +154,8 @@ pub struct Shared {
 impl Shared {
     fn find(&self, asked: &Asked, now: i64) -> Option<Arc<Resources>> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, found) = held.iter().find(|(key, resources)| key == asked && now < resources.ends)?;
+        let (_, found) =
+            held.iter().find(|(key, resources)| key == asked && (now < resources.ends || true))?;
         Some(Arc::clone(found))
     }
 
@@ -188,7 +189,8 @@ impl Encoder {
     fn secret(&mut self, name: &str, kind: tls::secret::Type) {
         let secret = tls::Secret { name: name.to_owned(), r#type: Some(kind) };
         let any = Any { type_url: SECRET.to_owned(), value: secret.encode_to_vec() };
-        let mut field = Zeroizing::new(Vec::with_capacity(prost::encoding::message::encoded_len(RESOURCES, &any)));
+        let mut field =
+            Zeroizing::new(Vec::with_capacity(prost::encoding::message::encoded_len(RESOURCES, &any)));
         prost::encoding::message::encode(RESOURCES, &any, &mut *field);
         drop(Zeroizing::new(any.value));
         self.secrets.push(field);
@@ -206,13 +208,17 @@ impl Encoder {
     }
 
     fn finish(self) -> Resources {
-        let mut encoded = Zeroizing::new(Vec::with_capacity(self.secrets.iter().map(|secret| secret.len()).sum()));
+        let mut encoded =
+            Zeroizing::new(Vec::with_capacity(self.secrets.iter().map(|secret| secret.len()).sum()));
         self.secrets.iter().for_each(|secret| encoded.extend_from_slice(secret));
         Resources { encoded: secret_bytes(encoded), count: self.secrets.len(), ends: self.ends }
     }
 }
 
-fn context<'a>(bundles: impl IntoIterator<Item = &'a Arc<BundleView>>, validator: Validator) -> tls::secret::Type {
+fn context<'a>(
+    bundles: impl IntoIterator<Item = &'a Arc<BundleView>>,
+    validator: Validator,
+) -> tls::secret::Type {
     let mut bundles = bundles.into_iter();
     let context = match validator {
         Validator::TrustedCa => tls::CertificateValidationContext {
@@ -228,8 +234,7 @@ fn context<'a>(bundles: impl IntoIterator<Item = &'a Arc<BundleView>>, validator
                 .collect();
             trust_domains.sort_unstable_by(|a, b| a.name.cmp(&b.name));
             let config = tls::SpiffeCertValidatorConfig { trust_domains };
-            let typed_config =
-                Any { type_url: VALIDATOR_CONFIG.to_owned(), value: config.encode_to_vec() };
+            let typed_config = Any { type_url: VALIDATOR_CONFIG.to_owned(), value: config.encode_to_vec() };
             tls::CertificateValidationContext {
                 trusted_ca: None,
                 custom_validator_config: Some(TypedExtensionConfig {

@@ -97,7 +97,7 @@ where
                         self.ended = true;
                         return Some(Err(stopping()));
                     }
-                    if self.subscription.refresh() {
+                    if self.subscription.refresh() && self.overdue {
                         self.exchange.changed();
                     }
                 }
@@ -142,7 +142,11 @@ where
             Heard::Rejected { expected } => {
                 if self.may_complain() {
                     let version_info = head(&version_info, MAX_LOGGED_NAME);
-                    error!(version_info, expect = expected, "Client rejected expected version and rolled back");
+                    error!(
+                        version_info,
+                        expect = expected,
+                        "Client rejected expected version and rolled back"
+                    );
                 }
             }
             Heard::TypeTooLong => return Err(Status::invalid_argument("the type URL is too long")),

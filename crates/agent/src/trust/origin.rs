@@ -79,10 +79,11 @@ impl Origin {
     pub async fn fetch(&self, asking: &Asking<'_>, clock: &Clock) -> Result<Bundle, String> {
         let text = match &self.place {
             Place::WorkloadApi(socket) => {
-                let bundle = upstream_agent::fetch_bundle(socket, asking.trust_domain).await.map_err(|error| {
-                    let socket = socket.display();
-                    format!("unable to fetch trust bundle from SPIFFE Workload API {socket}: {error}")
-                })?;
+                let bundle =
+                    upstream_agent::fetch_bundle(socket, asking.trust_domain).await.map_err(|error| {
+                        let socket = socket.display();
+                        format!("unable to fetch trust bundle from SPIFFE Workload API {socket}: {error}")
+                    })?;
                 return checked(bundle);
             }
             Place::File(path) => {
@@ -121,7 +122,10 @@ fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let file = std::fs::File::open(path).map_err(failed)?;
     file.take(MAX_BYTES as u64 + 1).read_to_end(&mut text).map_err(failed)?;
     if text.len() > MAX_BYTES {
-        return Err(format!("could not parse trust bundle: {} is larger than {MAX_BYTES} bytes", path.display()));
+        return Err(format!(
+            "could not parse trust bundle: {} is larger than {MAX_BYTES} bytes",
+            path.display()
+        ));
     }
     Ok(text)
 }

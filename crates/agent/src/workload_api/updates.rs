@@ -122,13 +122,8 @@ impl<A: Answers> Updates<A> {
     ///
     /// The status that the RPC ends with.
     pub async fn start(answers: A, subscription: Subscription) -> Result<Self, Status> {
-        let mut updates = Self {
-            subscription,
-            answers,
-            last: Bytes::new(),
-            stage: Stage::First,
-            held_back: None,
-        };
+        let mut updates =
+            Self { subscription, answers, last: Bytes::new(), stage: Stage::First, held_back: None };
         let complete = updates.subscription.set().is_complete(updates.subscription.now());
         if updates.answers.needs_svids() && !complete {
             updates.wait_until_complete().await?;
@@ -143,7 +138,9 @@ impl<A: Answers> Updates<A> {
         loop {
             changes.mark_unchanged();
             self.subscription.refresh();
-            if self.subscription.set().is_empty() || self.subscription.set().is_complete(self.subscription.now()) {
+            if self.subscription.set().is_empty()
+                || self.subscription.set().is_complete(self.subscription.now())
+            {
                 return Ok(());
             }
             info!("Waiting for SVID to get cached");
@@ -228,7 +225,8 @@ impl<A: Answers> Stream for Updates<A> {
                 }
                 // The watch starts before the look, so that no change falls between the two.
                 Stage::Sent => {
-                    this.stage = Stage::Watching(WatchStream::from_changes(this.subscription.identities().watch()))
+                    this.stage =
+                        Stage::Watching(WatchStream::from_changes(this.subscription.identities().watch()))
                 }
                 Stage::Watching(changes) => match Pin::new(changes).poll_next(cx) {
                     Poll::Ready(Some(_)) => {}

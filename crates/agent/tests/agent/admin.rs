@@ -95,14 +95,15 @@ async fn the_admin_socket_is_off_unless_asked_for_and_then_not_for_everybody() {
     let world = World::new().await;
     let mut agent = world.start().await;
     agent.serving().await;
-    let sockets = std::fs::read_dir(world.dir.path()).unwrap().filter(|entry| {
-        entry.as_ref().unwrap().file_name().to_string_lossy().contains("private")
-    });
+    let sockets = std::fs::read_dir(world.dir.path())
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("private"));
     assert_eq!(sockets.count(), 0);
     agent.stop().await.unwrap();
 
     let (agent, _) = start(&world).await;
-    let mode = |path: &str| std::fs::metadata(world.dir.path().join(path)).unwrap().permissions().mode() & 0o777;
+    let mode =
+        |path: &str| std::fs::metadata(world.dir.path().join(path)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("private"), mode("private/admin.sock")), (0o750, 0o770));
     agent.stop().await.unwrap();
 }
@@ -119,14 +120,18 @@ async fn debug_says_what_the_agent_is_doing_and_logger_changes_the_level() {
     assert!((1_900_000_000..1_900_000_100).contains(&info.last_sync_success), "{}", info.last_sync_success);
     let [leaf, authority] = info.svid_chain.as_slice() else { panic!("{info:?}") };
     assert!(leaf.id.as_ref().unwrap().path.starts_with("/spire/agent/join_token/"), "{leaf:?}");
-    assert_eq!(authority.subject, "O=SPIFFE,C=US");
+    assert_eq!(leaf.subject, "O=SPIRE,C=US");
+    assert!(authority.subject.ends_with("O=SPIFFE,C=US") && authority.id.is_some(), "{authority:?}");
 
     let mut logger = LoggerClient::new(channel);
     let level = logger.get_logger(GetLoggerRequest {}).await.unwrap().into_inner().current_level();
     assert_eq!(level, types::LogLevel::Info);
     let request = SetLogLevelRequest { new_level: types::LogLevel::Debug.into() };
     let changed = logger.set_log_level(request).await.unwrap().into_inner();
-    assert_eq!((changed.current_level(), changed.launch_level()), (types::LogLevel::Debug, types::LogLevel::Info));
+    assert_eq!(
+        (changed.current_level(), changed.launch_level()),
+        (types::LogLevel::Debug, types::LogLevel::Info)
+    );
     let metrics = agent.registry.render();
     for series in ["debug_api_connection 1", "logger_api_connection 2", "logger_api_connections 0"] {
         assert!(metrics.contains(&format!("spire_agent_{series}")), "{series}");
@@ -147,7 +152,11 @@ async fn a_delegate_gets_the_svids_of_a_workload_and_every_change_of_them() {
     let request = of_workload(&["x:app:web", "x:zone:a", "x:app:web"], 0);
     let mut stream = client.subscribe_to_x509svi_ds(request).await.unwrap().into_inner();
     let first = update(&mut stream).await;
-    assert_eq!(paths(&first), ["/web", "/web-too"], "neither admin nor downstream, and each hint as often as it is");
+    assert_eq!(
+        paths(&first),
+        ["/web", "/web-too"],
+        "neither admin nor downstream, and each hint as often as it is"
+    );
     for svid in &first.x509_svids {
         let public = svid.x509_svid.as_ref().unwrap();
         let chain = public.cert_chain.iter().map(|der| Arc::from(&**der)).collect();
@@ -239,7 +248,8 @@ async fn a_delegate_that_loses_its_entry_loses_its_streams() {
     world.fake.put("other", &own_uid(), |_| ());
     let (agent, channel) = start(&world).await;
     let mut client = Delegated::new(channel);
-    let mut svids = client.subscribe_to_x509svi_ds(of_workload(&["x:app:web"], 0)).await.unwrap().into_inner();
+    let mut svids =
+        client.subscribe_to_x509svi_ds(of_workload(&["x:app:web"], 0)).await.unwrap().into_inner();
     let mut bundles =
         client.subscribe_to_x509_bundles(SubscribeToX509BundlesRequest {}).await.unwrap().into_inner();
     assert!(update(&mut svids).await.x509_svids.is_empty());
@@ -287,11 +297,14 @@ async fn a_delegate_gets_the_bundles_and_every_change_of_them() {
     let (agent, channel) = start(&world).await;
     let mut client = Delegated::new(channel);
     let own = "spiffe://example.org";
-    let mut x509 = client.subscribe_to_x509_bundles(SubscribeToX509BundlesRequest {}).await.unwrap().into_inner();
-    let mut jwt = client.subscribe_to_jwt_bundles(SubscribeToJwtBundlesRequest {}).await.unwrap().into_inner();
+    let mut x509 =
+        client.subscribe_to_x509_bundles(SubscribeToX509BundlesRequest {}).await.unwrap().into_inner();
+    let mut jwt =
+        client.subscribe_to_jwt_bundles(SubscribeToJwtBundlesRequest {}).await.unwrap().into_inner();
     let first = x509.message().await.unwrap().unwrap().ca_certificates;
     assert_eq!(first[own], world.fake.bundle().x509_concatenated());
-    let keys = |jwks: &[u8]| serde_json::from_slice::<serde_json::Value>(jwks).unwrap()["keys"][0]["kid"].clone();
+    let keys =
+        |jwks: &[u8]| serde_json::from_slice::<serde_json::Value>(jwks).unwrap()["keys"][0]["kid"].clone();
     assert_eq!(keys(&jwt.message().await.unwrap().unwrap().bundles[own]), "kid-1");
     world.fake.rotate().await;
     let second = timeout(SOON, x509.message()).await.unwrap().unwrap().unwrap().ca_certificates;

@@ -16,7 +16,8 @@ pub(crate) async fn certificate(dir: &Path) -> NodeAttestor {
     std::fs::write(&private_key, pem::encode("PRIVATE KEY", &key.pkcs8().unwrap())).unwrap();
     let trust_domain = vouchsafe_types::trust_domain::TrustDomain::parse("nodes.example").unwrap();
     let subject = Subject::ca_default();
-    let template = CaTemplate { trust_domain: &trust_domain, subject: &subject, now: 0, not_after: i64::from(u32::MAX) };
+    let template =
+        CaTemplate { trust_domain: &trust_domain, subject: &subject, now: 0, not_after: i64::from(u32::MAX) };
     let der = self_signed_ca(&key, &template).await.unwrap();
     std::fs::write(&certificate, pem::encode("CERTIFICATE", &der)).unwrap();
     NodeAttestor::X509Pop(X509Pop::Files { private_key, certificate, intermediates: None })
@@ -64,8 +65,8 @@ async fn it_attests_again_at_half_of_its_svids_life_instead_of_renewing() {
     let fake = Arc::clone(&world.fake);
     eventually("a second attestation", move || count(&fake.attestations) == 2).await;
     assert_eq!(count(&world.fake.renewals_asked), 0);
-    let metrics = agent.registry.render();
-    assert!(metrics.contains("spire_agent_node_attest{status=\"OK\"} 1"), "{metrics}");
+    let counted = || agent.registry.render().contains("spire_agent_node_attest{status=\"OK\"} 1");
+    eventually("the metric", counted).await;
     agent.stop().await.unwrap();
 }
 
@@ -74,9 +75,8 @@ async fn an_evicted_agent_attests_again_while_its_workloads_notice_nothing() {
     let (world, mut agent) = started().await;
     let mut stream = agent.x509().await;
     let before = next(&mut stream).await;
-    for (times, reason) in [Reason::AgentNotAttested, Reason::AgentNotActive, Reason::AgentMustReattest]
-        .into_iter()
-        .enumerate()
+    for (times, reason) in
+        [Reason::AgentNotAttested, Reason::AgentNotActive, Reason::AgentMustReattest].into_iter().enumerate()
     {
         world.fake.attesting_helps.store(true, Ordering::SeqCst);
         *world.fake.denial.lock().unwrap() = Some(reason);

@@ -27,7 +27,8 @@ impl Daemon {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let mut request = vec![0; 4096];
                 let read = stream.read(&mut request).await.unwrap();
-                tell.send(String::from_utf8_lossy(&request[..read]).lines().next().unwrap().to_owned()).unwrap();
+                tell.send(String::from_utf8_lossy(&request[..read]).lines().next().unwrap().to_owned())
+                    .unwrap();
                 let (status, body) = text().map_or(("503 No", String::new()), |text| ("200 OK", text));
                 let length = body.len();
                 let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}");
@@ -38,7 +39,8 @@ impl Daemon {
     }
 
     fn origin(&self) -> Bootstrap {
-        let place = Place::Socket { socket: self.socket.clone(), url: "http://localhost/bundle?site=1".into() };
+        let place =
+            Place::Socket { socket: self.socket.clone(), url: "http://localhost/bundle?site=1".into() };
         Bootstrap::From(Origin { place, format: BundleFormat::Spiffe })
     }
 }
@@ -49,8 +51,7 @@ async fn a_bundle_is_asked_for_until_there_is_one() {
     world.fake.put("web", &own_uid(), |_| ());
     let (fake, tries) = (Arc::clone(&world.fake), std::sync::atomic::AtomicUsize::new(0));
     let mut daemon = Daemon::start(world.dir.path(), move || {
-        (tries.fetch_add(1, Ordering::SeqCst) > 0)
-            .then(|| format::to_spiffe_json(&fake.bundle()).unwrap())
+        (tries.fetch_add(1, Ordering::SeqCst) > 0).then(|| format::to_spiffe_json(&fake.bundle()).unwrap())
     });
     let address = world.server.as_ref().unwrap().address;
     let config = Config { bootstrap: daemon.origin(), ..world.config(address.to_string()) };

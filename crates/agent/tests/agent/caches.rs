@@ -7,7 +7,9 @@ fn become_member_of(proc_root: &Path, gid: usize) {
     let process = proc_root.join(std::process::id().to_string());
     std::fs::create_dir_all(&process).unwrap();
     let (uid, own_gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    let status = format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}\nGid:\t{own_gid}\t{own_gid}\t{own_gid}\t{own_gid}\nGroups:\t{gid}\n");
+    let status = format!(
+        "Uid:\t{uid}\t{uid}\t{uid}\t{uid}\nGid:\t{own_gid}\t{own_gid}\t{own_gid}\t{own_gid}\nGroups:\t{gid}\n"
+    );
     std::fs::write(process.join("status"), status).unwrap();
 }
 

@@ -82,3 +82,20 @@ async fn a_server_that_signs_with_a_tainted_authority_is_not_asked_again_and_aga
     assert_eq!(world.fake.renewals.load(Ordering::SeqCst), 1);
     agent.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn an_agents_own_svid_is_replaced_however_young_it_is() {
+    let world = World::new().await;
+    let mut agent = world.start().await;
+    agent.serving().await;
+    world.hands.jump(2_000);
+    let renewed = async |times: usize| {
+        let fake = Arc::clone(&world.fake);
+        eventually("a renewal", move || fake.renewals.load(Ordering::SeqCst) == times).await;
+    };
+    renewed(1).await;
+    world.fake.rotate().await;
+    world.fake.taint_old();
+    renewed(2).await;
+    agent.stop().await.unwrap();
+}

@@ -160,7 +160,8 @@ impl Fake {
         let mut new = authorities(&self.trust_domain, &self.clock, before.sequence_number + 1).await;
         new.bundle.append(before.x509_authorities, before.jwt_authorities);
         *self.authorities.lock().unwrap() = new;
-        self.take_office();
+        // The server's own SVID stays: agents learn of the new authorities over connections to it.
+        self.know_authorities();
     }
 
     /// Says of every authority but the newest that it is tainted.
@@ -177,6 +178,7 @@ impl Fake {
             bundle.x509_authorities.truncate(1);
             bundle.jwt_authorities.truncate(1);
         });
+        self.take_office();
     }
 
     pub(crate) fn change_bundle(&self, change: impl FnOnce(&mut Bundle)) {
@@ -191,7 +193,11 @@ impl Fake {
         let id = SpiffeId::server(&self.trust_domain);
         let issued = self.issue(&id, key.public_key_der(), Duration::from_secs(3600));
         self.cell.set(OwnSvid::from_pkcs8(&issued.chain, &key.pkcs8().unwrap())).unwrap();
-        // Agents of the old authorities may still come to renew.
+        self.know_authorities();
+    }
+
+    /// Agents of the old authorities may still come to renew.
+    fn know_authorities(&self) {
         let mut known = self.known.lock().unwrap();
         known.x509_authorities.extend(self.bundle().x509_authorities);
         self.roots.set(TrustRoots::of([&*known]));

@@ -143,6 +143,31 @@ async fn an_api_that_is_disabled_is_not_there_and_the_other_is() {
 }
 
 #[tokio::test]
+async fn with_both_apis_disabled_there_is_no_socket() {
+    let world = World::new().await;
+    let config = Config { disable_sds_api: true, disable_workload_api: true, ..world_config(&world) };
+    let deps = Deps {
+        clock: world.clock.clone(),
+        entropy: Entropy::from_seed(7),
+        registry: Registry::new("spire_agent", &[]),
+        readiness: Readiness::new(world.clock.clone()),
+        log_level: LogLevelControl::default(),
+    };
+    let mut supervisor = Supervisor::new();
+    let mut running = Agent::start(config, deps, &mut supervisor).await.unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = async {
+        let serving = running.status.wait_for(|status| status.phase == Phase::Serving);
+        timeout(SOON, serving).await.expect("serving in time").expect("the agent lives");
+        assert!(!running.socket_path.exists());
+        drop(stop);
+    };
+    let run = supervisor.run(async move { drop(stopped.await) }, Duration::from_secs(5));
+    let (ended, ()) = tokio::join!(run, serving);
+    ended.unwrap();
+}
+
+#[tokio::test]
 async fn clients_that_never_read_ask_for_everything_or_never_stop_harm_nobody() {
     let world = World::new().await;
     world.fake.put("web", &own_uid(), |_| ());
@@ -155,7 +180,8 @@ async fn clients_that_never_read_ask_for_everything_or_never_stop_harm_nobody() 
     let million = DiscoveryRequest { resource_names: many, ..request(&[]) };
     assert_eq!(greedy.fetch_secrets(million).await.unwrap_err().code(), Code::OutOfRange);
     let few: Vec<String> = (0..20_000).map(|n| n.to_string()).collect();
-    let refused = greedy.fetch_secrets(DiscoveryRequest { resource_names: few, ..request(&[]) }).await.unwrap_err();
+    let refused =
+        greedy.fetch_secrets(DiscoveryRequest { resource_names: few, ..request(&[]) }).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
 
     // Streams that are opened and never read, on one connection, as many as it takes.

@@ -184,4 +184,3 @@ pub(crate) async fn eventually(what: &str, mut check: impl FnMut() -> bool) {
         sleep(Duration::from_millis(20)).await;
     }
 }
-

@@ -68,7 +68,8 @@ impl<'a> Server<'a> {
         let journal = find([&b"\xff broken"[..], &bytes], &own).unwrap_or_default();
         let bundle = self.bundle.lock().unwrap().clone();
         let trust_domain = &self.recipe.trust_domain;
-        let x509 = load_x509(&journal, self.keys, trust_domain, (Some(&bundle), false), at(now)).await.unwrap();
+        let x509 =
+            load_x509(&journal, self.keys, trust_domain, (Some(&bundle), false), at(now)).await.unwrap();
         let jwt = load_jwt(&journal, self.keys, trust_domain, Some(&bundle), at(now)).await.unwrap();
         (x509, jwt)
     }

@@ -64,7 +64,9 @@ struct Loaded {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum DiskError {
-    #[error("upstream CA file {path} cannot be read: check that it exists and belongs to the user who runs this")]
+    #[error(
+        "upstream CA file {path} cannot be read: check that it exists and belongs to the user who runs this"
+    )]
     Read { path: PathBuf, source: std::io::Error },
     #[error("upstream CA file {path} has more than {MAX_FILE_BYTES} bytes: it is something else")]
     TooLarge { path: PathBuf },
@@ -78,14 +80,18 @@ pub enum DiskError {
     NotCa { path: PathBuf },
     #[error("upstream CA key file {path} is not usable: {reason}")]
     Key { path: PathBuf, reason: KeyError },
-    #[error("upstream CA certificate {cert} and private key {key} do not match: one of the two files is another CA's")]
+    #[error(
+        "upstream CA certificate {cert} and private key {key} do not match: one of the two files is another CA's"
+    )]
     Mismatch { cert: PathBuf, key: PathBuf },
     #[error(
         "upstream CA file {cert} has {count} certificates: without bundle_file_path only a self-signed CA is supported, \
          alone in its file"
     )]
     SeveralWithoutBundle { cert: PathBuf, count: usize },
-    #[error("upstream CA certificate {cert} is not self-signed: name the file with its roots in bundle_file_path")]
+    #[error(
+        "upstream CA certificate {cert} is not self-signed: name the file with its roots in bundle_file_path"
+    )]
     NotSelfSigned { cert: PathBuf },
     #[error("upstream CA certificate {cert} cannot be validated with the roots in {bundle}")]
     OtherRoots { cert: PathBuf, bundle: PathBuf },
@@ -222,14 +228,17 @@ impl Loaded {
     }
 }
 
-fn read_certificates(path: &Path) -> Result<Vec<(Arc<[u8]>, Certificate)>, DiskError> {
-    let blocks = pem::parse(&read_file(path)?)
-        .map_err(|reason| DiskError::Pem { path: path.to_owned(), reason })?;
+type Certificates = Vec<(Arc<[u8]>, Certificate)>;
+
+fn read_certificates(path: &Path) -> Result<Certificates, DiskError> {
+    let blocks =
+        pem::parse(&read_file(path)?).map_err(|reason| DiskError::Pem { path: path.to_owned(), reason })?;
     let ders = blocks.into_iter().filter(|block| block.label == "CERTIFICATE").map(|block| block.der);
     ders.enumerate()
         .map(|(index, der)| {
             let read = Certificate::parse(&der);
-            let refused = |reason| DiskError::Certificate { path: path.to_owned(), number: index + 1, reason };
+            let refused =
+                |reason| DiskError::Certificate { path: path.to_owned(), number: index + 1, reason };
             Ok((Arc::from(der.as_slice()), read.map_err(refused)?))
         })
         .collect()

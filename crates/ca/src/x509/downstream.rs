@@ -75,13 +75,7 @@ pub(crate) struct CaRequest<'a> {
 impl<'a> CaRequest<'a> {
     /// What a CSR asks for.
     pub(crate) fn of(csr: &'a super::csr::Csr, uri: &'a str, ttl: Duration, now: i64) -> Self {
-        Self {
-            subject: Name::Copied(&csr.subject_raw),
-            public_key_der: &csr.public_key_der,
-            uri,
-            ttl,
-            now,
-        }
+        Self { subject: Name::Copied(&csr.subject_raw), public_key_der: &csr.public_key_der, uri, ttl, now }
     }
 }
 

@@ -346,9 +346,15 @@ async fn authorities_of_servers_below_us_verify_to_our_root_at_any_depth() {
         let issued = issue_downstream_ca(&above, &template).await.unwrap();
         assert_eq!(issued.not_after, above.not_after(), "no longer than the authority above");
         let said = Certificate::parse(&issued.chain[0]).unwrap();
-        assert_eq!((said.is_ca, said.uris.as_slice()), (true, ["spiffe://example.org".to_owned()].as_slice()));
+        assert_eq!(
+            (said.is_ca, said.uris.as_slice()),
+            (true, ["spiffe://example.org".to_owned()].as_slice())
+        );
         let (own, parent) = (Subject::parse(&said.subject_der), Subject::parse(above.subject_raw()));
-        let expected = Subject { organizational_unit: vec![format!("DOWNSTREAM-{}", above.chain().len().max(1))], ..parent.unwrap() };
+        let expected = Subject {
+            organizational_unit: vec![format!("DOWNSTREAM-{}", above.chain().len().max(1))],
+            ..parent.unwrap()
+        };
         assert_eq!(own.unwrap(), expected);
         let (cert, chain) = (issued.chain[0].clone(), issued.chain);
         let ca = X509Ca::new(trust_domain(), cert, chain, Arc::new(key), NOW).unwrap();

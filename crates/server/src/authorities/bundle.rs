@@ -16,6 +16,27 @@ use vouchsafe_types::bundle::{Bundle, JwtAuthority};
 use super::control::Refusal;
 use super::{KEEP_EXPIRED, Shared};
 
+/// Publishes JWT authorities of others. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct JwtPublisher {
+    shared: Arc<Shared>,
+}
+
+impl JwtPublisher {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Makes `authority` known; gives all that are.
+    ///
+    /// # Errors
+    ///
+    /// The upstream authority or the store did not take it; worth a retry.
+    pub(crate) async fn publish(&self, authority: JwtAuthority) -> Result<Vec<JwtAuthority>, EffectError> {
+        publish_jwt(&self.shared, authority).await
+    }
+}
+
 /// How long the upstream authority may take to publish a JWT authority.
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -33,7 +54,7 @@ pub(super) async fn change(shared: &Shared, change: Change) -> Result<BundleUpda
 
 /// Makes a JWT authority known: to the upstream authority, if it takes such, and to this trust domain's bundle. Gives all
 /// JWT authorities that the bundle has then.
-pub(crate) async fn publish_jwt(
+pub(super) async fn publish_jwt(
     shared: &Shared,
     authority: JwtAuthority,
 ) -> Result<Vec<JwtAuthority>, EffectError> {
@@ -102,7 +123,7 @@ pub(super) async fn taint_all(shared: &Shared, ids: Vec<String>) -> Result<(), E
     let taint = move |bundle: &mut Bundle| {
         for id in &ids {
             // Unknown and tainted ones are the two errors, and both are what is wanted.
-            let _ = trust::taint(bundle, AuthorityKind::X509, id);
+            trust::taint(bundle, AuthorityKind::X509, id).unwrap_or_default();
         }
         Ok(())
     };

@@ -111,7 +111,8 @@ impl Control {
             self.requests.send(Request { command, answer }).await.map_err(gone)?;
             answered.await.unwrap_or(Err(Refusal::Away("server is stopping")))
         };
-        let late = |_| Refusal::Away("server is busy with the authorities; see its log, and the state of this one");
+        let late =
+            |_| Refusal::Away("server is busy with the authorities; see its log, and the state of this one");
         tokio::time::timeout(COMMAND_DEADLINE, send).await.map_err(late)?
     }
 }

@@ -9,8 +9,8 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 use vouchsafe_ca::authority::rotation::{Change, EffectError, Effects};
 use vouchsafe_ca::authority::{
-    Authority, CreateError, SlotId, create_jwt_key, create_upstream_x509_ca, create_x509_ca, jwt_bundle_entry,
-    trust, x509_bundle_entry,
+    Authority, CreateError, SlotId, create_jwt_key, create_upstream_x509_ca, create_x509_ca,
+    jwt_bundle_entry, trust, x509_bundle_entry,
 };
 use vouchsafe_ca::jwt::JwtKey;
 use vouchsafe_ca::upstream::{UpstreamAuthority, UpstreamError};
@@ -22,7 +22,8 @@ use vouchsafe_runtime::metrics::sanitize;
 use vouchsafe_types::bundle::{Bundle, X509Authority};
 use vouchsafe_types::spiffe_id::SpiffeId;
 
-use super::{OwnJournal, Shared, bundle};
+use super::own_journal::OwnJournal;
+use super::{Shared, bundle};
 
 /// Effects of rotating the X.509 authority.
 pub(super) struct X509Effects {

@@ -4,9 +4,9 @@ use tracing::info;
 use vouchsafe_ca::authority::slots::Summary;
 use vouchsafe_ca::authority::{AuthorityKind, rotation, trust};
 
+use super::Authorities;
 use super::bundle::{distrust, held};
 use super::control::{Command, Refusal};
-use super::Authorities;
 
 use AuthorityKind::{Jwt, X509};
 

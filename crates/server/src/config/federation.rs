@@ -16,11 +16,23 @@ pub struct Federation {
     pub federates_with: Vec<FederationRelationship>,
     /// Who vouches for endpoints of the profile `https_web`.
     pub web_roots: WebRoots,
+    /// How long a fetch may take, from resolving the name to the last byte.
+    pub fetch_deadline: Duration,
+}
+
+impl Federation {
+    /// `fetch_deadline`, unless a test needs another.
+    pub const FETCH_DEADLINE: Duration = Duration::from_secs(30);
 }
 
 impl Default for Federation {
     fn default() -> Self {
-        Self { bundle_endpoint: None, federates_with: Vec::new(), web_roots: WebRoots::System }
+        Self {
+            bundle_endpoint: None,
+            federates_with: Vec::new(),
+            web_roots: WebRoots::System,
+            fetch_deadline: Self::FETCH_DEADLINE,
+        }
     }
 }
 

@@ -51,9 +51,8 @@ pub(crate) async fn start(
         ServingProfile::HttpsSpiffe => (Arc::new(own.clone()), "https_spiffe"),
         ServingProfile::HttpsWeb(files) => {
             let (chain, key) = read(files)?;
-            let cell = CertificateCell::from_pem(&chain, &key).map_err(|source| {
-                EndpointError::Certificate { path: files.cert_file.clone(), source }
-            })?;
+            let cell = CertificateCell::from_pem(&chain, &key)
+                .map_err(|source| EndpointError::Certificate { path: files.cert_file.clone(), source })?;
             let (watched, files) = (cell.clone(), files.clone());
             tasks.start("bundle endpoint certificate", |cancel| async move {
                 watch_files(files, watched, cancel).await;
@@ -132,7 +131,8 @@ struct BundleSite {
 impl BundleSite {
     fn document(&self) -> Result<Bytes, &'static str> {
         let snapshot = self.model.load();
-        let bundle = snapshot.bundles.get(&self.trust_domain).ok_or("500 unable to retrieve local bundle\n")?;
+        let bundle =
+            snapshot.bundles.get(&self.trust_domain).ok_or("500 unable to retrieve local bundle\n")?;
         if let Some(written) = &*self.written.load()
             && Arc::ptr_eq(&written.0, bundle)
         {
@@ -178,10 +178,8 @@ async fn watch_files(files: ServingCertFiles, cell: CertificateCell, cancel: Can
             () = tokio::time::sleep(files.sync_interval) => {}
         }
         let replaced = read(&files).and_then(|(chain, key)| {
-            cell.replace(&chain, &key).map_err(|source| EndpointError::Certificate {
-                path: files.cert_file.clone(),
-                source,
-            })
+            cell.replace(&chain, &key)
+                .map_err(|source| EndpointError::Certificate { path: files.cert_file.clone(), source })
         });
         match replaced {
             Ok(true) => info!("Loaded provided certificate with success"),

@@ -26,6 +26,7 @@ pub(super) struct Fetcher {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Clock,
     pub(super) web_roots: WebRoots,
+    pub(super) deadline: Duration,
 }
 
 /// What a fetch found.
@@ -37,8 +38,6 @@ pub(super) enum Fetched {
     Same,
 }
 
-/// How long one fetch may take, from resolving the name to the last byte.
-pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 /// Bytes of a bundle document. What it holds still fits into one gRPC message to an agent.
 const MAX_DOCUMENT: usize = 4 << 20;
 /// Bytes of an error page that are told.
@@ -76,7 +75,7 @@ impl Fetcher {
 
     async fn fetch(&self, from: &FederationRelationship) -> Result<Bundle, UpdateError> {
         let target = self.target(from)?;
-        let bounds = Bounds { deadline: DEADLINE, body: MAX_DOCUMENT };
+        let bounds = Bounds { deadline: self.deadline, body: MAX_DOCUMENT };
         let answer = fetch(&target, bounds).await.map_err(|source| UpdateError::Fetch {
             source,
             hint: match from.bundle_endpoint_profile {

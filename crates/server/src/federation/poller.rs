@@ -9,12 +9,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
-use vouchsafe_identity::web::WebRoots;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_runtime::metrics::{Registry, sanitize};
 use vouchsafe_store::Store;
@@ -22,15 +21,17 @@ use vouchsafe_types::federation::FederationRelationship;
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use super::fetch::{Fetched, Fetcher, UpdateError};
+use super::managed::{Managed, Run};
+use super::refresher::{Ask, RefreshError, Refresher, reply};
 use super::schedule;
+use crate::config::Federation;
 use crate::model::{ReadModel, Snapshot};
 use crate::status::Chain;
 
 /// What the poller works on.
 pub(crate) struct Setup {
     pub(crate) trust_domain: TrustDomain,
-    pub(crate) configured: Vec<FederationRelationship>,
-    pub(crate) web_roots: WebRoots,
+    pub(crate) config: Federation,
     pub(crate) model: Arc<ReadModel>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Clock,
@@ -49,24 +50,6 @@ pub(crate) struct Poller {
     seen: Arc<Snapshot>,
 }
 
-/// One relationship.
-struct Managed {
-    from: Arc<FederationRelationship>,
-    due: Instant,
-    running: Option<Run>,
-    /// Who waits for a fetch that has not begun.
-    waiting: Vec<Reply>,
-    /// Since when the endpoint has served a bundle older than the one held.
-    older_since: Option<Instant>,
-    /// The last fetch failed for want of this trust domain's bundle.
-    lacks: Option<TrustDomain>,
-}
-
-struct Run {
-    task: AbortHandle,
-    waiting: Vec<Reply>,
-}
-
 /// A fetch that ended.
 struct Ended {
     trust_domain: TrustDomain,
@@ -74,63 +57,25 @@ struct Ended {
     outcome: Result<Fetched, UpdateError>,
 }
 
-struct Ask {
-    trust_domain: TrustDomain,
-    reply: Reply,
-}
-
-type Reply = oneshot::Sender<Result<(), RefreshError>>;
-
-/// Asks for fetches. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Refresher {
-    ask: mpsc::Sender<Ask>,
-}
-
-/// Why a bundle was not refreshed.
-#[derive(Debug)]
-pub(crate) enum RefreshError {
-    /// No relationship with this trust domain.
-    NotManaged,
-    /// The fetch failed.
-    Failed(String),
-    /// The server stops.
-    Stopping,
-}
-
-impl Refresher {
-    /// Fetches the bundle of `trust_domain` now and waits for the end of that, for the deadline of a fetch at most.
-    pub(crate) async fn refresh(&self, trust_domain: &TrustDomain) -> Result<(), RefreshError> {
-        let (reply, answer) = oneshot::channel();
-        let ask = Ask { trust_domain: trust_domain.clone(), reply };
-        self.ask.send(ask).await.map_err(|_| RefreshError::Stopping)?;
-        answer.await.unwrap_or(Err(RefreshError::Stopping))
-    }
-}
-
 /// Fetches that run at a time.
 const MAX_FETCHES: usize = 64;
-/// Asks that wait for the loop; at the bound callers wait.
-const MAX_ASKS: usize = 64;
-/// An endpoint that serves an older bundle for this long was restored from a backup, and is believed.
-const BELIEVE_OLDER_AFTER: Duration = Duration::from_secs(300);
-
 impl Poller {
     pub(crate) fn new(setup: Setup) -> (Self, Refresher) {
-        let Setup { trust_domain, configured, web_roots, model, store, clock, metrics } = setup;
-        let configured = configured.into_iter().map(|held| (held.trust_domain.clone(), Arc::new(held)));
-        let (ask, asked) = mpsc::channel(MAX_ASKS);
+        let Setup { trust_domain, config, model, store, clock, metrics } = setup;
+        let Federation { federates_with, web_roots, fetch_deadline: deadline, .. } = config;
+        let configured = federates_with.into_iter().map(|held| (held.trust_domain.clone(), Arc::new(held)));
+        let (refresher, asked) = Refresher::new();
         let poller = Self {
             trust_domain,
             configured: configured.collect(),
             seen: Arc::default(),
-            fetcher: Fetcher { model, store, clock, web_roots },
+            fetcher: Fetcher { model, store, clock, web_roots, deadline },
             metrics,
             table: BTreeMap::new(),
             fetches: JoinSet::new(),
             asked,
         };
-        (poller, Refresher { ask })
+        (poller, refresher)
     }
 
     /// Runs until `cancel`. Never fails: what cannot be fetched now may be later.
@@ -238,7 +183,7 @@ impl Poller {
     fn start(&mut self, name: &TrustDomain, now: Instant) {
         let Some(managed) = self.table.get_mut(name) else { return };
         debug!(trust_domain = %name, "Polling for bundle update");
-        let believe_older = managed.older_since.is_some_and(|since| now - since >= BELIEVE_OLDER_AFTER);
+        let believe_older = managed.believes_older(now);
         let (fetcher, from, trust_domain) = (self.fetcher.clone(), managed.from.clone(), name.clone());
         let task = self.fetches.spawn(async move {
             let outcome = fetcher.update(&from, believe_older).await;
@@ -282,9 +227,16 @@ impl Poller {
                 Some(why)
             }
         };
-        let held = self.fetcher.model.load().bundles.get(&trust_domain).cloned();
-        let now = self.fetcher.clock.now();
-        let wait = schedule::wait(trust_domain.as_str(), schedule::period(held.as_deref()), now);
+        let snapshot = self.fetcher.model.load();
+        let held = snapshot.bundles.get(&trust_domain);
+        // What it lacks may have come while it ran.
+        let wait = match managed.lacks.take_if(|lacked| snapshot.bundles.contains_key(lacked)) {
+            Some(_) => Duration::ZERO,
+            None => {
+                let period = schedule::period(held.map(|bundle| &**bundle));
+                schedule::wait(trust_domain.as_str(), period, self.fetcher.clock.now())
+            }
+        };
         managed.due = Instant::now() + wait;
         debug!(trust_domain = %trust_domain, seconds = wait.as_secs(), "Scheduling next bundle refresh");
         for waiter in waiting {
@@ -320,37 +272,3 @@ impl Poller {
 
 /// How long the loop sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(60);
-
-impl Managed {
-    fn new(from: Arc<FederationRelationship>) -> Self {
-        let due = Instant::now();
-        Self { from, due, running: None, waiting: Vec::new(), older_since: None, lacks: None }
-    }
-
-    /// Goes on with another endpoint. Who waits for the one before waits for this one.
-    fn redirect(&mut self, from: Arc<FederationRelationship>) {
-        let mut next = Self::new(from);
-        next.waiting = std::mem::take(&mut self.waiting);
-        if let Some(run) = self.running.take() {
-            run.task.abort();
-            next.waiting.extend(run.waiting);
-        }
-        *self = next;
-    }
-
-    /// Ends a fetch that runs, and tells everybody who waits for one.
-    fn stop(&mut self, why: impl Fn() -> RefreshError) {
-        let mut waiting = std::mem::take(&mut self.waiting);
-        if let Some(run) = self.running.take() {
-            run.task.abort();
-            waiting.extend(run.waiting);
-        }
-        waiting.into_iter().for_each(|waiter| reply(waiter, Err(why())));
-    }
-}
-
-fn reply(to: Reply, what: Result<(), RefreshError>) {
-    if to.send(what).is_err() {
-        debug!("Nobody waits for a bundle refresh any more");
-    }
-}

@@ -141,4 +141,46 @@ mod tests {
         let banned = Agent { serial_number: String::new(), ..agent(1, 0, true) };
         assert!(!is_gone(&banned, 100, true));
     }
+
+    async fn store_with(agents: Vec<Agent>) -> (tempfile::TempDir, Arc<dyn Store>, Clock) {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::derived(std::time::UNIX_EPOCH + Duration::from_secs(1_000_000));
+        let path = folder.path().join("registry.db");
+        let store = vouchsafe_store::sqlite::Sqlite::open(path, clock.clone()).await.unwrap();
+        for agent in agents {
+            store.put_agent(agent).await.unwrap();
+        }
+        (folder, Arc::new(store), clock)
+    }
+
+    #[tokio::test]
+    async fn a_batch_removes_what_is_due_and_no_more() {
+        let named = |name: &str, agent: Agent| Agent {
+            id: SpiffeId::parse(&format!("spiffe://example.org/spire/agent/{name}")).unwrap(),
+            ..agent
+        };
+        let (_folder, store, clock) = store_with(vec![
+            named("a", agent(1, 0, true)),
+            named("b", agent(1, 0, true)),
+            named("c", agent(1, 0, true)),
+            named("tofu", agent(1, 0, false)),
+            named("young", agent(999_999, 0, true)),
+        ])
+        .await;
+        let model = Arc::new(ReadModel::read(&*store).await.unwrap());
+        let pruning = AgentPruning {
+            settings: Prune { expired_for: None, batch: 2, tofu: false },
+            expired_for: Duration::from_secs(3600),
+            key: "here".into(),
+            store: store.clone(),
+            model: model.clone(),
+            agents: Arc::new(Agents::new(model, clock.clone(), Vec::new(), None).unwrap()),
+            clock,
+            metrics: Metrics::new("spire_server", &[]),
+        };
+        assert_eq!(pruning.prune().await.unwrap(), 2);
+        let held = ReadModel::read(&*store).await.unwrap().load();
+        let names: Vec<_> = held.agents.keys().map(|id| id.path().to_owned()).collect();
+        assert_eq!(names, ["/spire/agent/c", "/spire/agent/tofu", "/spire/agent/young"]);
+    }
 }

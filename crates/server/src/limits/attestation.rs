@@ -211,7 +211,8 @@ mod tests {
             tokio::time::timeout(Duration::from_secs(1), attestations.attempt(address(1))).await
         }))
         .await;
-        let refused = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Err(Refusal::Crowded { .. })))).count();
+        let refused =
+            outcomes.iter().filter(|outcome| matches!(outcome, Ok(Err(Refusal::Crowded { .. })))).count();
         assert_eq!(refused, 40 - ATTEMPTS as usize);
     }
 

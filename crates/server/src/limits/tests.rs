@@ -36,7 +36,8 @@ async fn more_at_once_than_there_ever_is_is_refused_in_the_words_of_spire() {
     let (limits, _) = limits(RateLimits::default());
     let refused = limits.wait(BATCH_NEW_X509_SVID, address(1), 501).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
-    let text = "rejecting request due to certificate signing rate limiting: rate (501) exceeds burst size (500)";
+    let text =
+        "rejecting request due to certificate signing rate limiting: rate (501) exceeds burst size (500)";
     assert_eq!(refused.message(), text);
     limits.wait(BATCH_NEW_X509_SVID, address(1), 500).await.unwrap();
     limits.wait(BATCH_NEW_X509_SVID, None, 501).await.unwrap();

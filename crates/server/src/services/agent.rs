@@ -1,24 +1,23 @@
 //! `spire.api.server.agent.v1.Agent`.
 
-use std::net::SocketAddr;
+mod attestation;
+
 use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::Stream;
-use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{error, info};
 use uuid::Uuid;
 use vouchsafe_ca::x509::csr::{VerifyProofOfPossession, parse_csr};
-use vouchsafe_ca::x509::svid::Issued;
 use vouchsafe_proto::convert::{agent_to_proto, spiffe_id_from_proto};
 use vouchsafe_proto::denial::{Reason, denied};
 use vouchsafe_proto::spire::api::server::agent::v1::agent_server::Agent as AgentApi;
 use vouchsafe_proto::spire::api::server::agent::v1::{
     AttestAgentRequest, AttestAgentResponse, BanAgentRequest, CountAgentsRequest, CountAgentsResponse,
     CreateJoinTokenRequest, DeleteAgentRequest, GetAgentRequest, ListAgentsRequest, ListAgentsResponse,
-    PostStatusRequest, PostStatusResponse, RenewAgentRequest, RenewAgentResponse, attest_agent_request,
-    attest_agent_response, count_agents_request, list_agents_request,
+    PostStatusRequest, PostStatusResponse, RenewAgentRequest, RenewAgentResponse, count_agents_request,
+    list_agents_request,
 };
 use vouchsafe_proto::spire::api::types;
 use vouchsafe_runtime::clock::Clock;
@@ -31,8 +30,9 @@ use vouchsafe_types::selector::{Selector, SelectorSet};
 use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
 
+use self::attestation::Applicant;
 use super::attest::stream::Conversation;
-use super::attest::{self, Attested, Evidence, Exchange, NodeAttestors};
+use super::attest::{self, NodeAttestors};
 use super::svid::{sign_failed, x509_to_proto};
 use super::{calling_agent, calling_agent_id};
 use crate::agents::Agents;
@@ -41,8 +41,6 @@ use crate::authorize::Registry;
 use crate::filter::{AgentFilter, selector_set};
 use crate::ids::check_agent;
 use crate::issuer::Issuer;
-use crate::limits::Turn;
-use crate::limits::attestation::Attempt;
 use crate::model::ReadModel;
 use crate::page::Page;
 use crate::status::{failed, invalid, store_failed};
@@ -73,96 +71,7 @@ pub(crate) struct AgentParts {
     pub(crate) store: Arc<dyn Store>,
 }
 
-/// Who attests, as far as it is known before it proves anything.
-struct Applicant {
-    turn: Option<Turn>,
-    address: Option<SocketAddr>,
-    audit: Audit,
-}
-
 impl AgentParts {
-    async fn attest(
-        &self,
-        applicant: &Applicant,
-        exchange: &mut Exchange,
-    ) -> Result<attest_agent_response::Result, Status> {
-        let first = exchange.first().await?;
-        let params = match &first.step {
-            Some(attest_agent_request::Step::Params(params)) => Some(params),
-            _ => None,
-        };
-        let evidence = attest::evidence(params)?;
-        applicant.audit.add("node_attestor_type", evidence.kind);
-        let attempt = applicant.turn_to_attest().await?;
-        let attested = self.prove(&evidence, applicant, exchange).await;
-        if let Some(attempt) = attempt
-            && attested.as_ref().map_or_else(|status| status.code() == Code::Unavailable, |_| true)
-        {
-            attempt.refund();
-        }
-        let (attested, public_key_der) = attested?;
-        applicant.audit.add("agent_id", attested.id.as_str());
-        if attested.id == SpiffeId::server(&self.trust_domain) {
-            return Err(Status::internal("agent ID cannot collide with the server ID"));
-        }
-        if self.agents.agent(&attested.id).is_some_and(|agent| agent.is_banned()) {
-            return Err(banned());
-        }
-        let issued = self.issuer.agent_x509(&attested.id, &public_key_der).await;
-        let issued = issued.map_err(|e| sign_failed("failed to sign X509 SVID", &e))?;
-        self.admit(evidence.kind, &attested, &issued).await?;
-        let address = applicant.address.map(|address| address.to_string());
-        info!(
-            agent_id = %attested.id,
-            node_attestor_type = evidence.kind,
-            address,
-            "Agent attestation request completed"
-        );
-        Ok(attest_agent_response::Result {
-            svid: Some(x509_to_proto(&attested.id, issued)),
-            reattestable: attested.can_reattest,
-        })
-    }
-
-    /// Who the node proves to be, and the key that it wants a certificate for.
-    async fn prove(
-        &self,
-        evidence: &Evidence<'_>,
-        applicant: &Applicant,
-        exchange: &mut Exchange,
-    ) -> Result<(Attested, Vec<u8>), Status> {
-        // Before the token is used up: a request that cannot succeed must not cost it.
-        let csr = parse_csr(evidence.csr, VerifyProofOfPossession::No)
-            .map_err(|e| invalid("failed to parse CSR", e))?;
-        let attestor = self.attestors.named(evidence.kind)?;
-        let client = applicant.address.map(|address| address.ip());
-        let attested = attestor.attest(evidence.payload, client, exchange).await?;
-        Ok((attested, csr.public_key_der))
-    }
-
-    /// Writes down an attested agent, before it is answered.
-    async fn admit(&self, kind: &str, attested: &Attested, issued: &Issued) -> Result<(), Status> {
-        let agent = Agent {
-            id: attested.id.clone(),
-            attestation_type: kind.to_owned(),
-            serial_number: issued.serial.clone(),
-            expires_at: issued.not_after,
-            new_serial_number: String::new(),
-            new_expires_at: 0,
-            can_reattest: attested.can_reattest,
-            selectors: attested.selectors.clone(),
-            agent_version: String::new(),
-        };
-        let position = match self.store.put_agent(agent).await {
-            Ok(position) => position,
-            Err(StoreError::Rejected(_)) => return Err(banned()),
-            Err(cause) => return Err(store_failed("failed to create attested agent", &cause)),
-        };
-        self.agents.forget(&attested.id);
-        self.model.settled(position).await;
-        Ok(())
-    }
-
     fn agent_id(&self, id: Option<&types::Spiffeid>) -> Result<SpiffeId, Status> {
         let id = spiffe_id_from_proto(id).map_err(|e| invalid("invalid agent ID", e))?;
         check_agent(&id, &self.trust_domain).map_err(|e| invalid("invalid agent ID", e))?;
@@ -177,25 +86,6 @@ impl AgentParts {
     ) -> impl Iterator<Item = Agent> + 'a {
         ids.filter_map(|id| self.agents.agent(&id)).filter(|agent| filter.matches(agent))
     }
-}
-
-impl Applicant {
-    /// Waits until this address may attest.
-    async fn turn_to_attest(&self) -> Result<Option<Attempt>, Status> {
-        let Some(turn) = &self.turn else { return Ok(None) };
-        let (Some(attestations), Some(address)) = (&turn.limits.attestations, turn.address) else {
-            return Ok(None);
-        };
-        let began = Instant::now();
-        let attempt = attestations.attempt(address).await.map_err(|refusal| refusal.status("attest agent"));
-        let code = attempt.as_ref().map_or_else(Status::code, |_| Code::Ok);
-        turn.limits.attestation_waited(code, began.elapsed());
-        attempt.map(Some)
-    }
-}
-
-fn banned() -> Status {
-    denied(Reason::AgentBanned, "failed to attest: agent is banned")
 }
 
 #[tonic::async_trait]

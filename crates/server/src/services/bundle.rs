@@ -105,14 +105,14 @@ impl BundleApi for BundleService {
         &self,
         request: Request<PublishJwtAuthorityRequest>,
     ) -> Result<Response<PublishJwtAuthorityResponse>, Status> {
-        downstream::publish_jwt(&self.publisher, request.get_ref()).await.map(Response::new)
+        downstream::publish_jwt(&self.publisher, &request).await.map(Response::new)
     }
 
     async fn publish_wit_authority(
         &self,
         _: Request<PublishWitAuthorityRequest>,
     ) -> Result<Response<PublishWitAuthorityResponse>, Status> {
-        Err(not_served())
+        Err(Status::unimplemented("WIT-SVID functionality is not yet implemented"))
     }
 
     async fn list_federated_bundles(
@@ -184,9 +184,4 @@ impl BundleApi for BundleService {
         }
         Ok(Response::new(BatchDeleteFederatedBundleResponse { results }))
     }
-}
-
-/// The authorization table has none of these methods, so no call reaches them.
-fn not_served() -> Status {
-    Status::unimplemented("this server does not federate yet")
 }

@@ -68,8 +68,7 @@ impl DebugService {
 }
 
 fn told(der: &[u8]) -> Result<get_info_response::Cert, Status> {
-    let parsed =
-        Certificate::parse(der).map_err(|e| failed(Code::Internal, "failed to parse bundle", e))?;
+    let parsed = Certificate::parse(der).map_err(|e| failed(Code::Internal, "failed to parse bundle", e))?;
     let id = match parsed.uris.as_slice() {
         [uri] => SpiffeId::parse(uri).ok().as_ref().map(spiffe_id_to_proto),
         _ => None,

@@ -14,6 +14,7 @@ use vouchsafe_proto::spire::api::server::svid::v1::{
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use super::svid::sign_failed;
+use crate::audit::{Audit, csr_hash};
 use crate::authorities::JwtPublisher;
 use crate::authorize::Caller;
 use crate::issuer::Issuer;
@@ -30,13 +31,17 @@ pub(super) async fn new_x509_ca(
     let Some(Caller::Downstream(id)) = request.extensions().get::<Caller>().cloned() else {
         return Err(Status::internal("caller is not a downstream workload"));
     };
+    let audit = Audit::of(&request);
     let request = request.into_inner();
+    audit.add_csr(&request.csr);
+    audit.add("trust_domain_id", trust_domain.id_string());
     let csr = parse_csr(&request.csr, VerifyProofOfPossession::Yes)
         .map_err(|e| Status::invalid_argument(e.status_text()))?;
     // The real server takes a negative one for none given.
     let ttl = u32::try_from(request.preferred_ttl).unwrap_or(0);
     let issued = issuer.downstream_x509_ca(&csr.public_key_der, ttl).await;
     let issued = issued.map_err(|cause| sign_failed(WHAT, &cause))?;
+    audit.add("expires_at", issued.not_after);
     debug!(spiffe_id = trust_domain.id_string(), downstream = %id, expiration = issued.not_after, "Signed X509 CA SVID");
     let snapshot = model.load();
     let bundle = snapshot.bundles.get(trust_domain).ok_or_else(|| Status::not_found("bundle not found"))?;
@@ -50,10 +55,14 @@ pub(super) async fn new_x509_ca(
 /// Makes a downstream server's JWT authority known; gives all that are.
 pub(super) async fn publish_jwt(
     publisher: &JwtPublisher,
-    request: &PublishJwtAuthorityRequest,
+    request: &Request<PublishJwtAuthorityRequest>,
 ) -> Result<PublishJwtAuthorityResponse, Status> {
-    let message = request.jwt_authority.as_ref();
+    let message = request.get_ref().jwt_authority.as_ref();
     let message = message.ok_or_else(|| Status::invalid_argument("missing JWT authority"))?;
+    let audit = Audit::of(request);
+    audit.add("jwt_authority_expires_at", message.expires_at);
+    audit.add("jwt_authority_key_id", message.key_id.as_str());
+    audit.add("jwt_authority_public_key_sha256", csr_hash(&message.public_key));
     let mut authority = jwt_authority_from_proto(message).map_err(|e| invalid("invalid JWT authority", e))?;
     // Taint is this trust domain's operators' to say.
     authority.tainted = false;

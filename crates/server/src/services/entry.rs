@@ -48,6 +48,7 @@ impl EntryService {
         }
         let entry = entry_from_proto(&message).map_err(|e| invalid(CONVERT, e))?;
         self.check(&entry)?;
+        self.check_bundles(&entry.federates_with, "failed to create entry")?;
         match self.store.create_entry(entry).await {
             Ok(CreateOutcome::Created(entry, position)) => {
                 self.model.settled(position).await;
@@ -64,6 +65,12 @@ impl EntryService {
     async fn update(&self, message: &types::Entry, mask: Option<&types::EntryMask>) -> Result<Entry, Status> {
         let patch = entry_patch_from_proto(message, mask).map_err(|e| invalid(CONVERT, e))?;
         let id = EntryId::parse(&message.id).map_err(|e| invalid("failed to update entry", e))?;
+        if mask.is_none_or(|mask| mask.federates_with) {
+            // What does not parse was refused with the patch.
+            let named: Vec<_> =
+                message.federates_with.iter().filter_map(|name| TrustDomain::parse(name).ok()).collect();
+            self.check_bundles(&named, "failed to update entry")?;
+        }
         let trust_domain = self.trust_domain.clone();
         let change = move |entry: &mut Entry| {
             patch.clone().apply(entry);
@@ -97,6 +104,19 @@ impl EntryService {
             }
             Err(StoreError::NotFound { .. }) => Err(Status::not_found("entry not found")),
             Err(cause) => Err(store_failed("failed to delete entry", &cause)),
+        }
+    }
+
+    /// An entry federates with trust domains whose bundle is held: agents have something to hand out, and a name that was
+    /// mistyped is noticed.
+    fn check_bundles(&self, named: &[TrustDomain], what: &str) -> Result<(), Status> {
+        let snapshot = self.model.load();
+        match named.iter().find(|name| !snapshot.bundles.contains_key(*name)) {
+            Some(missing) => {
+                let why = format!("unable to find federated bundle \"{}\"", missing.id_string());
+                Err(failed(Code::Internal, what, why))
+            }
+            None => Ok(()),
         }
     }
 

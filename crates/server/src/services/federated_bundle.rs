@@ -90,7 +90,11 @@ impl FederatedBundles<'_> {
                 info!(trust_domain_id = %bundle.trust_domain, "Bundle set successfully");
             }
             (Err(status), _) => {
-                warn!(trust_domain_id = message.trust_domain, error = status.message(), "Federated bundle refused");
+                warn!(
+                    trust_domain_id = message.trust_domain,
+                    error = status.message(),
+                    "Federated bundle refused"
+                );
             }
         }
         written

@@ -8,6 +8,7 @@ use vouchsafe_proto::spire::api::server::localauthority::v1 as api;
 use vouchsafe_proto::spire::api::server::localauthority::v1::local_authority_server::LocalAuthority;
 use vouchsafe_store::Error as StoreError;
 
+use crate::audit::Audit;
 use crate::authorities::{Command, Control, Refusal};
 use crate::status::{Chain, store_failed};
 
@@ -64,7 +65,7 @@ impl LocalAuthority for LocalAuthorityService {
         &self,
         request: Request<api::ActivateJwtAuthorityRequest>,
     ) -> Result<Response<api::ActivateJwtAuthorityResponse>, Status> {
-        let id = request.into_inner().authority_id;
+        let id = about(request, LOCAL, |request| request.authority_id);
         let activated_authority = Some(state(self.carry_out(Jwt, Command::Activate(Jwt, id)).await?));
         Ok(Response::new(api::ActivateJwtAuthorityResponse { activated_authority }))
     }
@@ -73,7 +74,7 @@ impl LocalAuthority for LocalAuthorityService {
         &self,
         request: Request<api::TaintJwtAuthorityRequest>,
     ) -> Result<Response<api::TaintJwtAuthorityResponse>, Status> {
-        let id = request.into_inner().authority_id;
+        let id = about(request, LOCAL, |request| request.authority_id);
         let tainted = self.carry_out(Jwt, Command::Taint(Jwt, id)).await?;
         // As the real server, which tells the id alone.
         let tainted_authority =
@@ -85,7 +86,7 @@ impl LocalAuthority for LocalAuthorityService {
         &self,
         request: Request<api::RevokeJwtAuthorityRequest>,
     ) -> Result<Response<api::RevokeJwtAuthorityResponse>, Status> {
-        let id = request.into_inner().authority_id;
+        let id = about(request, LOCAL, |request| request.authority_id);
         let revoked_authority = Some(state(self.carry_out(Jwt, Command::Revoke(Jwt, id)).await?));
         Ok(Response::new(api::RevokeJwtAuthorityResponse { revoked_authority }))
     }
@@ -111,7 +112,7 @@ impl LocalAuthority for LocalAuthorityService {
         &self,
         request: Request<api::ActivateX509AuthorityRequest>,
     ) -> Result<Response<api::ActivateX509AuthorityResponse>, Status> {
-        let id = request.into_inner().authority_id;
+        let id = about(request, LOCAL, |request| request.authority_id);
         let activated_authority = Some(state(self.carry_out(X509, Command::Activate(X509, id)).await?));
         Ok(Response::new(api::ActivateX509AuthorityResponse { activated_authority }))
     }
@@ -120,7 +121,7 @@ impl LocalAuthority for LocalAuthorityService {
         &self,
         request: Request<api::TaintX509AuthorityRequest>,
     ) -> Result<Response<api::TaintX509AuthorityResponse>, Status> {
-        let id = request.into_inner().authority_id;
+        let id = about(request, LOCAL, |request| request.authority_id);
         let tainted_authority = Some(state(self.carry_out(X509, Command::Taint(X509, id)).await?));
         Ok(Response::new(api::TaintX509AuthorityResponse { tainted_authority }))
     }
@@ -129,7 +130,7 @@ impl LocalAuthority for LocalAuthorityService {
         &self,
         request: Request<api::TaintX509UpstreamAuthorityRequest>,
     ) -> Result<Response<api::TaintX509UpstreamAuthorityResponse>, Status> {
-        let id = request.into_inner().subject_key_id.to_lowercase();
+        let id = about(request, UPSTREAM, |request| request.subject_key_id).to_lowercase();
         self.carry_out(X509, Command::TaintUpstream(id.clone())).await?;
         let upstream_authority_subject_key_id = id;
         Ok(Response::new(api::TaintX509UpstreamAuthorityResponse { upstream_authority_subject_key_id }))
@@ -139,7 +140,7 @@ impl LocalAuthority for LocalAuthorityService {
         &self,
         request: Request<api::RevokeX509AuthorityRequest>,
     ) -> Result<Response<api::RevokeX509AuthorityResponse>, Status> {
-        let id = request.into_inner().authority_id;
+        let id = about(request, LOCAL, |request| request.authority_id);
         let revoked_authority = Some(state(self.carry_out(X509, Command::Revoke(X509, id)).await?));
         Ok(Response::new(api::RevokeX509AuthorityResponse { revoked_authority }))
     }
@@ -148,7 +149,7 @@ impl LocalAuthority for LocalAuthorityService {
         &self,
         request: Request<api::RevokeX509UpstreamAuthorityRequest>,
     ) -> Result<Response<api::RevokeX509UpstreamAuthorityResponse>, Status> {
-        let id = request.into_inner().subject_key_id.to_lowercase();
+        let id = about(request, UPSTREAM, |request| request.subject_key_id).to_lowercase();
         self.carry_out(X509, Command::RevokeUpstream(id.clone())).await?;
         let upstream_authority_subject_key_id = id;
         Ok(Response::new(api::RevokeX509UpstreamAuthorityResponse { upstream_authority_subject_key_id }))
@@ -189,6 +190,19 @@ impl LocalAuthority for LocalAuthorityService {
         Err(no_wit())
     }
 }
+
+/// The authority that a request is about, which the audit log tells.
+fn about<T>(request: Request<T>, field: &'static str, id: impl FnOnce(T) -> String) -> String {
+    let audit = Audit::of(&request);
+    let id = id(request.into_inner());
+    if !id.is_empty() {
+        audit.add(field, id.as_str());
+    }
+    id
+}
+
+const LOCAL: &str = "local_authority_id";
+const UPSTREAM: &str = "subject_key_id";
 
 fn no_wit() -> Status {
     Status::unimplemented("WIT-SVID functionality is not yet implemented")

@@ -30,7 +30,10 @@ pub(crate) struct TrustDomainService {
 type Mask = types::FederationRelationshipMask;
 
 impl TrustDomainService {
-    async fn create(&self, message: &types::FederationRelationship) -> Result<FederationRelationship, Status> {
+    async fn create(
+        &self,
+        message: &types::FederationRelationship,
+    ) -> Result<FederationRelationship, Status> {
         let (relationship, bundle) = parse(message)?;
         if relationship.trust_domain == self.trust_domain {
             return Err(Status::invalid_argument(
@@ -97,7 +100,8 @@ impl TrustDomainService {
 
     /// An operator who federates by SPIFFE ID has to set the endpoint's bundle once.
     fn warn_without_bundle(&self, relationship: &FederationRelationship) {
-        let EndpointProfile::HttpsSpiffe { endpoint_spiffe_id } = &relationship.bundle_endpoint_profile else {
+        let EndpointProfile::HttpsSpiffe { endpoint_spiffe_id } = &relationship.bundle_endpoint_profile
+        else {
             return;
         };
         if !self.model.load().bundles.contains_key(&endpoint_spiffe_id.trust_domain()) {
@@ -221,7 +225,9 @@ impl TrustDomainApi for TrustDomainService {
     }
 }
 
-fn parse(message: &types::FederationRelationship) -> Result<(FederationRelationship, Option<Bundle>), Status> {
+fn parse(
+    message: &types::FederationRelationship,
+) -> Result<(FederationRelationship, Option<Bundle>), Status> {
     let parsed = federation_from_proto(message);
     let (relationship, mut bundle) =
         parsed.map_err(|e| invalid("failed to convert federation relationship", e))?;

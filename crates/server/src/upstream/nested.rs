@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 use vouchsafe_ca::upstream::{MintedCa, Published, UpstreamAuthority, UpstreamError};
-use vouchsafe_identity::config::{Expect, ServerTrust, client_config};
+use vouchsafe_identity::config::{Expect, KeyExchange, ServerTrust, client_config_with};
 use vouchsafe_proto::convert::{bundle_from_proto, jwt_authority_from_proto, jwt_authority_to_proto};
 use vouchsafe_proto::spire::api::server::bundle::v1::bundle_client::BundleClient;
 use vouchsafe_proto::spire::api::server::bundle::v1::{GetBundleRequest, PublishJwtAuthorityRequest};
@@ -38,6 +38,7 @@ pub(super) struct NestedServer {
     address: String,
     source: WorkloadSvid,
     clock: Clock,
+    key_exchange: KeyExchange,
     /// The connection, and which SVID of ours it was made with.
     channel: Mutex<Option<(u64, Channel)>>,
     bundle: watch::Sender<Option<Arc<Bundle>>>,
@@ -61,7 +62,8 @@ impl NestedServer {
             false => server.host.clone(),
         };
         let address = format!("{host}:{}", server.port);
-        Self { address, source, clock, channel: Mutex::new(None), bundle: watch::Sender::new(None) }
+        let (channel, bundle) = (Mutex::new(None), watch::Sender::new(None));
+        Self { address, source, clock, channel, bundle, key_exchange: server.key_exchange }
     }
 
     /// Fetches the bundle again and again, until `cancel`.
@@ -138,7 +140,7 @@ impl NestedServer {
         }
         let server = SpiffeId::server(self.source.trust_domain());
         let trust = ServerTrust::Verified(self.source.roots.clone(), Expect::Id(server));
-        let config = client_config(trust, Some(&self.source.own), self.clock.clone())?;
+        let config = client_config_with(self.key_exchange, trust, Some(&self.source.own), self.clock.clone())?;
         let channel = tls_channel(&self.address, Arc::new(config))?;
         *held = Some((with, channel.clone()));
         Ok(channel)
@@ -203,7 +205,8 @@ fn remote<E: Into<BoxError>>(what: &'static str) -> impl FnOnce(E) -> UpstreamEr
 fn told(status: &Status) -> String {
     let causes = std::error::Error::source(status).map(|cause| crate::status::Chain(cause).to_string());
     match causes {
-        Some(causes) => format!("{}: {causes}", status.message()),
+        Some(causes) if !causes.contains(status.message()) => format!("{}: {causes}", status.message()),
+        Some(causes) => causes,
         None => format!("{:?}: {}", status.code(), status.message()),
     }
 }

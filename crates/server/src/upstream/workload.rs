@@ -51,12 +51,13 @@ impl WorkloadSvid {
     /// Waits until there is an SVID.
     pub(super) async fn ready(&self) {
         // The cell outlives this wait, so its channel cannot close.
-        let _ = self.own.watch().wait_for(|updates| *updates > 0).await;
+        drop(self.own.watch().wait_for(|updates| *updates > 0).await);
     }
 
     /// Takes each update, until `cancel`.
     pub(super) async fn run(self, mut entropy: Entropy, cancel: CancellationToken) {
-        let mut trouble = Trouble::new("Cannot get an X.509-SVID from the Workload API for the upstream server");
+        let mut trouble =
+            Trouble::new("Cannot get an X.509-SVID from the Workload API for the upstream server");
         let mut attempt = 0_u32;
         #[expect(clippy::expect_used, reason = "the two constants are a range")]
         let backoff = Backoff::new(RETRY.0, RETRY.1).expect("a range");

@@ -60,11 +60,16 @@ impl TestAgent {
         let (key, csr) = key_and_csr().await;
         let result = attest(&server.connect(None), join_params(token, csr)).await?;
         assert!(!result.reattestable);
-        let identity = Identity::new(key, &result.svid.unwrap());
+        Ok(Self::with(server, key, &result.svid.unwrap()))
+    }
+
+    /// The agent that was given `svid`.
+    pub fn with(server: &TestServer, key: PrivateKey, svid: &types::X509svid) -> Self {
+        let identity = Identity::new(key, svid);
         let roots = RootsCell::new(TrustRoots::of([&server.running.bundle()]));
         let api = connect(&server.address(), &roots, Some(&identity.cell), &server.clock);
         let id = identity.svid.id.clone();
-        Ok(Self { id, identity, roots, api, address: server.address(), clock: server.clock.clone() })
+        Self { id, identity, roots, api, address: server.address(), clock: server.clock.clone() }
     }
 
     /// A new connection with the SVID and the bundle that it has.

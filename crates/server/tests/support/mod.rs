@@ -25,12 +25,13 @@ use vouchsafe_identity::own::SvidCell;
 use vouchsafe_identity::roots::{RootsCell, TrustRoots};
 use vouchsafe_proto::spire::api::server::agent::v1::CreateJoinTokenRequest;
 use vouchsafe_proto::spire::api::server::agent::v1::agent_client::AgentClient;
-use vouchsafe_proto::spire::api::server::bundle::v1::GetBundleRequest;
 use vouchsafe_proto::spire::api::server::bundle::v1::bundle_client::BundleClient;
+use vouchsafe_proto::spire::api::server::bundle::v1::{BatchSetFederatedBundleRequest, GetBundleRequest};
 use vouchsafe_proto::spire::api::server::entry::v1::entry_client::EntryClient;
 use vouchsafe_proto::spire::api::server::entry::v1::{BatchCreateEntryRequest, ListEntriesRequest};
 use vouchsafe_proto::spire::api::server::localauthority::v1::local_authority_client::LocalAuthorityClient;
 use vouchsafe_proto::spire::api::server::svid::v1::svid_client::SvidClient;
+use vouchsafe_proto::spire::api::server::trustdomain::v1::trust_domain_client::TrustDomainClient;
 use vouchsafe_proto::spire::api::types;
 use vouchsafe_runtime::clock::{Clock, ClockHandle};
 use vouchsafe_runtime::entropy::Entropy;
@@ -87,10 +88,11 @@ impl World {
         } else {
             Arc::new(Memory::new())
         };
+        let metrics = Registry::new("spire_server", &[]);
         let deps = Deps {
             clock: self.clock.clone(),
             entropy: Entropy::from_seed(7),
-            metrics: Registry::new("spire_server", &[]),
+            metrics: metrics.clone(),
             readiness: Readiness::new(self.clock.clone()),
             store: Arc::new(store),
             keys,
@@ -104,7 +106,8 @@ impl World {
         let mut tasks = JoinSet::new();
         tasks.spawn(group.run(async { drop(stopped.await) }, STOP_GRACE));
         let admin = Api(uds_channel(&running.admin_socket).await.unwrap());
-        Ok(TestServer { running, faults, store: below, admin, clock: self.clock.clone(), stop, tasks })
+        let clock = self.clock.clone();
+        Ok(TestServer { running, faults, store: below, metrics, admin, clock, stop, tasks })
     }
 
     /// Where it keeps its files.
@@ -140,7 +143,7 @@ impl World {
             disable_jwt_svids: false,
             admission: vouchsafe_server::config::Admission::default(),
             federation: vouchsafe_server::config::Federation::default(),
-        version: "test",
+            version: "test",
         }
     }
 }
@@ -152,6 +155,7 @@ pub struct TestServer {
     pub faults: Faults,
     /// Its store without the faults.
     pub store: Arc<dyn Store>,
+    pub metrics: Registry,
     pub admin: Api,
     pub clock: Clock,
     stop: oneshot::Sender<()>,
@@ -198,6 +202,15 @@ impl TestServer {
         TestAgent::attest(self, &token).await.unwrap()
     }
 
+    /// Holds an empty bundle of another trust domain, so that entries may federate with it.
+    pub async fn hold_bundle(&self, name: &str) {
+        let request = BatchSetFederatedBundleRequest {
+            bundle: vec![types::Bundle { trust_domain: name.into(), ..types::Bundle::default() }],
+            output_mask: None,
+        };
+        self.admin.bundles().batch_set_federated_bundle(request).await.unwrap();
+    }
+
     /// Creates an entry that must be new.
     pub async fn create(&self, entry: types::Entry) -> types::Entry {
         let (status, entry) = self.try_create(entry).await;
@@ -237,6 +250,10 @@ impl Api {
 
     pub fn svids(&self) -> SvidClient<Channel> {
         SvidClient::new(self.0.clone())
+    }
+
+    pub fn trust_domains(&self) -> TrustDomainClient<Channel> {
+        TrustDomainClient::new(self.0.clone())
     }
 
     pub fn bundles(&self) -> BundleClient<Channel> {

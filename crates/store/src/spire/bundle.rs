@@ -70,7 +70,7 @@ pub(super) fn decode(data: &[u8]) -> Result<Bundle, Box<dyn std::error::Error>> 
     Ok(bundle)
 }
 
-#[cfg(test)]
+/// The bytes of a bundle's row.
 pub(super) fn encode(bundle: &Bundle) -> Vec<u8> {
     let stored = StoredBundle {
         trust_domain_id: bundle.trust_domain.id_string(),

@@ -6,6 +6,7 @@ use prost::Message;
 use rusqlite::{Connection, Row};
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::entry::{Entry, EntryId};
+use vouchsafe_types::federation::{EndpointProfile, EndpointUrl, FederationRelationship};
 use vouchsafe_types::join_token::JoinToken;
 use vouchsafe_types::selector::{Selector, SelectorSet};
 use vouchsafe_types::spiffe_id::SpiffeId;
@@ -41,11 +42,14 @@ pub(super) fn read_all(
             expires_at: row.get(2)?,
         }))
     })?;
+    each(connection, FEDERATION, into, "federation relationship", |row| {
+        relationship(row).map(Record::Federation)
+    })?;
     let mut journals = connection.prepare("SELECT id, data FROM ca_journals ORDER BY id")?;
     let journals = journals.query_map([], |row| {
         Ok(JournalRecord { key: format!("spire-{}", row.get::<_, i64>(0)?), data: row.get(1)? })
     })?;
-    into.journals = journals.collect::<rusqlite::Result<_>>()?;
+    into.contents.journals = journals.collect::<rusqlite::Result<_>>()?;
     Ok(())
 }
 
@@ -61,7 +65,7 @@ fn each(
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         match read(row) {
-            Ok(record) => into.records.push(record),
+            Ok(record) => into.contents.records.push(record),
             Err(why) => {
                 let name: String = row.get(0).unwrap_or_default();
                 into.left_out.push(format!("{what} {name}: {why}"));
@@ -162,6 +166,22 @@ fn agent(row: &Row<'_>, selectors: &mut HashMap<String, Vec<(String, String)>>) 
     })
 }
 
+fn relationship(row: &Row<'_>) -> Result<FederationRelationship, Unfit> {
+    let text = |column: &str| row.get::<_, Option<String>>(column).map(Option::unwrap_or_default);
+    let profile = match text("bundle_endpoint_profile")?.as_str() {
+        "https_web" => EndpointProfile::HttpsWeb,
+        "https_spiffe" => EndpointProfile::HttpsSpiffe {
+            endpoint_spiffe_id: SpiffeId::parse(&text("endpoint_spiffe_id")?)?,
+        },
+        other => return Err(format!("a bundle endpoint profile {other:?}").into()),
+    };
+    Ok(FederationRelationship {
+        trust_domain: TrustDomain::parse(&text("trust_domain")?)?,
+        bundle_endpoint_url: EndpointUrl::parse(&text("bundle_endpoint_url")?)?,
+        bundle_endpoint_profile: profile,
+    })
+}
+
 fn selector_set(pairs: Vec<(String, String)>) -> Result<SelectorSet, Unfit> {
     let selectors: Result<Vec<_>, _> = pairs.iter().map(|(kind, value)| Selector::new(kind, value)).collect();
     Ok(SelectorSet::from_iter(selectors?))
@@ -183,5 +203,6 @@ const ENTRIES: &str = "SELECT entry_id, *, CAST(strftime('%s', created_at) AS IN
 const AGENTS: &str = "SELECT spiffe_id, *, CAST(strftime('%s', expires_at) AS INTEGER) AS expires,
     CAST(strftime('%s', new_expires_at) AS INTEGER) AS new_expires FROM attested_node_entries ORDER BY id";
 const BUNDLES: &str = "SELECT trust_domain, data FROM bundles ORDER BY trust_domain";
+const FEDERATION: &str = "SELECT trust_domain, * FROM federated_trust_domains ORDER BY trust_domain";
 // A token is a secret, so its row is named by its number.
 const TOKENS: &str = "SELECT CAST(id AS TEXT), token, expiry FROM join_tokens ORDER BY id";

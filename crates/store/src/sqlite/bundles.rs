@@ -56,6 +56,12 @@ pub(super) fn put(
     Ok(BundleUpdate { bundle, changed: true, position })
 }
 
+/// Adds a bundle with the sequence number that it has.
+pub(super) fn restore(tx: &Tx<'_>, bundle: &Bundle) -> Result<Position, Fail> {
+    write(tx.conn, bundle)?;
+    tx.changed(Kind::Bundle, bundle.trust_domain.as_str())
+}
+
 pub(super) fn delete(
     tx: &Tx<'_>,
     trust_domain: &TrustDomain,

@@ -32,6 +32,15 @@ pub(super) fn create(tx: &Tx<'_>, entry: &Entry) -> Result<CreateOutcome, Fail> 
     Ok(CreateOutcome::Created(stored, position))
 }
 
+/// Adds an entry with the history that it has.
+pub(super) fn restore(tx: &Tx<'_>, entry: &Entry) -> Result<Position, Fail> {
+    if find(tx.conn, &entry.id)?.is_some() {
+        return Err(Fail::already_exists(Kind::Entry, &entry.id));
+    }
+    write(tx.conn, INSERT, entry)?;
+    tx.changed(Kind::Entry, entry.id.as_str())
+}
+
 pub(super) fn update(tx: &Tx<'_>, id: &EntryId, change: &EntryChange) -> Result<(Entry, Position), Fail> {
     let before = find(tx.conn, id)?.ok_or_else(|| Fail::not_found(Kind::Entry, id))?;
     let mut after = before.clone();

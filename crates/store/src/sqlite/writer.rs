@@ -105,11 +105,21 @@ impl Writer {
         operation: &'static str,
         work: impl Fn(&Tx<'_>) -> Result<T, Fail> + Send + 'static,
     ) -> Result<T, Error> {
+        self.write_within(self.deadline, operation, work).await
+    }
+
+    /// [`Writer::write`] for work that takes longer than others.
+    pub(super) async fn write_within<T: Send + 'static>(
+        &self,
+        deadline: Duration,
+        operation: &'static str,
+        work: impl Fn(&Tx<'_>) -> Result<T, Fail> + Send + 'static,
+    ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
         let ticket = Ticket(Arc::new(AtomicU8::new(QUEUED)));
         let stage = Arc::clone(&ticket.0);
         self.shared.submit(Box::new(Write { operation, work, done: None, reply, stage }))?;
-        match tokio::time::timeout(self.deadline, answer).await {
+        match tokio::time::timeout(deadline, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) | Err(_) => {
                 let outcome = if ticket.withdraw() { Outcome::NotWritten } else { Outcome::Unknown };

@@ -166,3 +166,52 @@ async fn a_client_with_an_svid_is_named_and_one_with_another_certificate_is_refu
         _ = listener.accept() => panic!("the certificate names nobody"),
     }
 }
+
+/// What the server knows of a client that sends `header` before its handshake, if it lets it in.
+async fn known_as(trusted: &str, header: &[u8]) -> Option<SocketAddr> {
+    let (listener, address, connector) = listen(Limits::default()).await;
+    let mut listener = listener.with_balancers(Balancers::new(vec![trusted.parse().unwrap()]));
+    let client = async {
+        let mut tcp = TcpStream::connect(address).await?;
+        tcp.write_all(header).await?;
+        connector.connect(ServerName::try_from("localhost").unwrap(), tcp).await
+    };
+    let served = async { listener.accept().await.unwrap().connect_info().address };
+    let both = async { tokio::join!(client, served) };
+    tokio::select! {
+        biased;
+        (client, known) = both => client.ok().map(|_| known),
+        () = tokio::time::sleep(Duration::from_millis(500)) => None,
+    }
+}
+
+#[tokio::test]
+async fn a_client_behind_a_balancer_is_known_by_the_address_that_the_balancer_tells() {
+    let header = b"PROXY TCP4 203.0.113.7 127.0.0.1 40000 8081\r\n";
+    let told = Some("203.0.113.7:40000".parse().unwrap());
+    assert_eq!(known_as("127.0.0.0/8", header).await, told);
+    let binary = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x07\x7f\0\0\x01\x9c\x40\x1f\x91";
+    assert_eq!(known_as("127.0.0.0/8", binary).await, told);
+    let own = known_as("127.0.0.0/8", b"").await.unwrap();
+    assert!(own.ip().is_loopback(), "without a header: {own}");
+}
+
+#[tokio::test]
+async fn nobody_else_chooses_the_address_that_it_is_known_by() {
+    let header = b"PROXY TCP4 203.0.113.7 127.0.0.1 40000 8081\r\n";
+    assert_eq!(known_as("10.0.0.0/8", header).await, None);
+    assert_eq!(known_as("127.0.0.0/8", b"PROXY TCP4 nonsense\r\n").await, None);
+    assert!(known_as("10.0.0.0/8", b"").await.is_some());
+}
+
+#[tokio::test]
+async fn a_header_that_does_not_end_counts_against_the_time_of_the_handshake() {
+    let limits = Limits { handshakes: 1, handshake_timeout: Duration::from_millis(100) };
+    let (listener, address, connector) = listen(limits).await;
+    let mut listener = listener.with_balancers(Balancers::new(vec!["127.0.0.0/8".parse().unwrap()]));
+    let mut slow = TcpStream::connect(address).await.unwrap();
+    slow.write_all(b"PROXY TCP4 203.0").await.unwrap();
+    let both = async { tokio::join!(dial(connector, address), listener.accept()) };
+    let (client, server) = tokio::time::timeout(Duration::from_secs(5), both).await.unwrap();
+    assert!(client.is_ok() && server.is_ok());
+}

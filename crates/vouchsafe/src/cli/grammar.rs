@@ -53,8 +53,9 @@ pub(super) enum Command {
     },
 }
 
-/// The whole grammar of a program.
-pub(super) fn grammar(part: Part) -> clap::Command {
+/// The whole grammar of a program, built.
+#[must_use]
+pub fn grammar(part: Part) -> clap::Command {
     let command = match part {
         Part::All => Command::augment_subcommands(clap::Command::new("vouchsafe"))
             .about("Workload identity that stays up: takes the place of SPIRE's server and agent")

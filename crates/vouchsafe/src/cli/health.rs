@@ -7,6 +7,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::socket::Target;
+use super::told;
 use crate::console::Console;
 use crate::go;
 
@@ -33,16 +34,15 @@ pub(super) async fn check(
     // There is only one depth of checks; the flag is accepted for scripts that set it.
     let _shallow = flags.shallow;
     let answer = match target.connect().await {
-        Ok(channel) => {
-            HealthClient::new(channel).check(HealthCheckRequest { service: String::new() }).await
-        }
+        Ok(channel) => HealthClient::new(channel).check(HealthCheckRequest { service: String::new() }).await,
         Err(status) => Err(status),
     };
     let status = match answer {
         Ok(answer) => answer.into_inner().status,
         Err(status) => {
             if flags.verbose {
-                writeln!(console.stderr, "Failed to check health: {}", go::rpc_error(&status))?;
+                let error = go::rpc_error(&status);
+                writeln!(console.stderr, "Failed to check health: {}", told(&error, console))?;
             }
             bail!("unable to determine health");
         }

@@ -11,6 +11,7 @@ mod mint;
 mod mint_jwt;
 mod mint_x509;
 mod run;
+mod switch;
 mod token;
 
 use std::io;
@@ -39,6 +40,14 @@ pub(super) enum ServerCommand {
     /// Validates a SPIRE server configuration file
     #[command(after_help = "Example:\n  spire-server validate -config /etc/spire/server.conf")]
     Validate(run::RunArgs),
+    /// Takes over the database and keys of a stopped SPIRE server
+    #[command(
+        after_help = "Examples:\n  vouchsafe server import -config /etc/spire/server.conf -dryRun\n  vouchsafe server import -config /etc/spire/server.conf"
+    )]
+    Import(switch::ImportArgs),
+    /// Gives database and keys back to SPIRE
+    #[command(after_help = "Example:\n  vouchsafe server export -config /etc/spire/server.conf")]
+    Export(switch::SwitchArgs),
     /// Determines server health status
     Healthcheck(HealthcheckArgs),
     /// Join tokens
@@ -107,6 +116,8 @@ pub(super) fn execute(command: ServerCommand, console: &mut Console<'_>) -> io::
     let result = match command {
         ServerCommand::Run(arguments) => return run::run(arguments, console),
         ServerCommand::Validate(arguments) => return run::validate(arguments, console),
+        ServerCommand::Import(arguments) => block_on(switch::import(arguments, console)),
+        ServerCommand::Export(arguments) => block_on(switch::export(arguments, console)),
         ServerCommand::Healthcheck(arguments) => block_on(healthcheck(arguments, console)),
         ServerCommand::Token(command) => block_on(token::execute(command, console)),
         ServerCommand::Entry(command) => block_on(entry::execute(command, console)),

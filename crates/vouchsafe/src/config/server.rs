@@ -271,8 +271,11 @@ fn read_server(section: &Section<'_>, flags: &Overrides, problems: &Problems) ->
         problems.add("data_dir must be configured");
     }
     let file_port = section.port("bind_port");
-    let bind_port =
-        flags.bind_port.filter(|port| *port != 0).or(file_port.filter(|port| *port != 0)).unwrap_or(DEFAULT_BIND_PORT);
+    let bind_port = flags
+        .bind_port
+        .filter(|port| *port != 0)
+        .or(file_port.filter(|port| *port != 0))
+        .unwrap_or(DEFAULT_BIND_PORT);
     let bind_address = set(&flags.bind_address).or(section.text("bind_address"));
     let socket_path = set(&flags.socket_path).or(section.text("socket_path"));
     let socket_path = socket_path.unwrap_or_else(|| DEFAULT_SOCKET_PATH.to_owned());
@@ -287,7 +290,9 @@ fn read_server(section: &Section<'_>, flags: &Overrides, problems: &Problems) ->
         source_location: flags.log_source_location,
     };
     let config = Config {
-        bind_address: observe::trim_brackets(&bind_address.unwrap_or_else(|| DEFAULT_BIND_ADDRESS.to_owned())),
+        bind_address: observe::trim_brackets(
+            &bind_address.unwrap_or_else(|| DEFAULT_BIND_ADDRESS.to_owned()),
+        ),
         bind_port,
         socket_path: socket_path.into(),
         ca_key_type,

@@ -100,7 +100,10 @@ fn an_agent_file_of_spire_is_read() {
     assert_eq!(config.apis.socket_path, Path::new("/tmp/spire-agent/public/api.sock"));
     let format = agent::BundleFormat::Pem;
     assert_eq!(config.bootstrap, Bootstrap::File { path: "/etc/bundle.pem".into(), format });
-    assert_eq!(config.plugins.key_manager, agent::KeyManager::Disk { keys_path: "/var/lib/a/keys.json".into() });
+    assert_eq!(
+        config.plugins.key_manager,
+        agent::KeyManager::Disk { keys_path: "/var/lib/a/keys.json".into() }
+    );
     let unix = config.plugins.unix.unwrap();
     assert_eq!((unix.discover_workload_path, unix.workload_size_limit), (true, 1000));
     assert_eq!((config.x509_svid_cache_max_size, config.jwt_svid_cache_max_size), (50, 1000));
@@ -184,9 +187,9 @@ telemetry { InMem {} Statsd = [{ address = "a:1" }] }
         error.contains("test.conf:14:5: server.agent_ttl is already set on line 13; keep one of the two")
     );
     assert!(error.contains("\"postgres\" is not supported yet: use \"sqlite3\""));
-    assert!(
-        error.contains("test.conf:18:18: NodeAttestor \"sshpop\" is not supported yet: use \"join_token\" or \"x509pop\"")
-    );
+    assert!(error.contains(
+        "test.conf:18:18: NodeAttestor \"sshpop\" is not supported yet: use \"join_token\" or \"x509pop\""
+    ));
     assert!(error.contains("UpstreamAuthority \"vault\" is not supported yet"));
     assert!(error.contains("plugins: exactly one KeyManager must be configured and enabled, not 0"));
     assert!(error.contains("key \"KeyManagr\" in plugins; did you mean \"KeyManager\"?"));
@@ -252,7 +255,9 @@ fn a_lifetime_that_the_ca_cannot_guarantee_is_a_warning() {
     let text = SERVER.replace("ca_ttl = \"72h\"", "ca_ttl = \"6h\"");
     let warnings = server::load(&source(&text), &server::Overrides::default()).unwrap().warnings;
     assert_eq!(warnings.len(), 2, "{warnings:?}");
-    assert!(warnings[0].contains("Please set default_x509_svid_ttl to 1h or less, or the ca_ttl to 12h or more"));
+    assert!(
+        warnings[0].contains("Please set default_x509_svid_ttl to 1h or less, or the ca_ttl to 12h or more")
+    );
 }
 
 #[test]

@@ -78,6 +78,7 @@ pub(super) async fn start(
         },
         docker: config.plugins.docker.clone(),
         limits: config.experimental.limits,
+        key_exchange: config.experimental.key_exchange,
         workload_key_type: key_type(config.workload_key_type),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
@@ -118,7 +119,9 @@ fn bootstrap(config: &agent::Config) -> anyhow::Result<Bootstrap> {
             read_bundle(&path, format, &config.trust_domain)?;
             (Place::File(path), format)
         }
-        agent::Bootstrap::Url { url, unix_socket: Some(socket), format } => (Place::Socket { socket, url }, format),
+        agent::Bootstrap::Url { url, unix_socket: Some(socket), format } => {
+            (Place::Socket { socket, url }, format)
+        }
         agent::Bootstrap::Url { url, unix_socket: None, format } => {
             (Place::Url { url, roots: WebRoots::System }, format)
         }

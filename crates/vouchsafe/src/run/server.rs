@@ -1,21 +1,25 @@
 //! `server run`.
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
+use tokio::time::Instant;
 use vouchsafe_ca::key_manager::{Disk, KeyManager, Memory};
 use vouchsafe_ca::x509::Subject;
-use vouchsafe_runtime::metrics::Registry;
 use vouchsafe_identity::path::Authorities;
-use vouchsafe_server::config::admission::{self, Admission};
+use vouchsafe_runtime::metrics::Registry;
 use vouchsafe_server::config as settings;
+use vouchsafe_server::config::admission::{self, Admission};
 use vouchsafe_server::config::federation::{BundleEndpoint, ServingCertFiles, ServingProfile};
 use vouchsafe_server::{Config, Deps, Policy, Running, Server};
 use vouchsafe_store::sqlite::Sqlite;
 use vouchsafe_types::pem;
 
 use super::data_dir::{self, DataDirLock};
+use super::measured::{MeasuredKeys, MeasuredStore};
 use super::{Host, http, key_type, resolve};
 use crate::config::server::{self, DataStore};
 use crate::config::{self};
@@ -40,14 +44,15 @@ pub(super) async fn start(
     let DataStore::Sqlite { path } = &config.data_store;
     data_dir::create_parent(path)?;
     let store = Sqlite::open(path, host.clock.clone()).await.context("cannot open the datastore")?;
-    let keys = key_manager(&config.key_manager)?;
+    let keys = MeasuredKeys::new(key_manager(&config.key_manager)?, registry.clone());
+    let store = MeasuredStore::new(Arc::new(store), registry.clone());
     let deps = Deps {
         clock: host.clock.clone(),
         entropy: host.entropy.fork("server"),
         metrics: registry.clone(),
         readiness: host.readiness.clone(),
         store: Arc::new(store),
-        keys,
+        keys: Arc::new(keys),
         log_level: host.log_level.clone(),
     };
     let config = Config {
@@ -78,8 +83,23 @@ pub(super) async fn start(
         federation: federation(&config.federation).await?,
         version: env!("CARGO_PKG_VERSION"),
     };
-    Ok(Server::start(config, deps, &mut host.tasks).await?)
+    let running = Server::start(config, deps, &mut host.tasks).await?;
+    let uptime = registry.gauge("uptime_in_ms", &[]);
+    host.tasks.start("uptime", |cancel| async move {
+        let began = Instant::now();
+        loop {
+            uptime.set(began.elapsed().as_secs_f64() * 1000.0);
+            tokio::select! {
+                () = cancel.cancelled() => return Ok::<_, Infallible>(()),
+                () = tokio::time::sleep(UPTIME_INTERVAL) => {}
+            }
+        }
+    });
+    Ok(running)
 }
+
+/// How often the metric is brought up to date, as in SPIRE.
+const UPTIME_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How nodes and clients are admitted. Authorities of nodes' certificates are read here.
 fn admission(config: &server::Config) -> anyhow::Result<Admission> {
@@ -164,6 +184,7 @@ fn upstream(chosen: Option<&server::Upstream>) -> settings::Upstream {
             host: above.server_address,
             port: above.server_port,
             workload_api_socket: above.workload_api_socket,
+            key_exchange: above.key_exchange,
         }),
     }
 }

@@ -104,8 +104,7 @@ fn agent_config(config: &Config, server_port: u16, join_token: SecretText) -> co
     // Who the server is needs no bootstrap: `up` hands the bundle over.
     let mut settings = config::agent::Config::new(config.trust_domain.clone(), server_address, server_port);
     settings.apis.socket_path.clone_from(&config.agent_socket);
-    settings.plugins.key_manager =
-        config::agent::KeyManager::Disk { keys_path: data_dir.join("keys.json") };
+    settings.plugins.key_manager = config::agent::KeyManager::Disk { keys_path: data_dir.join("keys.json") };
     settings.join_token = Some(join_token);
     settings.log = config.log.clone();
     settings.data_dir = data_dir;

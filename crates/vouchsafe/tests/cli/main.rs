@@ -7,6 +7,8 @@
 mod agent;
 mod fake;
 mod golden;
+mod operations;
+mod reference;
 mod server;
 mod usage;
 

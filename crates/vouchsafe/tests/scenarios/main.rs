@@ -23,3 +23,4 @@ mod nested;
 mod node_attestation;
 mod rotation;
 mod server_cli;
+mod upgrade;

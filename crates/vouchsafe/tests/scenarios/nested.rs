@@ -32,7 +32,8 @@ fn svids_of_nested_servers_verify_across_the_tree_and_through_rotations() {
     let below_the_root = |fetched: &Fetched| {
         assert!(fetched.svid.chain.len() >= 2, "the nested server's certificate comes with the SVID");
         let trust_domain = fetched.svid.id.trust_domain();
-        svids::verify(&fetched.svid.chain, &trust_domain, &root.bundle_pem()).expect("the root's bundle suffices");
+        svids::verify(&fetched.svid.chain, &trust_domain, &root.bundle_pem())
+            .expect("the root's bundle suffices");
     };
     below_the_root(&left_agent.wait_for_svid("left"));
     for nested in [&left, &root] {

@@ -20,11 +20,9 @@ pub struct Kind {
 impl Programs {
     /// Links to the programs in `folder`.
     pub fn link_into(folder: &Path) -> Self {
-        let chosen = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let (server, agent) = (chosen("SCENARIO_SERVER"), chosen("SCENARIO_AGENT"));
         let kind = Kind { our_server: server.is_none(), our_agent: agent.is_none() };
-        // The binary that the interop suites test, or the one of this build.
-        let ours = chosen("VOUCHSAFE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_vouchsafe").into());
+        let ours = Self::ours();
         let link = |target: PathBuf, name: &str| {
             let link = folder.join(name);
             std::os::unix::fs::symlink(target, &link).unwrap();
@@ -36,4 +34,13 @@ impl Programs {
             kind,
         }
     }
+
+    /// The binary that the interop suites test, or the one of this build.
+    pub fn ours() -> PathBuf {
+        chosen("VOUCHSAFE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_vouchsafe").into())
+    }
+}
+
+fn chosen(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }

@@ -48,7 +48,7 @@ pub struct Server {
     pub folder: PathBuf,
     pub port: u16,
     pub socket: PathBuf,
-    program: PathBuf,
+    program: RefCell<PathBuf>,
     environment: Environment,
     process: RefCell<Process>,
 }
@@ -125,7 +125,7 @@ plugins {{
         );
         std::fs::write(folder.join("server.conf"), text).unwrap();
         let process = start(&self.programs.server, &folder, "server.conf", &[], environment);
-        let program = self.programs.server.clone();
+        let program = RefCell::new(self.programs.server.clone());
         let environment = environment.clone();
         let process = RefCell::new(process);
         let server = Server { trust_domain, folder, port, socket, program, process, environment };
@@ -186,6 +186,15 @@ plugins {{
         Agent { folder, socket, admin_socket, program, process: RefCell::new(process) }
     }
 
+    /// Our server under the name of SPIRE's, whichever the scenario runs.
+    pub fn our_server(&self) -> PathBuf {
+        let folder = self.path().join("ours");
+        std::fs::create_dir(&folder).unwrap();
+        let link = folder.join("spire-server");
+        std::os::unix::fs::symlink(Programs::ours(), &link).unwrap();
+        link
+    }
+
     /// A command of the server's program that needs no server.
     pub fn server_program(&self, arguments: &[&str]) -> Outcome {
         run(Command::new(&self.programs.server).args(arguments))
@@ -200,7 +209,7 @@ plugins {{
 impl Server {
     /// Runs a command of the server's program on this server.
     pub fn cli(&self, arguments: &[&str]) -> Outcome {
-        run(Command::new(&self.program).args(arguments).arg("-socketPath").arg(&self.socket))
+        run(Command::new(&*self.program.borrow()).args(arguments).arg("-socketPath").arg(&self.socket))
     }
 
     /// The command's answer as JSON.
@@ -269,9 +278,16 @@ impl Server {
 
     /// Starts it again, after [`Server::stop`] or [`Server::kill`].
     pub fn start_again(&self) {
-        *self.process.borrow_mut() =
-            start(&self.program, &self.folder, "server.conf", &[], &self.environment);
+        let program = self.program.borrow().clone();
+        *self.process.borrow_mut() = start(&program, &self.folder, "server.conf", &[], &self.environment);
         self.wait_until_healthy();
+    }
+
+    /// Starts another program in its place, after [`Server::stop`]; returns the one before.
+    pub fn run_as(&self, program: PathBuf) -> PathBuf {
+        let before = self.program.replace(program);
+        self.start_again();
+        before
     }
 }
 

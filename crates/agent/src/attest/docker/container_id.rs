@@ -32,7 +32,9 @@ pub enum LocateError {
         file: &'static str,
     },
     /// A line of `cgroup` without its three fields.
-    #[error("invalid cgroup entry, contains {fields} colon separated fields but expected at least 3: {line:?}")]
+    #[error(
+        "invalid cgroup entry, contains {fields} colon separated fields but expected at least 3: {line:?}"
+    )]
     Cgroup {
         /// How many it has.
         fields: usize,

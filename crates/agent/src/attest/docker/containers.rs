@@ -151,7 +151,9 @@ impl Containers {
             return Step::Answer(found);
         }
         let hanging = match state.hanging.get_mut(&place.socket) {
-            Some(next) if now < *next => return held.map_or_else(|| Step::Refuse(hangs(place)), |(found, _)| Step::Answer(found)),
+            Some(next) if now < *next => {
+                return held.map_or_else(|| Step::Refuse(hangs(place)), |(found, _)| Step::Answer(found));
+            }
             Some(next) => {
                 *next = now + PROBE_INTERVAL;
                 true
@@ -209,7 +211,8 @@ impl Shared {
         if let Ok(found) = outcome {
             state.known.retain(|_, known| now < known.used + FORGET);
             if state.known.len() >= MAX_KNOWN {
-                let oldest = state.known.iter().min_by_key(|(_, known)| known.used).map(|(place, _)| place.clone());
+                let oldest =
+                    state.known.iter().min_by_key(|(_, known)| known.used).map(|(place, _)| place.clone());
                 oldest.map(|oldest| state.known.remove(&oldest));
             }
             state.known.insert(place.clone(), Known { found: Arc::clone(found), at: now, used: now });
@@ -259,13 +262,19 @@ impl Shared {
         Ok(values.iter().filter_map(|value| Selector::new(super::KIND, value).ok()).collect())
     }
 
-    async fn get<T: DeserializeOwned>(&self, place: &Place, resource: &str, end: Instant) -> Result<T, ContainerError> {
+    async fn get<T: DeserializeOwned>(
+        &self,
+        place: &Place,
+        resource: &str,
+        end: Instant,
+    ) -> Result<T, ContainerError> {
         let target = Target::unix(&place.socket, resource).map_err(|error| failed(place, &chain(&error)))?;
         let deadline = end.saturating_duration_since(Instant::now());
-        let answer = fetch(&target, Bounds { deadline, body: MAX_BODY }).await.map_err(|error| match error {
-            fetch::Error::TimedOut { .. } => hangs(place),
-            other => failed(place, &chain(&other)),
-        })?;
+        let answer =
+            fetch(&target, Bounds { deadline, body: MAX_BODY }).await.map_err(|error| match error {
+                fetch::Error::TimedOut { .. } => hangs(place),
+                other => failed(place, &chain(&other)),
+            })?;
         if answer.status != StatusCode::OK {
             let said: Refusal = serde_json::from_slice(&answer.body).unwrap_or_default();
             let said: String = said.message.chars().take(MAX_MESSAGE).collect();
@@ -316,8 +325,10 @@ struct Refusal {
 
 /// An image's name as a part of a path, unless it has characters that no such name has.
 fn in_path(name: &str) -> Option<&str> {
-    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'/' | b':' | b'@');
-    (name.bytes().all(good) && !name.split('/').any(|segment| matches!(segment, "" | "." | ".."))).then_some(name)
+    let good =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'/' | b':' | b'@');
+    (name.bytes().all(good) && !name.split('/').any(|segment| matches!(segment, "" | "." | "..")))
+        .then_some(name)
 }
 
 fn failed(place: &Place, problem: &str) -> ContainerError {

@@ -122,7 +122,10 @@ mod tests {
     fn the_id_must_be_there_exactly_once() {
         for pattern in ["/a", "/<id>/<id>", "/a<id>"] {
             let text = matchers(&[pattern]).unwrap_err().to_string();
-            assert_eq!(text, format!("pattern {pattern:?} must contain the container id token \"<id>\" exactly once"));
+            assert_eq!(
+                text,
+                format!("pattern {pattern:?} must contain the container id token \"<id>\" exactly once")
+            );
         }
         assert_eq!(matchers(&[]).unwrap_err(), MatcherError::None);
     }

@@ -43,7 +43,8 @@ fn in_cgroup(path: &str) -> String {
 fn what_the_kernel_says_counts_before_what_a_workload_can_arrange() {
     let mounts = format!("1 2 0:30 /../{OTHER} /sys/fs/cgroup ro - cgroup2 cgroup rw\n");
     let kernel = in_cgroup(&format!("/docker/{ID}"));
-    let id = |cgroup: Option<&str>, mounts: Option<&str>| located(cgroup, mounts).unwrap().map(|place| place.id);
+    let id =
+        |cgroup: Option<&str>, mounts: Option<&str>| located(cgroup, mounts).unwrap().map(|place| place.id);
     assert_eq!(id(Some(&kernel), Some(&mounts)).as_deref(), Some(ID));
     assert_eq!(id(Some(&in_cgroup("/")), Some(&mounts)).as_deref(), Some(OTHER));
     assert_eq!(id(None, Some(&mounts)).as_deref(), Some(OTHER));
@@ -57,7 +58,10 @@ fn what_the_kernel_says_counts_before_what_a_workload_can_arrange() {
 fn each_container_is_asked_for_at_its_own_daemon() {
     let socket = |path: &str| located(Some(&in_cgroup(path)), None).unwrap().unwrap().socket;
     assert_eq!(socket(&format!("/docker/{ID}")), PathBuf::from("/var/run/docker.sock"));
-    assert_eq!(socket(&format!("/machine.slice/libpod-{ID}.scope")), PathBuf::from("/run/podman/podman.sock"));
+    assert_eq!(
+        socket(&format!("/machine.slice/libpod-{ID}.scope")),
+        PathBuf::from("/run/podman/podman.sock")
+    );
     assert_eq!(
         socket(&format!("/user.slice/user-1000.slice/user@1000.service/libpod-{ID}.scope")),
         PathBuf::from("/run/user/1000/podman/podman.sock")
@@ -143,7 +147,10 @@ async fn a_docker_that_hangs_does_not_hold_up_the_answer_of_the_others() {
     let attestors = attestors(&daemon, &root);
     let began = Instant::now();
     let selectors = attestors.attest(&this_process()).await.unwrap();
-    assert!(selectors.iter().any(|one| one.kind() == "unix") && !selectors.iter().any(|one| one.kind() == "docker"));
+    assert!(
+        selectors.iter().any(|one| one.kind() == "unix")
+            && !selectors.iter().any(|one| one.kind() == "docker")
+    );
     assert!(began.elapsed() < containers::PATIENCE * 2);
     let began = Instant::now();
     assert!(attestors.attest(&this_process()).await.is_ok());

@@ -26,7 +26,11 @@ fn asn1(r: &[u8], s: &[u8]) -> Vec<u8> {
     [&[0x30, u8::try_from(body.len()).unwrap()], body.as_slice()].concat()
 }
 
-fn verify_ec(algorithm: &'static EcdsaSigningAlgorithm, verifier: &'static dyn VerificationAlgorithm, der: bool) {
+fn verify_ec(
+    algorithm: &'static EcdsaSigningAlgorithm,
+    verifier: &'static dyn VerificationAlgorithm,
+    der: bool,
+) {
     let pair = EcdsaKeyPair::generate(algorithm).unwrap();
     let public = pair.public_key().as_ref().to_vec();
     let key = ProofKey::from_der(pair.to_pkcs8v1().unwrap().as_ref()).unwrap();

@@ -28,7 +28,10 @@ fn a_request_is_answered_once_and_then_each_change() {
     assert!(exchange.owed().is_none(), "nothing was asked for");
     assert_eq!(exchange.hear(request(&["a"], "", "")), Heard::Fine);
     let first = sent(answer(&mut exchange, &["a1"], "n1"));
-    assert_eq!((first.version_info.as_str(), first.nonce.as_str(), first.type_url.as_str()), ("1", "n1", "secret"));
+    assert_eq!(
+        (first.version_info.as_str(), first.nonce.as_str(), first.type_url.as_str()),
+        ("1", "n1", "secret")
+    );
     assert_eq!(secret_names(&first), ["a1"]);
     assert_eq!(exchange.hear(request(&["a"], "1", "n1")), Heard::Fine);
     assert!(exchange.owed().is_none(), "it was acknowledged");
@@ -98,7 +101,8 @@ fn the_node_of_an_earlier_request_holds() {
     let metadata = prost_types::Value { kind: Some(prost_types::value::Kind::BoolValue(false)) };
     let metadata =
         prost_types::Struct { fields: [("disable_spiffe_cert_validation".to_owned(), metadata)].into() };
-    let node = vouchsafe_proto::envoy::config::core::v3::Node { metadata: Some(metadata), ..Default::default() };
+    let node =
+        vouchsafe_proto::envoy::config::core::v3::Node { metadata: Some(metadata), ..Default::default() };
     exchange.hear(DiscoveryRequest { node: Some(node), ..request(&["a"], "", "") });
     assert_eq!(exchange.owed().unwrap().validator, Validator::Spiffe);
     exchange.hear(request(&["b"], "", ""));

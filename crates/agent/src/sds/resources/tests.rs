@@ -165,13 +165,19 @@ fn names_are_what_the_configuration_says() {
     };
     assert_eq!(made.names(&["mine", "roots"]).unwrap(), ["roots", "mine"]);
     assert_eq!(made.names(&["everyone"]).unwrap(), ["everyone"]);
-    assert!(made.names(&["default"]).is_err() && made.names(&["ROOTCA"]).is_err() && made.names(&["ALL"]).is_err());
+    assert!(
+        made.names(&["default"]).is_err()
+            && made.names(&["ROOTCA"]).is_err()
+            && made.names(&["ALL"]).is_err()
+    );
 }
 
 #[test]
 fn certificate_and_key_of_one_svid_travel_together() {
     let list = Made::new(BOTH).get(&["default"], Validator::Spiffe).unwrap();
-    let Some(tls::secret::Type::TlsCertificate(certificate)) = list[0].r#type.clone() else { panic!("{list:?}") };
+    let Some(tls::secret::Type::TlsCertificate(certificate)) = list[0].r#type.clone() else {
+        panic!("{list:?}")
+    };
     assert_eq!(text(certificate.certificate_chain), pem_of(&[&[0x30, 0x01, 7], &[0x30, 0x01, 0xCA]]));
     assert_eq!(text(certificate.private_key), pem::encode("PRIVATE KEY", &[7]));
 }
@@ -197,7 +203,8 @@ fn bundles_go_to_the_validator_by_trust_domain_or_plain() {
     assert_eq!(trust_domains("ROOTCA"), std::slice::from_ref(&own));
     assert_eq!(trust_domains("spiffe://other.org"), std::slice::from_ref(&other));
     assert_eq!(trust_domains("ALL"), [own.clone(), other.clone()]);
-    for (name, expected) in [("ROOTCA", &own), ("spiffe://example.org", &own), ("spiffe://other.org", &other)] {
+    for (name, expected) in [("ROOTCA", &own), ("spiffe://example.org", &own), ("spiffe://other.org", &other)]
+    {
         let plain = context(name, Validator::TrustedCa);
         assert_eq!(text(plain.trusted_ca), expected.1, "{name}");
         assert!(plain.custom_validator_config.is_none());
@@ -232,7 +239,8 @@ fn those_who_ask_the_same_share_one_answer() {
     let first = ask(&["ALL", "default"], Validator::Spiffe);
     assert!(Arc::ptr_eq(&first, &ask(&["default", "ALL", "ALL"], Validator::Spiffe)));
     assert!(!Arc::ptr_eq(&ask(&["ROOTCA"], Validator::Spiffe), &ask(&["ROOTCA"], Validator::TrustedCa)));
-    let names = ["default", "spiffe://example.org/b", "ROOTCA", "spiffe://other.org", "spiffe://example.org/a"];
+    let names =
+        ["default", "spiffe://example.org/b", "ROOTCA", "spiffe://other.org", "spiffe://example.org/a"];
     for bits in 1..(1 << names.len()) {
         let some: Vec<_> = (0..names.len()).filter(|n| bits & (1 << n) != 0).map(|n| names[n]).collect();
         drop(made.view(0, false).resources(&asked(&some, Validator::Spiffe)));

@@ -67,7 +67,9 @@ impl Client {
 fn issue(api: &Api, ids: &[(&str, i64, u8)]) {
     api.identities.edit(|snapshot| {
         let mut svids: HashMap<_, _> = (*snapshot.svids).clone();
-        svids.extend(ids.iter().map(|(id, end, serial)| (EntryId::parse(id).unwrap(), held(id, *end, *serial))));
+        svids.extend(
+            ids.iter().map(|(id, end, serial)| (EntryId::parse(id).unwrap(), held(id, *end, *serial))),
+        );
         snapshot.svids = Arc::new(svids);
         true
     });
@@ -82,7 +84,9 @@ fn trust(api: &Api, authority: u8) {
 
 /// The serials of certificate and key in the first secret.
 fn pair(response: &DiscoveryResponse) -> (u8, u8) {
-    let Some(Type::TlsCertificate(pair)) = secrets(response)[0].r#type.clone() else { panic!("no certificate") };
+    let Some(Type::TlsCertificate(pair)) = secrets(response)[0].r#type.clone() else {
+        panic!("no certificate")
+    };
     let der = |source: Option<vouchsafe_proto::envoy::config::core::v3::DataSource>| {
         vouchsafe_types::pem::parse(&source.unwrap().inline_bytes).unwrap()[0].der.to_vec()
     };
@@ -240,7 +244,10 @@ async fn a_request_for_a_million_names_is_refused_in_few_words() {
     entries(&api, &["a"]);
     let mut client = Client::of(&api).await;
     let names: Vec<String> = (0..1_000_000).map(|n| n.to_string()).collect();
-    client.requests.send(Ok(DiscoveryRequest { resource_names: names, ..DiscoveryRequest::default() })).unwrap();
+    client
+        .requests
+        .send(Ok(DiscoveryRequest { resource_names: names, ..DiscoveryRequest::default() }))
+        .unwrap();
     let status = client.ends().await;
     assert_eq!(status.code(), tonic::Code::InvalidArgument);
     assert!(status.message().len() < 8_000, "{} bytes", status.message().len());
@@ -258,7 +265,10 @@ async fn streams_are_counted_and_end_with_their_client_or_the_agent() {
     assert!(session.next().await.is_none());
     drop(session);
     let text = shown(&registry);
-    assert!(text.contains("spire_agent_sds_api_connections 0\n") && text.contains("spire_agent_sds_api_connection 1\n"));
+    assert!(
+        text.contains("spire_agent_sds_api_connections 0\n")
+            && text.contains("spire_agent_sds_api_connection 1\n")
+    );
 
     let mut client = Client::of(&api).await;
     api.identities.close();

@@ -29,6 +29,7 @@ use crate::identities::tests::svid;
 use crate::identity_set::IdentitySets;
 use crate::jwt_cache::JwtCache;
 use crate::jwt_issue::JwtIssuer;
+use crate::limits::{CallerLimits, LimitsConfig};
 use crate::metrics::Metrics;
 use crate::server_client::ServerClient;
 use crate::status::{Phase, StatusBoard};
@@ -211,6 +212,112 @@ async fn a_closed_agent_ends_its_streams() {
     stream.next().await;
     api.identities.close();
     assert_eq!(stream.next().await.unwrap().unwrap_err().code(), tonic::Code::Unavailable);
+}
+
+/// A request of a process that is not the agent's own.
+fn foreign_request<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
+    request.extensions_mut().insert(Arc::new(Caller::new(PeerProcess::of_pid(1).unwrap())));
+    request
+}
+
+fn limited(config: LimitsConfig) -> Arc<Api> {
+    let mut api = api();
+    let metrics = Metrics::new(Registry::new("spire_agent", &[]));
+    Arc::get_mut(&mut api).unwrap().limits = CallerLimits::new(&config, &metrics);
+    entries(&api, &["a"]);
+    issue(&api, &[("a", 10_000)]);
+    api
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_asks_too_often_is_told_so_for_each_method() {
+    let api = limited(LimitsConfig {
+        fetch_x509_svid: 1,
+        fetch_x509_bundles: 1,
+        fetch_jwt_bundles: 1,
+        fetch_jwt_svid: 1,
+        ..LimitsConfig::default()
+    });
+    let too_often = |status: Status, method: &str| {
+        let text = format!("rate limit exceeded for /SpiffeWorkloadAPI/{method}");
+        assert_eq!((status.code(), status.message()), (tonic::Code::Unavailable, text.as_str()));
+    };
+    for (kind, method) in [
+        (Kind::X509Svids, "FetchX509SVID"),
+        (Kind::X509Bundles, "FetchX509Bundles"),
+        (Kind::JwtBundles, "FetchJWTBundles"),
+    ] {
+        assert!(Updates::open(Arc::clone(&api), kind, &foreign_request(())).await.is_ok());
+        too_often(Updates::open(Arc::clone(&api), kind, &foreign_request(())).await.unwrap_err(), method);
+        assert!(Updates::open(Arc::clone(&api), kind, &request()).await.is_ok(), "the agent itself may");
+    }
+    entries(&api, &[]);
+    let token = || {
+        let audience = vec!["a".to_owned()];
+        let message = vouchsafe_proto::workload::JwtsvidRequest { audience, spiffe_id: String::new() };
+        crate::workload_api::jwt::fetch(&api, foreign_request(message))
+    };
+    assert_eq!(token().await.unwrap_err().code(), tonic::Code::PermissionDenied);
+    too_often(token().await.unwrap_err(), "FetchJWTSVID");
+}
+
+/// Counts lines of the log and remembers the fields of the last one.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<(usize, String)>>);
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Fields(String);
+        impl tracing::field::Visit for Fields {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                self.0 += &format!("{field}={value:?} ");
+            }
+        }
+        let mut fields = Fields(String::new());
+        event.record(&mut fields);
+        if fields.0.contains("No identity issued") {
+            let mut log = self.0.lock().unwrap();
+            *log = (log.0 + 1, fields.0);
+        }
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_workload_that_is_refused_again_and_again_does_not_fill_the_log() {
+    let api = api();
+    entries(&api, &[]);
+    let log = Log::default();
+    let _installed = tracing::subscriber::set_default(log.clone());
+    for _ in 0..500 {
+        assert_eq!(open(&api).await.unwrap_err().message(), "no identity issued");
+    }
+    assert_eq!(log.0.lock().unwrap().0, 1);
+    tokio::time::advance(crate::refusals::QUIET).await;
+    assert!(open(&api).await.is_err());
+    let (lines, last) = log.0.lock().unwrap().clone();
+    assert_eq!(lines, 2);
+    assert!(
+        last.contains("unlogged=499") && last.contains("registered=false") && last.contains("pid="),
+        "{last}"
+    );
 }
 
 struct HeldSvidOf<'a>(&'a crate::identities::HeldSvid);

@@ -27,6 +27,8 @@ impl Proof {
         let answer: serde_json::Value = serde_json::from_slice(answer).unwrap();
         let part = |name: &str| STANDARD.decode(answer["ecdsa_signature"][name].as_str().unwrap()).unwrap();
         let (message, signature) = ([&NONCE[..], &part("nonce")].concat(), [part("r"), part("s")].concat());
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.public_key).verify(&message, &signature).is_ok()
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.public_key)
+            .verify(&message, &signature)
+            .is_ok()
     }
 }

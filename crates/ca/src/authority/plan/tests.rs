@@ -196,7 +196,9 @@ fn an_upstream_authority_is_left_behind_only_when_it_certified_the_old_authority
 
 #[test]
 fn a_restart_between_two_journal_writes_leaves_one_authority_of_each_status() {
-    let authority = |id: &str| Arc::new(Fake { id: id.into(), above: "root".into(), issued_at: START, not_after: START + DAY });
+    let authority = |id: &str| {
+        Arc::new(Fake { id: id.into(), above: "root".into(), issued_at: START, not_after: START + DAY })
+    };
     let both_active = [
         (SlotId::A, Status::Active, authority("older"), false),
         (SlotId::B, Status::Active, authority("newer"), false),

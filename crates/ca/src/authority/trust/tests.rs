@@ -11,8 +11,12 @@ use crate::x509::{CaTemplate, Subject, self_signed_ca};
 async fn root() -> X509Authority {
     let key = PrivateKey::generate(KeyType::EcP256).unwrap();
     let (trust_domain, subject) = (trust_domain(), Subject::ca_default());
-    let template =
-        CaTemplate { trust_domain: &trust_domain, subject: &subject, now: 1_900_000_000, not_after: 1_900_086_400 };
+    let template = CaTemplate {
+        trust_domain: &trust_domain,
+        subject: &subject,
+        now: 1_900_000_000,
+        not_after: 1_900_086_400,
+    };
     X509Authority { der: self_signed_ca(&key, &template).await.unwrap().into(), tainted: false }
 }
 

@@ -63,7 +63,8 @@ fn at(unix: i64) -> SystemTime {
 
 async fn root(name: &str) -> (PrivateKey, Vec<u8>) {
     let key = PrivateKey::generate(KeyType::EcP384).unwrap();
-    let (trust_domain, subject) = (trust_domain(), Subject { common_name: name.into(), ..Subject::ca_default() });
+    let (trust_domain, subject) =
+        (trust_domain(), Subject { common_name: name.into(), ..Subject::ca_default() });
     let template =
         CaTemplate { trust_domain: &trust_domain, subject: &subject, now: NOW, not_after: NOW + 10 * 86_400 };
     let der = self_signed_ca(&key, &template).await.unwrap();
@@ -124,7 +125,7 @@ async fn an_intermediate_is_carried_and_the_root_is_not() {
     let files = Files::new().bundle(&[&root.1]);
     files.write(&[&middle.1], &middle.0);
     let (ca, roots) = mint(&files.open().unwrap()).await.unwrap();
-    assert_eq!(roots.iter().map(|root| root.der.to_vec()).collect::<Vec<_>>(), [root.1.clone()]);
+    assert_eq!(roots.iter().map(|root| root.der.to_vec()).collect::<Vec<_>>(), std::slice::from_ref(&root.1));
     assert_eq!(ca.chain().iter().map(|der| id(der)).collect::<Vec<_>>(), [id(ca.cert_der()), id(&middle.1)]);
     assert_eq!((ca.upstream_authority_id(), ca.root_id()), (id(&middle.1).as_str(), id(&root.1).as_str()));
     assert!(ca.is_under(&id(&root.1)) && ca.is_under(&id(&middle.1)) && !ca.is_under("other"));

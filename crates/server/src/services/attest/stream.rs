@@ -37,7 +37,8 @@ impl Exchange {
         let step = Some(attest_agent_response::Step::Challenge(challenge.into()));
         let gone = |_| failed(Code::Internal, "failed to send challenge to agent", "the stream has ended");
         self.challenges.send(AttestAgentResponse { step }).await.map_err(gone)?;
-        let lost = |why: &str| failed(Code::Internal, "failed to receive challenge from agent", why.to_owned());
+        let lost =
+            |why: &str| failed(Code::Internal, "failed to receive challenge from agent", why.to_owned());
         let answer = self.requests.next().await.ok_or_else(|| lost("EOF"))?;
         let answer = answer.map_err(|status| lost(status.message()))?;
         Ok(match answer.step {
@@ -82,7 +83,8 @@ impl Stream for Conversation {
         if let Some(work) = &mut self.work
             && let Poll::Ready(outcome) = work.as_mut().poll(cx)
         {
-            let answer = |result| AttestAgentResponse { step: Some(attest_agent_response::Step::Result(result)) };
+            let answer =
+                |result| AttestAgentResponse { step: Some(attest_agent_response::Step::Result(result)) };
             self.last = Some(outcome.map(answer));
             self.work = None;
         }

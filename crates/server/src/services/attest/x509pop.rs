@@ -67,9 +67,8 @@ impl X509Pop {
         let mut nonce = [0; proof::NONCE];
         rand::fill(&mut nonce)
             .map_err(|_| refused(Code::Internal, "unable to generate challenge: no randomness".into()))?;
-        let challenge = serde_json::to_vec(&proof::Challenge::new(key.kind(), &nonce)).map_err(|cause| {
-            refused(Code::Internal, format!("unable to marshal challenge: {cause}"))
-        })?;
+        let challenge = serde_json::to_vec(&proof::Challenge::new(key.kind(), &nonce))
+            .map_err(|cause| refused(Code::Internal, format!("unable to marshal challenge: {cause}")))?;
         let response = exchange.challenge(challenge).await?;
         let response: proof::Response = serde_json::from_slice(&response).map_err(|cause| {
             refused(Code::InvalidArgument, format!("unable to unmarshal challenge response: {cause}"))
@@ -138,9 +137,9 @@ impl X509Pop {
         if !self.settings.verify_client_ip {
             return Ok(());
         }
-        let client = client.map(|address| address.to_canonical()).ok_or_else(|| {
-            refused(Code::Internal, "client IP not available for verification".into())
-        })?;
+        let client = client
+            .map(|address| address.to_canonical())
+            .ok_or_else(|| refused(Code::Internal, "client IP not available for verification".into()))?;
         if leaf.addresses.contains(&client) {
             return Ok(());
         }

@@ -27,9 +27,8 @@ pub(super) fn text(der: &[u8]) -> String {
     let mut parts = Vec::new();
     for (arc, label) in NAMED {
         let values = attributes.iter().filter(|each| number(each.attr_type()) == Some(arc));
-        let values: Vec<_> = values
-            .map(|each| format!("{label}={}", escaped(each.as_str().unwrap_or_default())))
-            .collect();
+        let values: Vec<_> =
+            values.map(|each| format!("{label}={}", escaped(each.as_str().unwrap_or_default()))).collect();
         if !values.is_empty() {
             parts.push(values.join("+"));
         }

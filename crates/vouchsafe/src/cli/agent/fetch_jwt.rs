@@ -1,6 +1,6 @@
 //! `api fetch jwt`.
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 use vouchsafe_proto::workload::{JwtBundlesRequest, JwtsvidRequest};
 
@@ -32,7 +32,7 @@ pub(super) async fn fetch(arguments: FetchJwtArgs, console: &mut Console<'_>) ->
     let audience = arguments.audience.split(',').map(str::to_owned).collect();
     let target = arguments.workload.socket.target(console)?;
     let timeout = arguments.workload.timeout;
-    let mut client = workload::connect(&target).await?;
+    let mut client = workload::connect(&target).await.context("failed to receive JWT bundles")?;
     let bundles = workload::first(client.fetch_jwt_bundles(workload::request(JwtBundlesRequest {})));
     let bundles = workload::within(timeout, bundles).await.map_err(workload::failed)?;
     let request = workload::request(JwtsvidRequest { audience, spiffe_id: arguments.spiffe_id });

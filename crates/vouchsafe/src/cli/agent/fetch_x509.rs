@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::anyhow;
 use clap::Args;
 use tokio::time::Instant;
 use vouchsafe_proto::workload::X509svidRequest;
@@ -13,6 +14,7 @@ use crate::cli::output::{Format, OutputArgs, print_json};
 use crate::cli::socket::SocketArgs;
 use crate::cli::{disk, proto_json};
 use crate::console::Console;
+use crate::go;
 
 #[derive(Args, Debug)]
 pub(in crate::cli) struct FetchX509Args {
@@ -51,29 +53,26 @@ pub(super) async fn fetch(arguments: FetchX509Args, console: &mut Console<'_>) -
 }
 
 fn write(svid: &Svid, index: usize, directory: &Path, console: &mut Console<'_>) -> anyhow::Result<()> {
-    let path = directory.join(format!("svid.{index}.pem"));
-    writeln!(console.stdout, "Writing SVID #{index} to file {}.", path.display())?;
-    disk::write_public(&path, encode(&svid.chain).as_bytes())?;
-
-    let path = directory.join(format!("svid.{index}.key"));
-    writeln!(console.stdout, "Writing key #{index} to file {}.", path.display())?;
-    disk::write_private(&path, pem::encode("PRIVATE KEY", &svid.private_key).as_bytes())?;
-
-    let path = directory.join(format!("bundle.{index}.pem"));
-    writeln!(console.stdout, "Writing bundle #{index} to file {}.", path.display())?;
-    disk::write_public(&path, encode(&svid.bundle).as_bytes())?;
-
+    let mut write = |what: String, name: String, contents: String, write: Write| -> anyhow::Result<()> {
+        let path = directory.join(name);
+        writeln!(console.stdout, "Writing {what} to file {}.", path.display())?;
+        write(&path, contents.as_bytes()).map_err(|error| anyhow!(go::file_error("open", &path, &error)))
+    };
+    let svid_text = encode(&svid.chain);
+    write(format!("SVID #{index}"), format!("svid.{index}.pem"), svid_text, disk::write_public)?;
+    let key_text = pem::encode("PRIVATE KEY", &svid.private_key);
+    write(format!("key #{index}"), format!("svid.{index}.key"), key_text, disk::write_private)?;
+    let bundle_text = encode(&svid.bundle);
+    write(format!("bundle #{index}"), format!("bundle.{index}.pem"), bundle_text, disk::write_public)?;
     for (number, (trust_domain, bundle)) in svid.federated_bundles.iter().enumerate() {
-        let path = directory.join(format!("federated_bundle.{index}.{number}.pem"));
-        let shown = path.display();
-        writeln!(
-            console.stdout,
-            "Writing federated bundle #{number} for trust domain {trust_domain} to file {shown}."
-        )?;
-        disk::write_public(&path, encode(bundle).as_bytes())?;
+        let what = format!("federated bundle #{number} for trust domain {trust_domain}");
+        let name = format!("federated_bundle.{index}.{number}.pem");
+        write(what, name, encode(bundle), disk::write_public)?;
     }
     Ok(())
 }
+
+type Write = fn(&Path, &[u8]) -> std::io::Result<()>;
 
 fn encode(certificates: &[Parsed]) -> String {
     let mut text = String::new();

@@ -33,6 +33,17 @@ pub(super) struct Parsed {
     not_after: i64,
 }
 
+impl Svid {
+    /// As `api watch` shows it: without a hint, and with the names of trust domains instead of their SPIFFE IDs.
+    pub(super) fn without_origin(self) -> Self {
+        let named = |(id, bundle): (&String, &Vec<Parsed>)| {
+            (id.strip_prefix("spiffe://").unwrap_or(id).to_owned(), bundle.clone())
+        };
+        let federated_bundles = Arc::new(self.federated_bundles.iter().map(named).collect());
+        Self { hint: String::new(), federated_bundles, ..self }
+    }
+}
+
 /// Reads an answer and verifies each SVID against the bundle that came with it, at the Unix time `now`.
 pub(super) fn parse(response: &X509svidResponse, now: i64) -> anyhow::Result<Vec<Svid>> {
     if response.svids.is_empty() {

@@ -9,8 +9,10 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 use vouchsafe_proto::workload::X509svidRequest;
 
-use super::{svids, workload};
+use super::svids::{self, Svid};
+use super::workload;
 use crate::cli::socket::{AgentSocketArgs, SocketArgs, Target};
+use crate::cli::told;
 use crate::console::Console;
 use crate::go;
 
@@ -26,7 +28,8 @@ pub(in crate::cli) struct WatchArgs {
 }
 
 /// Prints every update until interrupted. A lost connection is taken up again; only a request that the agent will
-/// never accept ends the watch.
+/// never accept ends the watch. What ends it is printed as what does not, and again as the result; so SPIRE has it, and
+/// that an interrupt is a failure.
 pub(super) async fn watch(arguments: WatchArgs, console: &mut Console<'_>) -> anyhow::Result<()> {
     let target = arguments.socket.target(console)?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
@@ -35,9 +38,11 @@ pub(super) async fn watch(arguments: WatchArgs, console: &mut Console<'_>) -> an
         let mut last = Instant::now();
         loop {
             match stream(&target, &mut failures, &mut last, console).await {
-                Ended::ForGood(status) => break Err(workload::failed(status)),
+                Ended::ForGood(status) => break given_up(status, console),
                 Ended::Output(error) => break Err(error),
-                Ended::ForNow(error) => writeln!(console.stderr, "{error:#}")?,
+                Ended::ForNow(error) => {
+                    writeln!(console.stderr, "{}", told(&format!("{error:#}"), console))?;
+                }
             }
             failures += 1;
             tokio::time::sleep((RETRY_STEP * failures).min(RETRY_MAX)).await;
@@ -45,8 +50,13 @@ pub(super) async fn watch(arguments: WatchArgs, console: &mut Console<'_>) -> an
     };
     tokio::select! {
         ended = updates => ended,
-        _ = interrupt.recv() => Ok(()),
+        _ = interrupt.recv() => given_up(Status::cancelled("context canceled"), console),
     }
+}
+
+fn given_up(status: Status, console: &mut Console<'_>) -> anyhow::Result<()> {
+    writeln!(console.stderr, "{}", go::rpc_error(&status))?;
+    Err(workload::failed(status))
 }
 
 enum Ended {
@@ -72,7 +82,7 @@ async fn stream(target: &Target, failures: &mut u32, last: &mut Instant, console
         };
         *failures = 0;
         let svids = match svids::parse(&response, console.clock.unix_now()) {
-            Ok(svids) => svids,
+            Ok(svids) => svids.into_iter().map(Svid::without_origin).collect::<Vec<_>>(),
             Err(error) => return Ended::ForNow(error),
         };
         let printed = svids::print(&svids, last.elapsed(), console).and_then(|()| console.stdout.flush());

@@ -133,8 +133,7 @@ async fn change(
         || json!({ format!("{done}_authority"): proto_json::authority(&state) }),
         |console| {
             writeln!(console.stdout, "{} {name} authority:", capitalized(done))?;
-            let missing =
-                || anyhow!("internal error: expected to have {done} {name} authority information");
+            let missing = || anyhow!("internal error: expected to have {done} {name} authority information");
             print_state(kind, state.as_ref().ok_or_else(missing)?, console)
         },
     )

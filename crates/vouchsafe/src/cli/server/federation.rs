@@ -114,10 +114,8 @@ async fn show(arguments: ShowArgs, console: &mut Console<'_>) -> anyhow::Result<
     if trust_domain.is_empty() {
         bail!("a trust domain name is required");
     }
-    let request = api::GetFederationRelationshipRequest {
-        trust_domain: trust_domain.clone(),
-        output_mask: None,
-    };
+    let request =
+        api::GetFederationRelationshipRequest { trust_domain: trust_domain.clone(), output_mask: None };
     let found = arguments.call.call("error showing federation relationship", console, async |channel| {
         TrustDomainClient::new(channel).get_federation_relationship(request).await
     });
@@ -169,10 +167,7 @@ async fn refresh(arguments: OneArgs, console: &mut Console<'_>) -> anyhow::Resul
     match TrustDomainClient::new(channel).refresh_bundle(request).await {
         Ok(_) => {}
         Err(status) if status.code() == Code::NotFound => {
-            return Err(anyhow!(
-                "there is no federation relationship with trust domain {}",
-                go::quote(&id)
-            ));
+            return Err(anyhow!("there is no federation relationship with trust domain {}", go::quote(&id)));
         }
         Err(status) => return Err(failed(status)),
     }

@@ -24,9 +24,8 @@ pub(super) fn read(path: &str, console: &mut Console<'_>) -> anyhow::Result<Valu
 /// The bytes of a file, or of standard input without a path.
 pub(super) fn read_bytes(path: Option<&str>, console: &mut Console<'_>) -> anyhow::Result<Vec<u8>> {
     let Some(path) = path else { return Ok(console.read_input(MAX_FILE_BYTES)?) };
-    let failed = |operation| {
-        move |error: std::io::Error| anyhow!(go::file_error(operation, Path::new(path), &error))
-    };
+    let failed =
+        |operation| move |error: std::io::Error| anyhow!(go::file_error(operation, Path::new(path), &error));
     let file = File::open(path).map_err(failed("open"))?;
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed("read"))?;

@@ -40,8 +40,11 @@ impl MintFlags {
     /// Whole seconds of the lifetime, rounded up, as SPIRE does.
     pub(super) fn ttl_seconds(&self) -> anyhow::Result<i32> {
         let seconds = self.ttl.as_secs() + u64::from(self.ttl.subsec_nanos() > 0);
-        i32::try_from(seconds)
-            .map_err(|_| anyhow!("invalid value for TTL: {} is too long", go::format_duration(self.ttl)))
+        i32::try_from(seconds).map_err(|_| {
+            // SPIRE prints the number of seconds as one of nanoseconds.
+            let printed = go::format_duration(Duration::from_nanos(seconds));
+            anyhow!("invalid value for TTL: overflow converting time.Duration({printed}) to int32")
+        })
     }
 
     pub(super) async fn mint<T>(

@@ -37,9 +37,8 @@ pub(super) async fn mint(arguments: MintArgs, console: &mut Console<'_>) -> anyh
         audience: arguments.audience,
         ttl: flags.ttl_seconds()?,
     };
-    let minted = flags
-        .mint(console, async |channel| SvidClient::new(channel).mint_jwtsvid(request).await)
-        .await?;
+    let minted =
+        flags.mint(console, async |channel| SvidClient::new(channel).mint_jwtsvid(request).await).await?;
     let Some(svid) = minted.svid.filter(|svid| !svid.token.is_empty()) else {
         bail!("server response missing token");
     };
@@ -49,7 +48,8 @@ pub(super) async fn mint(arguments: MintArgs, console: &mut Console<'_>) -> anyh
     }
     if let Some(path) = arguments.write.filter(|path| !path.as_os_str().is_empty()) {
         let written = disk::write_private(&path, svid.token.as_bytes());
-        written.map_err(|error| anyhow!("unable to write token: {}", go::file_error("open", &path, &error)))?;
+        written
+            .map_err(|error| anyhow!("unable to write token: {}", go::file_error("open", &path, &error)))?;
         return Ok(writeln!(console.stdout, "JWT-SVID written to {}", path.display())?);
     }
     flags.call.output.print(

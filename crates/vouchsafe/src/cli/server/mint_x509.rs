@@ -43,9 +43,8 @@ pub(super) async fn mint(arguments: MintArgs, console: &mut Console<'_>) -> anyh
     let csr = create_csr_local(&key, &template).context("unable to generate CSR")?;
 
     let request = MintX509svidRequest { csr: csr.into(), ttl };
-    let minted = flags
-        .mint(console, async |channel| SvidClient::new(channel).mint_x509svid(request).await)
-        .await?;
+    let minted =
+        flags.mint(console, async |channel| SvidClient::new(channel).mint_x509svid(request).await).await?;
     let Some(svid) = minted.svid.filter(|svid| !svid.cert_chain.is_empty()) else {
         bail!("server response missing SVID chain");
     };
@@ -102,13 +101,15 @@ impl Minted {
         let (svid, key, roots) =
             (directory.join("svid.pem"), directory.join("key.pem"), directory.join("bundle.pem"));
         let written = disk::write_public(&svid, self.svid.as_bytes());
-        written.map_err(|error| anyhow!("unable to write SVID: {}", go::file_error("open", &svid, &error)))?;
+        written
+            .map_err(|error| anyhow!("unable to write SVID: {}", go::file_error("open", &svid, &error)))?;
         writeln!(console.stdout, "X509-SVID written to {}", svid.display())?;
         let written = disk::write_private(&key, self.key.as_bytes());
         written.map_err(|error| anyhow!("unable to write key: {}", go::file_error("open", &key, &error)))?;
         writeln!(console.stdout, "Private key written to {}", key.display())?;
         let written = disk::write_public(&roots, self.roots.as_bytes());
-        written.map_err(|error| anyhow!("unable to write bundle: {}", go::file_error("open", &roots, &error)))?;
+        written
+            .map_err(|error| anyhow!("unable to write bundle: {}", go::file_error("open", &roots, &error)))?;
         Ok(writeln!(console.stdout, "Root CAs written to {}", roots.display())?)
     }
 }

@@ -36,9 +36,9 @@ pub(super) async fn execute(command: TokenCommand, console: &mut Console<'_>) ->
     let agent_id = spiffe_id.as_deref().map(parse_id).transpose()?;
     let alias = agent_id.is_some();
     let request = CreateJoinTokenRequest { ttl: arguments.ttl, token: String::new(), agent_id };
-    let answer = arguments.call.call("", console, async |channel| {
-        AgentClient::new(channel).create_join_token(request).await
-    });
+    let answer = arguments
+        .call
+        .call("", console, async |channel| AgentClient::new(channel).create_join_token(request).await);
     let token = answer.await?;
     arguments.call.output.print(
         console,

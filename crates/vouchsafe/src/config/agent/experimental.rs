@@ -49,8 +49,7 @@ pub(super) fn read(section: &Section<'_>) -> Experimental {
     if section.flag("use_sync_authorized_entries") == Some(false) {
         section.problem("use_sync_authorized_entries", "is always on; remove it");
     }
-    for (key, instead) in
-        [("named_pipe_name", "socket_path"), ("admin_named_pipe_name", "admin_socket_path")]
+    for (key, instead) in [("named_pipe_name", "socket_path"), ("admin_named_pipe_name", "admin_socket_path")]
     {
         if section.text(key).is_some() {
             section.refuse(

@@ -49,7 +49,10 @@ pub(super) fn read_join_token(section: &Section<'_>, flags: &Overrides) -> Optio
         flags => flags,
     };
     if token.is_some() && file.is_some() {
-        section.refuse("join_token_file", "only one of join_token or join_token_file can be specified, not both");
+        section.refuse(
+            "join_token_file",
+            "only one of join_token or join_token_file can be specified, not both",
+        );
         return None;
     }
     let Some(path) = file else { return token };
@@ -60,7 +63,10 @@ pub(super) fn read_join_token(section: &Section<'_>, flags: &Overrides) -> Optio
         }
         Ok(text) => Some(SecretText::from(text.trim())),
         Err(error) => {
-            section.refuse("join_token_file", format!("unable to read join token file {}: {error}", go::quote(&path)));
+            section.refuse(
+                "join_token_file",
+                format!("unable to read join token file {}: {error}", go::quote(&path)),
+            );
             None
         }
     }
@@ -150,8 +156,7 @@ fn read_workload_api(section: &Section<'_>, address: &str) -> Bootstrap {
     match workload_api_socket(address) {
         Ok(socket) => Bootstrap::WorkloadApi { socket },
         Err(error) => {
-            let text =
-                "trust_bundle_spiffe_workload_api is not a valid SPIFFE Workload API endpoint address";
+            let text = "trust_bundle_spiffe_workload_api is not a valid SPIFFE Workload API endpoint address";
             section.refuse("trust_bundle_spiffe_workload_api", format!("{text}: {error}"));
             Bootstrap::Insecure
         }
@@ -201,14 +206,14 @@ pub(super) fn read_rebootstrap(section: &Section<'_>, flags: &Overrides, insecur
         Some("auto") => RebootstrapMode::Auto,
         Some("always") => RebootstrapMode::Always,
         Some(other) => {
-            let text = format!("unknown rebootstrap mode specified: {other}; use 'never', 'auto', or 'always'");
+            let text =
+                format!("unknown rebootstrap mode specified: {other}; use 'never', 'auto', or 'always'");
             section.refuse("rebootstrap_mode", text);
             RebootstrapMode::Never
         }
     };
     if mode != RebootstrapMode::Never && insecure {
-        section
-            .refuse("rebootstrap_mode", "insecure_bootstrap option can not be used with rebootstrapping");
+        section.refuse("rebootstrap_mode", "insecure_bootstrap option can not be used with rebootstrapping");
     }
     let delay = set(&flags.rebootstrap_delay).or(section.text("rebootstrap_delay"));
     let default = Rebootstrap::default().delay;

@@ -120,10 +120,7 @@ fn read_x509pop(plugin: &Plugin<'_>, problems: &Problems) -> Option<NodeAttestor
     })
 }
 
-fn read_workload(
-    section: &Section<'_>,
-    problems: &Problems,
-) -> (Option<UnixAttestor>, Option<DockerConfig>) {
+fn read_workload(section: &Section<'_>, problems: &Problems) -> (Option<UnixAttestor>, Option<DockerConfig>) {
     const SUPPORTED: &[&str] = &["unix", "docker"];
     let found = plugins::enabled(section, "WorkloadAttestor");
     if found.is_empty() {
@@ -136,9 +133,7 @@ fn read_workload(
             "unix" => {
                 unix = Some(workload.read_data(problems, |data| UnixAttestor {
                     discover_workload_path: data.flag("discover_workload_path").unwrap_or(false),
-                    workload_size_limit: data
-                        .integer("workload_size_limit", i64::MIN, i64::MAX)
-                        .unwrap_or(0),
+                    workload_size_limit: data.integer("workload_size_limit", i64::MIN, i64::MAX).unwrap_or(0),
                 }));
             }
             "docker" => docker = read_docker(&workload, problems),

@@ -22,7 +22,9 @@ pub(super) fn read(section: &Section<'_>) -> KeyExchange {
                 "both experimental sql_transaction_timeout and event_timeout set, only set event_timeout",
             );
         }
-        section.warn("experimental.sql_transaction_timeout is deprecated, use experimental.event_timeout instead");
+        section.warn(
+            "experimental.sql_transaction_timeout is deprecated, use experimental.event_timeout instead",
+        );
     }
     // SPIRE reads them only with the feature flag `wit-svid`.
     section.no_effect("wit_key_type");

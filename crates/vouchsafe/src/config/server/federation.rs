@@ -92,8 +92,7 @@ fn read_endpoint(section: Section<'_>) -> Option<BundleEndpoint> {
     })
 }
 
-const ACME_ADVICE: &str =
-    "use serving_cert_file in profile \"https_web\" with a certificate that another program obtains and renews";
+const ACME_ADVICE: &str = "use serving_cert_file in profile \"https_web\" with a certificate that another program obtains and renews";
 
 fn read_profile(endpoint: &Section<'_>) -> Option<EndpointProfile> {
     if !endpoint.has("profile") {
@@ -189,7 +188,9 @@ fn read_peer_profile(name: &str, section: &Section<'_>) -> Option<types::Endpoin
     let profiles = section.named_sections(KEY);
     if !section.has(KEY) {
         let name = go::quote(name);
-        let text = format!("federation configuration for trust domain {name}: missing bundle endpoint configuration");
+        let text = format!(
+            "federation configuration for trust domain {name}: missing bundle endpoint configuration"
+        );
         section.refuse(KEY, text);
     } else if profiles.len() != 1 {
         section.refuse(KEY, format!("{relationship}: exactly one bundle endpoint profile is expected"));

@@ -85,7 +85,8 @@ mod tests {
 
     #[test]
     fn a_lifetime_is_written_without_zeros_at_its_end() {
-        for (secs, expected) in [(3600, "1h"), (5400, "1h30m"), (90, "1m30s"), (604_800, "168h"), (59, "59s")] {
+        for (secs, expected) in [(3600, "1h"), (5400, "1h30m"), (90, "1m30s"), (604_800, "168h"), (59, "59s")]
+        {
             assert_eq!(short(Duration::from_secs(secs)), expected);
         }
     }

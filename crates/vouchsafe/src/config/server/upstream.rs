@@ -44,7 +44,8 @@ pub(super) fn read(section: &Section<'_>, problems: &Problems) -> Option<Upstrea
     let found = plugins::enabled(section, "UpstreamAuthority");
     if found.len() > 1 {
         let count = found.len();
-        let text = format!("plugins: at most one UpstreamAuthority can be configured and enabled, not {count}");
+        let text =
+            format!("plugins: at most one UpstreamAuthority can be configured and enabled, not {count}");
         problems.at(found[1].position(), text);
     }
     let mut chosen = None;

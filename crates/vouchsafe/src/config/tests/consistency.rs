@@ -27,11 +27,18 @@ fn check(said: &str, expected: &str) {
 
 #[test]
 fn federation_of_a_server_is_checked_in_spires_words() {
-    let endpoint = |inner: &str| server_with(&format!("federation {{ bundle_endpoint {{ port = 1 {inner} }} }}"));
+    let endpoint =
+        |inner: &str| server_with(&format!("federation {{ bundle_endpoint {{ port = 1 {inner} }} }}"));
     check(&endpoint("profile \"https_spiffe\" {}"), "");
-    check(&endpoint(""), "Bundle endpoint is configured but has no profile set, using https_spiffe as default");
+    check(
+        &endpoint(""),
+        "Bundle endpoint is configured but has no profile set, using https_spiffe as default",
+    );
     check(&endpoint("profile \"https_spiffe\" {} refresh_hint = \"10s\""), "refresh hint set too low");
-    check(&endpoint("profile \"https_spiffe\" {} refresh_hint = \"24h\""), "refresh hint set to a high value");
+    check(
+        &endpoint("profile \"https_spiffe\" {} refresh_hint = \"24h\""),
+        "refresh hint set to a high value",
+    );
     let both = "profile \"https_spiffe\" {} profile \"https_web\" { serving_cert_file { cert_file_path = \"c\" key_file_path = \"k\" } }";
     check(&endpoint(both), "exactly one bundle endpoint profile is expected");
     check(&endpoint("profile \"bogus\" {}"), "unknown bundle endpoint profile configured");
@@ -45,7 +52,8 @@ fn federation_of_a_server_is_checked_in_spires_words() {
         "server.federation.bundle_endpoint.port must be configured",
     );
 
-    let peer = |inner: &str| server_with(&format!("federation {{ federates_with \"one.test\" {{ {inner} }} }}"));
+    let peer =
+        |inner: &str| server_with(&format!("federation {{ federates_with \"one.test\" {{ {inner} }} }}"));
     let url = "bundle_endpoint_url = \"https://one.test\"";
     let web = "bundle_endpoint_profile \"https_web\" {}";
     check(&peer(&format!("{url} {web}")), "");
@@ -54,7 +62,10 @@ fn federation_of_a_server_is_checked_in_spires_words() {
         &peer(&format!("bundle_endpoint_url = \"http://one.test\" {web}")),
         "bundle_endpoint_url must use the HTTPS protocol; URL found: \"http://one.test\"",
     );
-    check(&peer(url), "federation configuration for trust domain \"one.test\": missing bundle endpoint configuration");
+    check(
+        &peer(url),
+        "federation configuration for trust domain \"one.test\": missing bundle endpoint configuration",
+    );
     check(
         &peer(&format!("{url} bundle_endpoint_profile \"https_spiffe\" {{}}")),
         "error parsing federation relationship for trust domain \"one.test\": could not get endpoint SPIFFE ID",
@@ -75,7 +86,10 @@ fn other_keys_of_a_server_are_checked_in_spires_words() {
 #[test]
 fn plugins_of_a_server_are_checked_in_spires_words() {
     let plugin = |text: &str| {
-        let text = SERVER.replace("    NodeAttestor \"join_token\"", &format!("    {text}\n    NodeAttestor \"join_token\""));
+        let text = SERVER.replace(
+            "    NodeAttestor \"join_token\"",
+            &format!("    {text}\n    NodeAttestor \"join_token\""),
+        );
         match server::load(&source(&text), &server::Overrides::default()) {
             Ok(config) => config.warnings.join("\n"),
             Err(invalid) => invalid.to_string(),
@@ -115,10 +129,17 @@ fn plugins_of_a_server_are_checked_in_spires_words() {
     let disk = "plugin_data { cert_file_path = \"x\" key_file_path = \"y\" }";
     let spire = "plugin_data { server_address = \"a\" server_port = \"1\" workload_api_socket = \"s\" }";
     check(
-        &plugin(&format!("UpstreamAuthority \"disk\" {{ {disk} }} UpstreamAuthority \"spire\" {{ {spire} }}")),
+        &plugin(&format!(
+            "UpstreamAuthority \"disk\" {{ {disk} }} UpstreamAuthority \"spire\" {{ {spire} }}"
+        )),
         "at most one UpstreamAuthority can be configured and enabled, not 2",
     );
-    check(&plugin(&format!("UpstreamAuthority \"disk\" {{ {disk} }} UpstreamAuthority \"spire\" {{ enabled = false {spire} }}")), "");
+    check(
+        &plugin(&format!(
+            "UpstreamAuthority \"disk\" {{ {disk} }} UpstreamAuthority \"spire\" {{ enabled = false {spire} }}"
+        )),
+        "",
+    );
 }
 
 #[test]
@@ -181,7 +202,10 @@ fn sources_of_the_bundle_exclude_each_other_in_spires_words() {
 #[test]
 fn other_keys_of_an_agent_are_checked_in_spires_words() {
     check(&agent_with("rebootstrap_mode = \"sometimes\""), "unknown rebootstrap mode specified: sometimes");
-    check(&agent_with("rebootstrap_delay = \"soon\""), "error parsing rebootstrap delay duration: time: invalid duration");
+    check(
+        &agent_with("rebootstrap_delay = \"soon\""),
+        "error parsing rebootstrap delay duration: time: invalid duration",
+    );
     check(&agent_with("availability_target = \"23h\""), "availability_target must be at least 24h0m0s");
     check(&agent_with("availability_target = \"x\""), "unable to parse availability_target");
     check(&agent_with("jwt_svid_cache_max_size = -1"), "jwt_svid_cache_max_size should not be negative");
@@ -196,7 +220,9 @@ fn other_keys_of_an_agent_are_checked_in_spires_words() {
     check(&agent_with("admin_socket_path = \"/tmp/spire-agent/public/deeper/admin.sock\""), beside);
     check(&agent_with("admin_socket_path = \"/tmp/spire-agent/private/admin.sock\""), "");
     check(
-        &agent_with("admin_socket_path = \"/tmp/spire-agent/public/a.sock\" disable_workload_api = true disable_sds_api = true"),
+        &agent_with(
+            "admin_socket_path = \"/tmp/spire-agent/public/a.sock\" disable_workload_api = true disable_sds_api = true",
+        ),
         "",
     );
 

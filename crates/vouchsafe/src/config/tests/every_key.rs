@@ -137,7 +137,10 @@ fn every_value_of_a_server_arrives() {
     let filter = telemetry.filter;
     assert_eq!(filter.allowed_prefixes, ["identity.rpc.health"]);
     assert_eq!(filter.blocked_prefixes, ["identity.rpc"]);
-    assert_eq!((filter.allowed_labels, filter.blocked_labels), (vec!["status".into()], vec!["version".into()]));
+    assert_eq!(
+        (filter.allowed_labels, filter.blocked_labels),
+        (vec!["status".into()], vec!["version".into()])
+    );
     assert_eq!(config.health.unwrap().ready_path, "/serving");
     assert_eq!(config.warnings, Vec::<String>::new());
 }
@@ -162,7 +165,10 @@ fn every_value_of_an_agent_arrives() {
     assert_eq!(config.rebootstrap, agent::Rebootstrap { mode: agent::RebootstrapMode::Auto, delay });
     assert_eq!(config.availability_target, Some(Duration::from_secs(48 * 3600)));
     assert_eq!((config.x509_svid_cache_max_size, config.jwt_svid_cache_max_size), (10, 20));
-    assert_eq!((config.workload_key_type, config.log_selectors), (KeyType::Rsa2048, vec!["unix:user".into()]));
+    assert_eq!(
+        (config.workload_key_type, config.log_selectors),
+        (KeyType::Rsa2048, vec!["unix:user".into()])
+    );
     let experimental = config.experimental;
     assert_eq!(experimental.sync_interval, Duration::from_secs(2));
     assert_eq!(experimental.jwt_svid_cache_hit_timeout, Some(Duration::from_secs(7)));

@@ -51,9 +51,13 @@ fn what_is_not_a_container_id_is_none() {
 fn lines_that_disagree_choose_nothing() {
     let error = cgroup(&format!("2:cpu:/docker/{A}\n1:memory:/docker/{B}\n")).unwrap_err();
     assert_eq!(error.to_string(), format!("multiple container IDs found (\"{A}\", \"{B}\")"));
-    let error = cgroup(&format!("1:name=systemd:/docker/{A}\n0::/system.slice/containerd.service\n")).unwrap_err();
+    let error =
+        cgroup(&format!("1:name=systemd:/docker/{A}\n0::/system.slice/containerd.service\n")).unwrap_err();
     assert_eq!(error.to_string(), format!("multiple container IDs found (\"{A}\", \"\")"));
-    assert_eq!(cgroup(&format!("3:cpuset:/\n2:cpu:/docker/{A}\n1:memory:/docker/{A}")).unwrap().as_deref(), Some(A));
+    assert_eq!(
+        cgroup(&format!("3:cpuset:/\n2:cpu:/docker/{A}\n1:memory:/docker/{A}")).unwrap().as_deref(),
+        Some(A)
+    );
 }
 
 #[test]
@@ -68,7 +72,8 @@ fn a_line_without_its_fields_fails_the_file() {
 
 #[test]
 fn only_cgroup_mounts_that_are_not_the_whole_hierarchy_count() {
-    let line = |root: &str, kind: &str| format!("1 2 0:30 {root} /sys/fs/cgroup ro master:1 - {kind} cgroup rw\n");
+    let line =
+        |root: &str, kind: &str| format!("1 2 0:30 {root} /sys/fs/cgroup ro master:1 - {kind} cgroup rw\n");
     let root = format!("/../{A}");
     assert_eq!(mounts(&line(&root, "cgroup2")).unwrap().as_deref(), Some(A));
     assert_eq!(mounts(&line(&root, "cgroup")).unwrap().as_deref(), Some(A));

@@ -85,7 +85,8 @@ impl DaemonState {
             self.open.fetch_sub(1, Ordering::SeqCst);
             return;
         }
-        let refused = self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        let refused =
+            self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         let page = self.pages.lock().unwrap().get(&resource).cloned().filter(|_| refused.is_err());
         let (status, body) = match page {
             Some(page) => ("200 OK", page),
@@ -197,7 +198,8 @@ fn what_is_known_is_handed_out_while_the_daemon_hangs() {
     // Paused time would fire the deadlines of real sockets at once: the clock is moved by hand, with nothing under way.
     let containers = Containers::new(None);
     let place = Place { socket: "/nonexistent".into(), id: "abc".to_owned() };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let found: Found = Arc::from([Selector::parse("docker:label:a:b").unwrap()]);
         containers.shared.land(&place, &Ok(Arc::clone(&found)));
@@ -215,7 +217,8 @@ fn what_is_known_is_handed_out_while_the_daemon_hangs() {
 #[test]
 fn containers_that_nobody_asks_for_are_forgotten() {
     let containers = Containers::new(None);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let found: Found = Arc::from([]);
         let place = |id: usize| Place { socket: "/s".into(), id: id.to_string() };

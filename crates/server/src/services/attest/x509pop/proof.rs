@@ -61,7 +61,11 @@ impl Challenge {
 /// # Errors
 ///
 /// What is wrong, in the words of SPIRE.
-pub(super) fn verify(key: &PublicKey<'_>, nonce: &[u8; NONCE], response: &Response) -> Result<(), &'static str> {
+pub(super) fn verify(
+    key: &PublicKey<'_>,
+    nonce: &[u8; NONCE],
+    response: &Response,
+) -> Result<(), &'static str> {
     match key.kind() {
         Kind::Rsa(_) => {
             let proof = response.rsa_signature.as_ref().ok_or("expecting RSA response")?;
@@ -100,7 +104,8 @@ fn decoded(text: Option<&str>) -> Option<Vec<u8>> {
 fn integer(number: &[u8]) -> Option<Vec<u8>> {
     let digits = &number[number.iter().take_while(|byte| **byte == 0).count()..];
     let sign = digits.first().is_none_or(|first| first & 0x80 != 0);
-    let length = u8::try_from(digits.len() + usize::from(sign)).ok().filter(|length| *length <= MAX_NUMBER)?;
+    let length =
+        u8::try_from(digits.len() + usize::from(sign)).ok().filter(|length| *length <= MAX_NUMBER)?;
     let mut der = vec![INTEGER, length];
     der.extend(sign.then_some(0));
     der.extend(digits);

@@ -229,7 +229,10 @@ mod tests {
         assert_eq!(rendered("/{{ .URISanSelectors.datacenter }}/x"), "/us-east-1/a/x");
         assert_eq!(rendered("/{{- .TrustDomain -}} /{{ .SerialNumber }}"), "/example.org/10");
         assert_eq!(rendered("/static"), "/static");
-        assert_eq!(AgentPath::by_fingerprint(), AgentPath::parse("/{{.PluginName}}/{{.Fingerprint}}").unwrap());
+        assert_eq!(
+            AgentPath::by_fingerprint(),
+            AgentPath::parse("/{{.PluginName}}/{{.Fingerprint}}").unwrap()
+        );
         assert_eq!(AgentPath::by_svid_path().render(&facts()).unwrap(), "/x509pop/rack/7");
     }
 
@@ -249,6 +252,8 @@ mod tests {
     #[test]
     fn a_selector_that_a_certificate_does_not_have_refuses_the_node() {
         let template = AgentPath::parse("/{{ .URISanSelectors.rack }}").unwrap();
-        assert!(template.render(&facts()).unwrap_err().to_string().contains("map has no entry for key \"rack\""));
+        assert!(
+            template.render(&facts()).unwrap_err().to_string().contains("map has no entry for key \"rack\"")
+        );
     }
 }

@@ -128,7 +128,8 @@ pub(super) async fn show(arguments: ShowArgs, console: &mut Console<'_>) -> anyh
         bail!("the -entryID flag can't be combined with others");
     }
     let filter = if id.is_some() { None } else { Some(flags.filter()?) };
-    let what = id.map_or_else(|| "error fetching entries".to_owned(), |id| format!("error fetching entry ID {id}"));
+    let what =
+        id.map_or_else(|| "error fetching entries".to_owned(), |id| format!("error fetching entry ID {id}"));
     let failed = failed_to(&what);
     let channel = flags.call.connect(console).await?.map_err(&failed)?;
     let mut client = EntryClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);

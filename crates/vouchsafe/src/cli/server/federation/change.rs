@@ -2,9 +2,9 @@
 
 use anyhow::bail;
 use clap::Args;
+use serde_json::Value;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
-use serde_json::Value;
 use vouchsafe_proto::spire::api::server::trustdomain::v1 as api;
 use vouchsafe_proto::spire::api::server::trustdomain::v1::trust_domain_client::TrustDomainClient;
 use vouchsafe_proto::spire::api::types;
@@ -33,10 +33,8 @@ type Outcome = (Option<types::Status>, Option<types::FederationRelationship>);
 
 pub(super) async fn create(arguments: ChangeArgs, console: &mut Console<'_>) -> anyhow::Result<()> {
     change("create", arguments, console, async |channel, federation_relationships| {
-        let request = api::BatchCreateFederationRelationshipRequest {
-            federation_relationships,
-            output_mask: None,
-        };
+        let request =
+            api::BatchCreateFederationRelationshipRequest { federation_relationships, output_mask: None };
         let answer = TrustDomainClient::new(channel).batch_create_federation_relationship(request).await?;
         let results = answer.into_inner().results.into_iter();
         Ok(Response::new(results.map(|result| (result.status, result.federation_relationship)).collect()))
@@ -66,11 +64,11 @@ async fn change(
 ) -> anyhow::Result<()> {
     let asked = relationship::asked(&arguments.flags, &arguments.data, console)?;
     let request = asked.clone();
-    let answer =
-        arguments.call.call("request failed", console, async |channel| ask(channel, request).await);
+    let answer = arguments.call.call("request failed", console, async |channel| ask(channel, request).await);
     let outcomes = answer.await?;
     let json = || {
-        let relationship = |of: &Option<_>| of.as_ref().map_or(Value::Null, proto_json::federation_relationship);
+        let relationship =
+            |of: &Option<_>| of.as_ref().map_or(Value::Null, proto_json::federation_relationship);
         let outcomes = outcomes.iter().map(|(status, of)| (status, relationship(of)));
         proto_json::results("federation_relationship", outcomes)
     };

@@ -32,7 +32,12 @@ pub(super) struct RelationshipFlags {
     #[arg(long = "endpointSpiffeID", value_name = "id", default_value = "", hide_default_value = true)]
     endpoint_id: String,
     /// Path to the trust domain bundle data (optional)
-    #[arg(long = "trustDomainBundlePath", value_name = "path", default_value = "", hide_default_value = true)]
+    #[arg(
+        long = "trustDomainBundlePath",
+        value_name = "path",
+        default_value = "",
+        hide_default_value = true
+    )]
     bundle_path: String,
     /// The format of the bundle data (optional): pem or spiffe
     #[arg(long = "trustDomainBundleFormat", value_name = "format", default_value = "pem")]
@@ -125,7 +130,8 @@ impl Said<'_> {
                 if self.endpoint_id.is_empty() {
                     bail!("endpoint SPIFFE ID is required if 'https_spiffe' endpoint profile is set");
                 }
-                let id = SpiffeId::parse(self.endpoint_id).context("cannot parse bundle endpoint SPIFFE ID")?;
+                let id =
+                    SpiffeId::parse(self.endpoint_id).context("cannot parse bundle endpoint SPIFFE ID")?;
                 // The bundle is that of the trust domain which the endpoint belongs to, as SPIRE has it.
                 id.trust_domain_name().clone_into(&mut bundle_of);
                 let endpoint_spiffe_id = self.endpoint_id.to_owned();
@@ -152,7 +158,9 @@ impl Said<'_> {
                     if self.bundle_format == "pem" { BundleFormat::Pem } else { BundleFormat::Spiffe };
                 bundle_data::parse(&data, format, of).context("cannot parse bundle file").map(Some)
             }
-            Data::Inline(value) => self.inline(value, of).context("cannot parse bundle raw message").map(Some),
+            Data::Inline(value) => {
+                self.inline(value, of).context("cannot parse bundle raw message").map(Some)
+            }
         }
     }
 

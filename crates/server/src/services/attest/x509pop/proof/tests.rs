@@ -92,7 +92,10 @@ fn an_answer_of_the_wrong_kind_or_size_is_told_so() {
 fn the_challenge_is_in_the_json_of_spire() {
     let json = |kind| serde_json::to_string(&Challenge::new(kind, &OURS)).unwrap();
     let nonce = STANDARD.encode(OURS);
-    assert_eq!(json(Kind::P256), format!(r#"{{"rsa_signature":null,"ecdsa_signature":{{"nonce":"{nonce}"}}}}"#));
+    assert_eq!(
+        json(Kind::P256),
+        format!(r#"{{"rsa_signature":null,"ecdsa_signature":{{"nonce":"{nonce}"}}}}"#)
+    );
     assert_eq!(
         json(Kind::Rsa(2048)),
         format!(r#"{{"rsa_signature":{{"nonce":"{nonce}"}},"ecdsa_signature":null}}"#)

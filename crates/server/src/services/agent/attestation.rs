@@ -1,0 +1,134 @@
+//! How one agent attests: who it is, whether it may, and its first SVID.
+
+use std::net::SocketAddr;
+
+use tokio::time::Instant;
+use tonic::{Code, Status};
+use tracing::info;
+use vouchsafe_ca::x509::csr::{VerifyProofOfPossession, parse_csr};
+use vouchsafe_ca::x509::svid::Issued;
+use vouchsafe_proto::denial::{Reason, denied};
+use vouchsafe_proto::spire::api::server::agent::v1::{attest_agent_request, attest_agent_response};
+use vouchsafe_store::Error as StoreError;
+use vouchsafe_types::agent::Agent;
+use vouchsafe_types::spiffe_id::SpiffeId;
+
+use super::AgentParts;
+use crate::audit::Audit;
+use crate::authorize::Registry;
+use crate::limits::Turn;
+use crate::limits::attestation::Attempt;
+use crate::services::attest::{self, Attested, Evidence, Exchange};
+use crate::services::svid::{sign_failed, x509_to_proto};
+use crate::status::{invalid, store_failed};
+
+/// Who attests, as far as it is known before it proves anything.
+pub(super) struct Applicant {
+    pub(super) turn: Option<Turn>,
+    pub(super) address: Option<SocketAddr>,
+    pub(super) audit: Audit,
+}
+
+impl AgentParts {
+    /// The answer to an attestation.
+    pub(super) async fn attest(
+        &self,
+        applicant: &Applicant,
+        exchange: &mut Exchange,
+    ) -> Result<attest_agent_response::Result, Status> {
+        let first = exchange.first().await?;
+        let params = match &first.step {
+            Some(attest_agent_request::Step::Params(params)) => Some(params),
+            _ => None,
+        };
+        let evidence = attest::evidence(params)?;
+        applicant.audit.add("node_attestor_type", evidence.kind);
+        let attempt = applicant.turn_to_attest().await?;
+        let attested = self.prove(&evidence, applicant, exchange).await;
+        if let Some(attempt) = attempt
+            && attested.as_ref().map_or_else(|status| status.code() == Code::Unavailable, |_| true)
+        {
+            attempt.refund();
+        }
+        let (attested, public_key_der) = attested?;
+        applicant.audit.add("agent_id", attested.id.as_str());
+        if attested.id == SpiffeId::server(&self.trust_domain) {
+            return Err(Status::internal("agent ID cannot collide with the server ID"));
+        }
+        if self.agents.agent(&attested.id).is_some_and(|agent| agent.is_banned()) {
+            return Err(banned());
+        }
+        let issued = self.issuer.agent_x509(&attested.id, &public_key_der).await;
+        let issued = issued.map_err(|e| sign_failed("failed to sign X509 SVID", &e))?;
+        self.admit(evidence.kind, &attested, &issued).await?;
+        let address = applicant.address.map(|address| address.to_string());
+        info!(
+            agent_id = %attested.id,
+            node_attestor_type = evidence.kind,
+            address,
+            "Agent attestation request completed"
+        );
+        Ok(attest_agent_response::Result {
+            svid: Some(x509_to_proto(&attested.id, issued)),
+            reattestable: attested.can_reattest,
+        })
+    }
+
+    /// Who the node proves to be, and the key that it wants a certificate for.
+    async fn prove(
+        &self,
+        evidence: &Evidence<'_>,
+        applicant: &Applicant,
+        exchange: &mut Exchange,
+    ) -> Result<(Attested, Vec<u8>), Status> {
+        // Before the token is used up: a request that cannot succeed must not cost it.
+        let csr = parse_csr(evidence.csr, VerifyProofOfPossession::No)
+            .map_err(|e| invalid("failed to parse CSR", e))?;
+        let attestor = self.attestors.named(evidence.kind)?;
+        let client = applicant.address.map(|address| address.ip());
+        let attested = attestor.attest(evidence.payload, client, exchange).await?;
+        Ok((attested, csr.public_key_der))
+    }
+
+    /// Writes down an attested agent, before it is answered.
+    async fn admit(&self, kind: &str, attested: &Attested, issued: &Issued) -> Result<(), Status> {
+        let agent = Agent {
+            id: attested.id.clone(),
+            attestation_type: kind.to_owned(),
+            serial_number: issued.serial.clone(),
+            expires_at: issued.not_after,
+            new_serial_number: String::new(),
+            new_expires_at: 0,
+            can_reattest: attested.can_reattest,
+            selectors: attested.selectors.clone(),
+            agent_version: String::new(),
+        };
+        let position = match self.store.put_agent(agent).await {
+            Ok(position) => position,
+            Err(StoreError::Rejected(_)) => return Err(banned()),
+            Err(cause) => return Err(store_failed("failed to create attested agent", &cause)),
+        };
+        self.agents.forget(&attested.id);
+        self.model.settled(position).await;
+        Ok(())
+    }
+}
+
+impl Applicant {
+    /// Waits until this address may attest.
+    async fn turn_to_attest(&self) -> Result<Option<Attempt>, Status> {
+        let Some(turn) = &self.turn else { return Ok(None) };
+        let (Some(attestations), Some(address)) = (&turn.limits.attestations, turn.address) else {
+            return Ok(None);
+        };
+        let began = Instant::now();
+        let attempt = attestations.attempt(address).await.map_err(|refusal| refusal.status("attest agent"));
+        let code = attempt.as_ref().map_or_else(Status::code, |_| Code::Ok);
+        turn.limits.attestation_waited(code, began.elapsed());
+        attempt.map(Some)
+    }
+}
+
+fn banned() -> Status {
+    denied(Reason::AgentBanned, "failed to attest: agent is banned")
+}

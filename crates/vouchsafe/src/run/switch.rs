@@ -1,0 +1,175 @@
+//! Taking the place of a SPIRE server, and giving it back.
+//!
+//! Both ways the new database is built beside its place, whole, and only then moved there; the one that was there keeps
+//! its content under another name. Agents notice nothing: their serial numbers, the entries with their revisions, the
+//! bundle and the signing keys are the same on both sides.
+
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use vouchsafe_ca::journal::{self, Journal};
+use vouchsafe_runtime::clock::Clock;
+use vouchsafe_store::spire::{self, SpireJournal};
+use vouchsafe_store::sqlite::Sqlite;
+use vouchsafe_store::{Record, Snapshot, Store};
+
+use super::data_dir::DataDirLock;
+use super::server::key_manager;
+use crate::config::server::{Config, DataStore};
+
+/// What was moved, or would be.
+#[derive(Debug, Default)]
+pub(crate) struct Moved {
+    pub(crate) entries: usize,
+    pub(crate) agents: usize,
+    pub(crate) bundles: usize,
+    pub(crate) join_tokens: usize,
+    pub(crate) federation: usize,
+    /// Rows that are not understood, one sentence each.
+    pub(crate) left_out: Vec<String>,
+    /// Whether the key manager has the keys that the journals speak of.
+    pub(crate) keys_known: bool,
+    /// Where the database that was there is kept; `None` when nothing was changed.
+    pub(crate) kept: Option<PathBuf>,
+}
+
+/// Whether anything is written, and what about rows that are not understood.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Import {
+    pub(crate) dry_run: bool,
+    pub(crate) leave_out: bool,
+}
+
+/// Takes over the database and the keys of the SPIRE server that `config` belongs to.
+pub(crate) async fn import(config: &Config, options: Import) -> anyhow::Result<Moved> {
+    let DataStore::Sqlite { path } = &config.data_store;
+    let _lock = at_rest(config)?;
+    let kept = beside(path, ".spire");
+    // A run that was interrupted between its two renames left SPIRE's under the second name alone.
+    let source = if path.exists() { path } else { &kept };
+    if source == path && kept.exists() {
+        bail!("{} exists: it is the database of an earlier import; move it away first", kept.display());
+    }
+    let read = spire::read(source, &config.trust_domain).with_context(|| explain(source))?;
+    let mut moved = count(&read.contents.records);
+    moved.left_out = read.left_out;
+    let keys = key_manager(&config.key_manager)?;
+    let own = journal::own_authority_ids(&*keys).await.context("cannot read the signing keys")?;
+    let journals = read.contents.journals.iter().map(|record| record.data.as_slice());
+    moved.keys_known = journal::find(journals, &own).is_some();
+    if !moved.left_out.is_empty() && !options.leave_out && !options.dry_run {
+        bail!(
+            "not understood, so nothing was done; mend these with spire-server, or leave them out with -leaveOut:\n  {}",
+            moved.left_out.join("\n  ")
+        );
+    }
+    if options.dry_run {
+        return Ok(moved);
+    }
+    spire::fold_log(source).with_context(|| explain(source))?;
+    let new = beside(path, ".import");
+    remove(&new)?;
+    let store = Sqlite::open(&new, Clock::system()).await.context("cannot create the new datastore")?;
+    store.restore(read.contents).await.context("cannot fill the new datastore")?;
+    store.close().await;
+    if source == path {
+        put(path, &kept)?;
+    }
+    put(&new, path)?;
+    moved.kept = Some(kept);
+    Ok(moved)
+}
+
+/// Writes what this server has into the SPIRE database that [`import`] kept, and puts that back in its place.
+pub(crate) async fn export(config: &Config) -> anyhow::Result<Moved> {
+    let DataStore::Sqlite { path } = &config.data_store;
+    let _lock = at_rest(config)?;
+    let (spires, kept) = (beside(path, ".spire"), beside(path, ".vouchsafe"));
+    if !spires.exists() {
+        bail!(
+            "{} is not there; copy the database of a SPIRE server of the same trust domain to that place (an empty one \
+             will do: start spire-server once with another data_dir)",
+            spires.display()
+        );
+    }
+    let source = if path.exists() { path } else { &kept };
+    let store = Sqlite::open(source, Clock::system()).await.context("cannot open the datastore")?;
+    let held = Snapshot::load(&store).await.context("cannot read the datastore")?;
+    let journals = store.load_journals().await.context("cannot read the journals of the signing keys")?;
+    store.close().await;
+    let journals = journals.iter().filter_map(|record| {
+        let journal = Journal::decode(&record.data).ok()?;
+        let active = journal.active_x509_authority_id()?.to_owned();
+        Some(SpireJournal { data: record.data.clone(), active_x509_authority_id: active })
+    });
+    let journals: Vec<_> = journals.collect();
+    let records = records(held);
+    spire::write(&spires, &records, &journals).context("cannot fill the SPIRE database")?;
+    spire::fold_log(&spires).context("cannot close the SPIRE database")?;
+    if source == path {
+        put(path, &kept)?;
+    }
+    put(&spires, path)?;
+    Ok(Moved { kept: Some(kept), keys_known: !journals.is_empty(), ..count(&records) })
+}
+
+/// No server may run on what is moved.
+fn at_rest(config: &Config) -> anyhow::Result<DataDirLock> {
+    if UnixStream::connect(&config.socket_path).is_ok() {
+        bail!(
+            "a server is running on {}; stop it first (agents go on serving what they hold)",
+            config.socket_path.display()
+        );
+    }
+    DataDirLock::acquire(&config.data_dir, "server")
+}
+
+fn explain(source: &Path) -> String {
+    format!("cannot import {} (it must be the SQLite database of a stopped SPIRE server)", source.display())
+}
+
+fn count(records: &[Record]) -> Moved {
+    let mut moved = Moved::default();
+    for record in records {
+        match record {
+            Record::Entry(_) => moved.entries += 1,
+            Record::Agent(_) => moved.agents += 1,
+            Record::Bundle(_) => moved.bundles += 1,
+            Record::JoinToken(_) => moved.join_tokens += 1,
+            Record::Federation(_) => moved.federation += 1,
+        }
+    }
+    moved
+}
+
+fn records(held: Snapshot) -> Vec<Record> {
+    let entries = held.entries.into_iter().map(Record::Entry);
+    let agents = held.agents.into_iter().map(Record::Agent);
+    let bundles = held.bundles.into_iter().map(Record::Bundle);
+    let tokens = held.join_tokens.into_iter().map(Record::JoinToken);
+    let federation = held.federation.into_iter().map(Record::Federation);
+    entries.chain(agents).chain(bundles).chain(tokens).chain(federation).collect()
+}
+
+/// Moves a database that nobody has open; its log was written back when it was closed.
+fn put(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::rename(from, to).with_context(|| format!("cannot rename {} to {}", from.display(), to.display()))
+}
+
+fn remove(file: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", file.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}

@@ -1,0 +1,90 @@
+//! `docs/commands.md` names every command, and nothing else.
+
+use vouchsafe::cli::{Part, grammar};
+
+use crate::golden;
+
+/// A command of the grammar.
+pub(crate) struct Documented {
+    /// What is typed, from the program's name on.
+    pub(crate) words: String,
+    about: String,
+    example: Option<String>,
+    is_leaf: bool,
+}
+
+/// Every command of a program in the order of its help, groups before what is in them.
+pub(crate) fn commands(part: Part) -> Vec<Documented> {
+    let grammar = grammar(part);
+    let mut found = Vec::new();
+    walk(&grammar, grammar.get_name(), &mut found);
+    found
+}
+
+fn walk(command: &clap::Command, words: &str, found: &mut Vec<Documented>) {
+    let example = command.get_after_help().map(|text| first_example(&text.to_string()));
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    // A group may be a command as well: `api fetch`.
+    let is_leaf = !command.is_subcommand_required_set() && !command.is_arg_required_else_help_set();
+    found.push(Documented { words: words.to_owned(), about, example, is_leaf });
+    for inner in command.get_subcommands() {
+        walk(inner, &format!("{words} {}", inner.get_name()), found);
+    }
+}
+
+/// The first of the examples, on one line.
+fn first_example(text: &str) -> String {
+    let mut lines = text.lines().skip(1).map(str::trim);
+    let mut example = String::new();
+    while let Some(line) = lines.next() {
+        match line.strip_suffix('\\') {
+            Some(begun) => example.push_str(begun),
+            None => {
+                example.push_str(line);
+                break;
+            }
+        }
+    }
+    // `up` explains its examples behind them.
+    example.split("    ").next().unwrap_or_default().to_owned()
+}
+
+fn table() -> String {
+    let mut table = "| command | what it does | example |\n|---|---|---|\n".to_owned();
+    let leaves = commands(Part::All).into_iter().filter(|command| command.is_leaf);
+    for Documented { words, about, example, .. } in leaves {
+        let bare = words.strip_prefix("vouchsafe server").map(|rest| format!("spire-server{rest}"));
+        let bare =
+            bare.or_else(|| words.strip_prefix("vouchsafe agent").map(|rest| format!("spire-agent{rest}")));
+        let example = example.or(bare).unwrap_or_else(|| words.clone()).replace('|', "\\|");
+        table.push_str(&format!("| `{words}` | {} | `{example}` |\n", about.replace('|', "\\|")));
+    }
+    table
+}
+
+#[test]
+fn the_page_of_commands_is_the_grammar() {
+    const MARK: &str = "<!-- Written by `UPDATE_GOLDEN=1 cargo test -p vouchsafe --test cli`. -->\n";
+    let page = include_str!("../../../../docs/commands.md");
+    let (before, _) = page.split_once(MARK).expect("the page says where the table is");
+    golden::check("../../../../docs/commands.md", &format!("{before}{MARK}\n{}", table()));
+}
+
+#[test]
+fn every_example_can_be_typed() {
+    for command in commands(Part::All) {
+        let Some(example) = command.example else { continue };
+        let words: Vec<_> = example.split(" > ").next().unwrap_or_default().split_whitespace().collect();
+        let (part, words) = match words.split_first() {
+            Some((&"spire-server", words)) => (Part::Server, words),
+            Some((&"spire-agent", words)) => (Part::Agent, words),
+            Some((&"vouchsafe", words)) => (Part::All, words),
+            _ => panic!("{}: {example}", command.words),
+        };
+        let grammar = grammar(part);
+        let words = vouchsafe::argv::normalize(&grammar, words.iter().map(Into::into).collect());
+        let program = std::iter::once(grammar.get_name().to_owned().into());
+        let parsed = grammar.clone().try_get_matches_from(program.chain(words));
+        assert!(parsed.is_ok(), "{example}: {}", parsed.unwrap_err());
+    }
+}

@@ -1,0 +1,28 @@
+# shellcheck shell=bash
+# Runs the scenarios (crates/vouchsafe/tests/scenarios) with a choice of programs.
+
+# The scenarios, compiled. The programs that they run are others: see programs.rs there.
+scenario_program() {
+  SCENARIOS=$(cd "$ROOT" && cargo test --locked --package vouchsafe --test scenarios --no-run --message-format=json 2>"$RUN/logs/scenarios-build.log" \
+    | sed -n 's/.*"executable":"\([^"]*scenarios-[^"]*\)".*/\1/p' | tail -n 1)
+  [[ -x $SCENARIOS ]] || die "the scenarios do not build"
+}
+
+# scenarios <name> <stock server or nothing> <stock agent or nothing> [filter ...]
+scenarios() {
+  local name=$1 server=$2 agent=$3 log=$RUN/logs/scenarios-$1.log status=0
+  shift 3
+  echo "-- scenarios, $name" >&2
+  SCENARIO_SERVER=$server SCENARIO_AGENT=$agent "$SCENARIOS" --test-threads "$SCENARIO_THREADS" "$@" >"$log" 2>&1 || status=$?
+  while read -r _ test _ outcome _; do
+    case $outcome in
+      ok) check ok "$name.${test//::/.}" ;;
+      ignored*) ;;
+      *) check FAIL "$name.${test//::/.}" "$outcome" ;;
+    esac
+  done < <(grep '^test .* \.\.\. ' "$log")
+  [[ $status -eq 0 ]] || check FAIL "$name.scenarios" "exit code $status, see $log"
+}
+
+# They wait for rotations and polls most of the time.
+readonly SCENARIO_THREADS=${INTEROP_SCENARIO_THREADS:-6}
