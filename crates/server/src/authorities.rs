@@ -214,18 +214,19 @@ impl Authorities {
             if Instant::now() < retry_at {
                 continue;
             }
-            self.follow_upstream().await;
-            match self.rotate().await {
-                Ok(()) => {
-                    failures = 0;
-                    readiness.mark();
-                }
-                Err(cause) => {
-                    retry_at = Instant::now() + retry().delay(failures, entropy.fraction());
-                    failures = failures.saturating_add(1);
-                    error!(error = chain(&cause), "Cannot rotate signing authorities; trying again");
-                    readiness.degrade(&format!("cannot rotate signing authorities: {}", chain(&cause)));
-                }
+            let has_followed = self.follow_upstream().await;
+            let rotated = self.rotate().await;
+            if let Err(cause) = &rotated {
+                error!(error = chain(cause), "Cannot rotate signing authorities; trying again");
+                readiness.degrade(&format!("cannot rotate signing authorities: {}", chain(cause)));
+            } else {
+                readiness.mark();
+            }
+            if has_followed && rotated.is_ok() {
+                failures = 0;
+            } else {
+                retry_at = Instant::now() + retry().delay(failures, entropy.fraction());
+                failures = failures.saturating_add(1);
             }
             if Instant::now() >= prune_at {
                 prune_at = Instant::now() + PRUNE_EVERY;

@@ -132,7 +132,8 @@ impl Match {
         let common = held.iter().filter(|item| wanted.contains(**item)).count();
         match self {
             Self::Exact => common == held.len() && common == wanted.len(),
-            Self::Subset => common == held.len(),
+            // What holds nothing is not asked for: so does SPIRE.
+            Self::Subset => common == held.len() && !held.is_empty(),
             Self::Superset => common == wanted.len(),
             Self::Any => common > 0,
         }
@@ -175,6 +176,7 @@ mod tests {
         check(Match::Exact, &[1], &[1, 2], false);
         check(Match::Subset, &[1], &[1, 2], true);
         check(Match::Subset, &[1, 3], &[1, 2], false);
+        check(Match::Subset, &[], &[1, 2], false);
         check(Match::Superset, &[1, 2, 3], &[1, 2], true);
         check(Match::Superset, &[1], &[1, 2], false);
         check(Match::Any, &[1, 9], &[1, 2], true);

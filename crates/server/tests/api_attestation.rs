@@ -106,7 +106,8 @@ async fn an_incomplete_attestation_is_told_what_is_missing_and_costs_no_token() 
     check(|p| p.params.as_mut().unwrap().csr = "x".into(), invalid, "failed to parse CSR: …").await;
     check(|p| p.data.as_mut().unwrap().payload = Bytes::from_static(b"\xff"), invalid, USED).await;
     let nothing = anonymous.agents().attest_agent(futures_util::stream::iter([Default::default()])).await;
-    assert_refused(nothing.map(drop), invalid, "malformed param: missing params");
+    let nothing = nothing.unwrap().into_inner().message().await;
+    assert_refused(nothing, invalid, "malformed param: missing params");
     assert_eq!(list(&server).await, []);
     attest(&anonymous, good).await.unwrap();
 }

@@ -88,10 +88,13 @@ pub fn fold_log(path: &Path) -> Result<(), SpireError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = open(path, flags)?;
     // Leaving WAL mode needs the database for oneself, and removes the log. SPIRE turns it on again when it starts.
-    let mode = connection.pragma_update_and_check(None, "journal_mode", "delete", |row| row.get::<_, String>(0));
+    let mode =
+        connection.pragma_update_and_check(None, "journal_mode", "delete", |row| row.get::<_, String>(0));
     match mode {
         Ok(mode) if mode == "delete" => Ok(()),
-        Ok(_) => Err(SpireError::Foreign { path: path.to_owned(), why: "another program has it open".to_owned() }),
+        Ok(_) => {
+            Err(SpireError::Foreign { path: path.to_owned(), why: "another program has it open".to_owned() })
+        }
         Err(cause) => Err(SpireError::Unusable { path: path.to_owned(), cause }),
     }
 }

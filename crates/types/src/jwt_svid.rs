@@ -114,7 +114,8 @@ impl JwtSvid {
         if self.audience.iter().any(|meant| accepted.iter().any(|mine| mine.as_ref() == meant)) {
             return Ok(());
         }
-        Err(JwtSvidError::Audience { meant: self.audience.clone() })
+        let accepted = accepted.iter().map(|mine| mine.as_ref().to_owned()).collect();
+        Err(JwtSvidError::Audience { accepted, meant: self.audience.clone() })
     }
 
     /// What the signature covers: header and claims as they stand in the token.
@@ -325,11 +326,18 @@ pub enum JwtSvidError {
     #[error("token is issued in the future; compare the clocks")]
     IssuedInFuture,
     /// It is meant for others only.
-    #[error("expected another audience (audience={meant:?})")]
+    #[error("expected audience in [{}] (audience=[{}])", quoted(accepted), quoted(meant))]
     Audience {
+        /// Who may be named.
+        accepted: Vec<String>,
         /// For whom it is meant.
         meant: Vec<String>,
     },
+}
+
+/// Each in quotes, as SPIRE lists them.
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(" ")
 }
 
 /// Longest token. A longer one is refused.

@@ -74,7 +74,7 @@ impl Exchange {
         }
         let mut heard = Heard::Fine;
         if let Some(expected) = &self.nonce {
-            if false && *expected != request.response_nonce {
+            if *expected != request.response_nonce {
                 return Heard::Stale { expected: expected.clone() };
             }
             let expected = self.version.to_string();

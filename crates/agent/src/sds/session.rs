@@ -97,7 +97,7 @@ where
                         self.ended = true;
                         return Some(Err(stopping()));
                     }
-                    if self.subscription.refresh() && self.overdue {
+                    if self.subscription.refresh() {
                         self.exchange.changed();
                     }
                 }

@@ -95,12 +95,8 @@ impl Registry {
     pub fn filtered(prefix: &str, common_labels: &[(&str, &str)], filter: Filter) -> Self {
         let mut common = labels(common_labels);
         common.retain(|(name, _)| filter.keeps_label(name));
-        let inner = Inner {
-            prefix: render::name(prefix),
-            common,
-            filter,
-            families: RwLock::new(BTreeMap::new()),
-        };
+        let inner =
+            Inner { prefix: render::name(prefix), common, filter, families: RwLock::new(BTreeMap::new()) };
         Self(Arc::new(inner))
     }
 

@@ -44,14 +44,15 @@ impl Above {
 }
 
 impl Authorities {
-    /// Does what the upstream authority's bundle asks for, if something is left to do.
-    pub(super) async fn follow_upstream(&mut self) {
-        let Some(above) = self.above.due.clone() else { return };
+    /// Does what the upstream authority's bundle asks for. Says whether nothing is left to do.
+    pub(super) async fn follow_upstream(&mut self) -> bool {
+        let Some(above) = self.above.due.clone() else { return true };
         match self.take_over(&above).await {
             Ok(()) => self.above.due = None,
             Err(error) => warn!(error, "Failed to process tainted keys on upstream authority"),
         }
         self.show();
+        self.above.due.is_none()
     }
 
     async fn take_over(&mut self, above: &Arc<Bundle>) -> Result<(), String> {

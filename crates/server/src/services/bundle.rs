@@ -22,6 +22,7 @@ use vouchsafe_types::trust_domain::TrustDomain;
 
 use super::downstream;
 use super::federated_bundle::{CREATE, FederatedBundles, SET, UPDATE, delete_mode};
+use crate::audit::Audit;
 use crate::authorities::JwtPublisher;
 use crate::model::ReadModel;
 use crate::status::{invalid, item_status, store_failed};
@@ -64,6 +65,8 @@ impl BundleApi for BundleService {
         &self,
         request: Request<AppendBundleRequest>,
     ) -> Result<Response<types::Bundle>, Status> {
+        let audit = Audit::of(&request);
+        audit.add("trust_domain_id", self.trust_domain.as_str());
         let request = request.into_inner();
         if request.x509_authorities.is_empty() && request.jwt_authorities.is_empty() {
             return Err(Status::invalid_argument("no authorities to append"));
@@ -88,7 +91,9 @@ impl BundleApi for BundleService {
         &self,
         request: Request<GetFederatedBundleRequest>,
     ) -> Result<Response<types::Bundle>, Status> {
+        let audit = Audit::of(&request);
         let request = request.into_inner();
+        audit.add("trust_domain_id", request.trust_domain.as_str());
         let wanted = TrustDomain::parse(&request.trust_domain)
             .map_err(|e| invalid("trust domain argument is not valid", e))?;
         if wanted == self.trust_domain {
@@ -126,6 +131,7 @@ impl BundleApi for BundleService {
         &self,
         request: Request<BatchCreateFederatedBundleRequest>,
     ) -> Result<Response<BatchCreateFederatedBundleResponse>, Status> {
+        let audit = Audit::of(&request);
         let request = request.into_inner();
         let mut results = Vec::with_capacity(request.bundle.len());
         for message in &request.bundle {
@@ -133,6 +139,9 @@ impl BundleApi for BundleService {
             results.push(batch_create_federated_bundle_response::Result {
                 status: Some(item_status(outcome.as_ref().map(drop))),
                 bundle: outcome.ok().map(|bundle| bundle_to_proto(&bundle, request.output_mask.as_ref())),
+            });
+            audit.item(results.last().and_then(|it| it.status.as_ref()), || {
+                vec![("trust_domain_id", message.trust_domain.as_str().into())]
             });
         }
         Ok(Response::new(BatchCreateFederatedBundleResponse { results }))
@@ -142,6 +151,7 @@ impl BundleApi for BundleService {
         &self,
         request: Request<BatchUpdateFederatedBundleRequest>,
     ) -> Result<Response<BatchUpdateFederatedBundleResponse>, Status> {
+        let audit = Audit::of(&request);
         let request = request.into_inner();
         let mut results = Vec::with_capacity(request.bundle.len());
         for message in &request.bundle {
@@ -149,6 +159,9 @@ impl BundleApi for BundleService {
             results.push(batch_update_federated_bundle_response::Result {
                 status: Some(item_status(outcome.as_ref().map(drop))),
                 bundle: outcome.ok().map(|bundle| bundle_to_proto(&bundle, request.output_mask.as_ref())),
+            });
+            audit.item(results.last().and_then(|it| it.status.as_ref()), || {
+                vec![("trust_domain_id", message.trust_domain.as_str().into())]
             });
         }
         Ok(Response::new(BatchUpdateFederatedBundleResponse { results }))
@@ -158,6 +171,7 @@ impl BundleApi for BundleService {
         &self,
         request: Request<BatchSetFederatedBundleRequest>,
     ) -> Result<Response<BatchSetFederatedBundleResponse>, Status> {
+        let audit = Audit::of(&request);
         let request = request.into_inner();
         let mut results = Vec::with_capacity(request.bundle.len());
         for message in &request.bundle {
@@ -165,6 +179,9 @@ impl BundleApi for BundleService {
             results.push(batch_set_federated_bundle_response::Result {
                 status: Some(item_status(outcome.as_ref().map(drop))),
                 bundle: outcome.ok().map(|bundle| bundle_to_proto(&bundle, request.output_mask.as_ref())),
+            });
+            audit.item(results.last().and_then(|it| it.status.as_ref()), || {
+                vec![("trust_domain_id", message.trust_domain.as_str().into())]
             });
         }
         Ok(Response::new(BatchSetFederatedBundleResponse { results }))
@@ -174,12 +191,15 @@ impl BundleApi for BundleService {
         &self,
         request: Request<BatchDeleteFederatedBundleRequest>,
     ) -> Result<Response<BatchDeleteFederatedBundleResponse>, Status> {
+        let audit = Audit::of(&request);
         let request = request.into_inner();
         let mode = delete_mode(request.mode)?;
         let mut results = Vec::with_capacity(request.trust_domains.len());
         for trust_domain in request.trust_domains {
             let outcome = self.federated().delete(&trust_domain, mode).await;
             let status = Some(item_status(outcome.as_ref().copied()));
+            let about = || vec![("trust_domain_id", trust_domain.as_str().into())];
+            audit.item(status.as_ref(), about);
             results.push(batch_delete_federated_bundle_response::Result { status, trust_domain });
         }
         Ok(Response::new(BatchDeleteFederatedBundleResponse { results }))

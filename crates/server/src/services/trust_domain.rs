@@ -14,6 +14,7 @@ use vouchsafe_types::federation::{EndpointProfile, FederationRelationship};
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use super::federated_bundle::untaint;
+use crate::audit::Audit;
 use crate::federation::{RefreshError, Refresher};
 use crate::model::ReadModel;
 use crate::page::Page;
@@ -143,7 +144,9 @@ impl TrustDomainApi for TrustDomainService {
         &self,
         request: Request<api::GetFederationRelationshipRequest>,
     ) -> Result<Response<types::FederationRelationship>, Status> {
+        let audit = Audit::of(&request);
         let request = request.into_inner();
+        audit.add("trust_domain_id", request.trust_domain.as_str());
         let wanted = TrustDomain::parse(&request.trust_domain)
             .map_err(|e| invalid("failed to parse trust domain", e))?;
         let snapshot = self.model.load();
@@ -156,6 +159,7 @@ impl TrustDomainApi for TrustDomainService {
         &self,
         request: Request<api::BatchCreateFederationRelationshipRequest>,
     ) -> Result<Response<api::BatchCreateFederationRelationshipResponse>, Status> {
+        let audit = Audit::of(&request);
         let request = request.into_inner();
         let mut results = Vec::with_capacity(request.federation_relationships.len());
         for message in &request.federation_relationships {
@@ -166,6 +170,12 @@ impl TrustDomainApi for TrustDomainService {
                     .ok()
                     .map(|held| self.message(&held, request.output_mask.as_ref())),
             });
+            audit.item(results.last().and_then(|it| it.status.as_ref()), || {
+                vec![
+                    ("trust_domain_id", message.trust_domain.as_str().into()),
+                    ("bundle_endpoint_url", message.bundle_endpoint_url.as_str().into()),
+                ]
+            });
         }
         Ok(Response::new(api::BatchCreateFederationRelationshipResponse { results }))
     }
@@ -174,6 +184,7 @@ impl TrustDomainApi for TrustDomainService {
         &self,
         request: Request<api::BatchUpdateFederationRelationshipRequest>,
     ) -> Result<Response<api::BatchUpdateFederationRelationshipResponse>, Status> {
+        let audit = Audit::of(&request);
         let request = request.into_inner();
         let mut results = Vec::with_capacity(request.federation_relationships.len());
         for message in &request.federation_relationships {
@@ -184,6 +195,12 @@ impl TrustDomainApi for TrustDomainService {
                     .ok()
                     .map(|held| self.message(&held, request.output_mask.as_ref())),
             });
+            audit.item(results.last().and_then(|it| it.status.as_ref()), || {
+                vec![
+                    ("trust_domain_id", message.trust_domain.as_str().into()),
+                    ("bundle_endpoint_url", message.bundle_endpoint_url.as_str().into()),
+                ]
+            });
         }
         Ok(Response::new(api::BatchUpdateFederationRelationshipResponse { results }))
     }
@@ -192,6 +209,7 @@ impl TrustDomainApi for TrustDomainService {
         &self,
         request: Request<api::BatchDeleteFederationRelationshipRequest>,
     ) -> Result<Response<api::BatchDeleteFederationRelationshipResponse>, Status> {
+        let audit = Audit::of(&request);
         let names = request.into_inner().trust_domains;
         let mut results = Vec::with_capacity(names.len());
         for name in names {
@@ -201,6 +219,13 @@ impl TrustDomainApi for TrustDomainService {
                 // What parses comes back as the bare name.
                 trust_domain: TrustDomain::parse(&name).map_or(name, |parsed| parsed.to_string()),
             });
+            audit.item(results.last().and_then(|it| it.status.as_ref()), || {
+                results
+                    .last()
+                    .map(|it| ("trust_domain_id", it.trust_domain.as_str().into()))
+                    .into_iter()
+                    .collect()
+            });
         }
         Ok(Response::new(api::BatchDeleteFederationRelationshipResponse { results }))
     }
@@ -209,6 +234,7 @@ impl TrustDomainApi for TrustDomainService {
         &self,
         request: Request<api::RefreshBundleRequest>,
     ) -> Result<Response<()>, Status> {
+        Audit::of(&request).add("trust_domain_id", request.get_ref().trust_domain.as_str());
         let wanted = TrustDomain::parse(&request.into_inner().trust_domain)
             .map_err(|e| invalid("failed to parse trust domain", e))?;
         match self.refresher.refresh(&wanted).await {

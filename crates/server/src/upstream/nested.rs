@@ -140,7 +140,8 @@ impl NestedServer {
         }
         let server = SpiffeId::server(self.source.trust_domain());
         let trust = ServerTrust::Verified(self.source.roots.clone(), Expect::Id(server));
-        let config = client_config_with(self.key_exchange, trust, Some(&self.source.own), self.clock.clone())?;
+        let config =
+            client_config_with(self.key_exchange, trust, Some(&self.source.own), self.clock.clone())?;
         let channel = tls_channel(&self.address, Arc::new(config))?;
         *held = Some((with, channel.clone()));
         Ok(channel)

@@ -197,11 +197,33 @@ fn seconds(ttl: Option<i64>) -> Result<u32, Unfit> {
     u32::try_from(ttl).map_err(|_| format!("a lifetime of {ttl} seconds").into())
 }
 
-// Times of objects are texts, or numbers in rows that other tools wrote; strftime reads the first kind.
-const ENTRIES: &str = "SELECT entry_id, *, CAST(strftime('%s', created_at) AS INTEGER) AS created
-    FROM registered_entries ORDER BY id";
-const AGENTS: &str = "SELECT spiffe_id, *, CAST(strftime('%s', expires_at) AS INTEGER) AS expires,
-    CAST(strftime('%s', new_expires_at) AS INTEGER) AS new_expires FROM attested_node_entries ORDER BY id";
+/// A time of an object as SPIRE reports it: whole seconds, rounded. An agent that was told a later time than this takes
+/// the server for one that lags.
+macro_rules! seconds {
+    ($column:literal) => {
+        concat!(
+            "CAST(strftime('%s', ",
+            $column,
+            ") AS INTEGER) + (strftime('%f', ",
+            $column,
+            ") - strftime('%S', ",
+            $column,
+            ") >= 0.5)"
+        )
+    };
+}
+const ENTRIES: &str = concat!(
+    "SELECT entry_id, *, ",
+    seconds!("created_at"),
+    " AS created FROM registered_entries ORDER BY id"
+);
+const AGENTS: &str = concat!(
+    "SELECT spiffe_id, *, ",
+    seconds!("expires_at"),
+    " AS expires, ",
+    seconds!("new_expires_at"),
+    " AS new_expires FROM attested_node_entries ORDER BY id"
+);
 const BUNDLES: &str = "SELECT trust_domain, data FROM bundles ORDER BY trust_domain";
 const FEDERATION: &str = "SELECT trust_domain, * FROM federated_trust_domains ORDER BY trust_domain";
 // A token is a secret, so its row is named by its number.

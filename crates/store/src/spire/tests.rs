@@ -20,7 +20,7 @@ fn trust_domain() -> TrustDomain {
 #[test]
 fn an_entry_comes_with_everything_that_it_owns() {
     let (_folder, path) = database(
-        "INSERT INTO registered_entries VALUES (7, '2026-11-21 11:57:21.08+00:00', '', 'e1', 'spiffe://domain.test/w',
+        "INSERT INTO registered_entries VALUES (7, '2026-11-21 11:57:20.532799960+00:00', '', 'e1', 'spiffe://domain.test/w',
              'spiffe://domain.test/node', 100, 1, 1, 2000000000, 3, 0, 'h', 60, x'08011001');
          INSERT INTO selectors VALUES (1, '', '', 7, 'unix', 'uid:0'), (2, '', '', 7, 'unix', 'gid:0');
          INSERT INTO dns_names VALUES (1, '', '', 7, 'b.test'), (2, '', '', 7, 'a.test');

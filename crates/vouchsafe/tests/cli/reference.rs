@@ -23,6 +23,7 @@ pub(crate) fn commands(part: Part) -> Vec<Documented> {
 
 fn walk(command: &clap::Command, words: &str, found: &mut Vec<Documented>) {
     let example = command.get_after_help().map(|text| first_example(&text.to_string()));
+    let example = example.or_else(|| bare_example(command, words));
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     // A group may be a command as well: `api fetch`.
     let is_leaf = !command.is_subcommand_required_set() && !command.is_arg_required_else_help_set();
@@ -32,11 +33,26 @@ fn walk(command: &clap::Command, words: &str, found: &mut Vec<Documented>) {
     }
 }
 
+/// The command alone, called as SPIRE's, with a value for what it cannot do without.
+fn bare_example(command: &clap::Command, words: &str) -> Option<String> {
+    let (part, rest) = words.strip_prefix("vouchsafe ")?.split_once(' ')?;
+    let mut example = format!("spire-{part} {rest}");
+    for argument in command.get_arguments() {
+        let value = match argument.get_long() {
+            Some("authorityID" | "subjectKeyID") => "4d5c5c0e7ba2ed1d4bdbb0c4e0a4f2b1a6c4c1f7",
+            Some("level") => "debug",
+            _ => continue,
+        };
+        example.push_str(&format!(" -{} {value}", argument.get_long()?));
+    }
+    Some(example)
+}
+
 /// The first of the examples, on one line.
 fn first_example(text: &str) -> String {
-    let mut lines = text.lines().skip(1).map(str::trim);
+    let lines = text.lines().skip(1).map(str::trim);
     let mut example = String::new();
-    while let Some(line) = lines.next() {
+    for line in lines {
         match line.strip_suffix('\\') {
             Some(begun) => example.push_str(begun),
             None => {
@@ -53,10 +69,7 @@ fn table() -> String {
     let mut table = "| command | what it does | example |\n|---|---|---|\n".to_owned();
     let leaves = commands(Part::All).into_iter().filter(|command| command.is_leaf);
     for Documented { words, about, example, .. } in leaves {
-        let bare = words.strip_prefix("vouchsafe server").map(|rest| format!("spire-server{rest}"));
-        let bare =
-            bare.or_else(|| words.strip_prefix("vouchsafe agent").map(|rest| format!("spire-agent{rest}")));
-        let example = example.or(bare).unwrap_or_else(|| words.clone()).replace('|', "\\|");
+        let example = example.unwrap_or_else(|| words.clone()).replace('|', "\\|");
         table.push_str(&format!("| `{words}` | {} | `{example}` |\n", about.replace('|', "\\|")));
     }
     table
@@ -72,7 +85,7 @@ fn the_page_of_commands_is_the_grammar() {
 
 #[test]
 fn every_example_can_be_typed() {
-    for command in commands(Part::All) {
+    for command in commands(Part::All).into_iter().filter(|command| command.is_leaf) {
         let Some(example) = command.example else { continue };
         let words: Vec<_> = example.split(" > ").next().unwrap_or_default().split_whitespace().collect();
         let (part, words) = match words.split_first() {

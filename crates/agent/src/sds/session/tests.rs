@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use futures_util::FutureExt;
 use prost::Message;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::time::timeout;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use vouchsafe_proto::envoy::extensions::transport_sockets::tls::v3::secret::Type;
 use vouchsafe_proto::envoy::service::discovery::v3::DiscoveryResponse;
@@ -21,6 +22,9 @@ use crate::workload_api::request::{Api, Connections};
 use crate::workload_api::updates::tests::{api, entries, request};
 
 type Open = Session<UnboundedReceiverStream<Result<DiscoveryRequest, Status>>>;
+
+/// Of paused time, so a test that waits for nothing fails at once.
+const SOON: Duration = Duration::from_secs(60);
 
 struct Client {
     requests: UnboundedSender<Result<DiscoveryRequest, Status>>,
@@ -50,11 +54,13 @@ impl Client {
     }
 
     async fn hears(&mut self) -> DiscoveryResponse {
-        DiscoveryResponse::decode(self.session.next().await.unwrap().unwrap()).unwrap()
+        let response = timeout(SOON, self.session.next()).await.expect("an answer in time");
+        DiscoveryResponse::decode(response.unwrap().unwrap()).unwrap()
     }
 
     async fn ends(&mut self) -> Status {
-        let status = self.session.next().await.unwrap().unwrap_err();
+        let ended = timeout(SOON, self.session.next()).await.expect("an end in time");
+        let status = ended.unwrap().unwrap_err();
         assert!(self.session.next().await.is_none());
         status
     }

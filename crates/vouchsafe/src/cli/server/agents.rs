@@ -25,13 +25,19 @@ pub(in crate::cli) enum AgentsCommand {
     /// Count attested agents
     Count(list::FilterArgs),
     /// Shows the details of an attested agent given its SPIFFE ID
-    #[command(after_help = "Example:\n  spire-server agent show -spiffeID spiffe://example.org/spire/agent/x509pop/node-1")]
+    #[command(
+        after_help = "Example:\n  spire-server agent show -spiffeID spiffe://example.org/spire/agent/x509pop/node-1"
+    )]
     Show(OneArgs),
     /// Ban an attested agent given its SPIFFE ID
-    #[command(after_help = "Example:\n  spire-server agent ban -spiffeID spiffe://example.org/spire/agent/x509pop/node-1")]
+    #[command(
+        after_help = "Example:\n  spire-server agent ban -spiffeID spiffe://example.org/spire/agent/x509pop/node-1"
+    )]
     Ban(OneArgs),
     /// Evicts an attested agent given its SPIFFE ID
-    #[command(after_help = "Example:\n  spire-server agent evict -spiffeID spiffe://example.org/spire/agent/x509pop/node-1")]
+    #[command(
+        after_help = "Example:\n  spire-server agent evict -spiffeID spiffe://example.org/spire/agent/x509pop/node-1"
+    )]
     Evict(OneArgs),
     /// Purge expired agents that were attested using a non-TOFU security model based on a given time
     #[command(after_help = "Example:\n  spire-server agent purge -expiredFor 168h -dryRun")]

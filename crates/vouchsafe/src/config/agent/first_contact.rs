@@ -89,31 +89,19 @@ pub(super) fn read_bootstrap(section: &Section<'_>, flags: &Overrides) -> Bootst
         section.refuse("trust_bundle_url", error);
     }
     if let Some(address) = workload_api {
-        for (set, key, text) in [
-            (
-                insecure,
-                "insecure_bootstrap",
-                "only one of insecure_bootstrap or trust_bundle_spiffe_workload_api can be specified, not both",
-            ),
-            (
-                url.is_some(),
-                "trust_bundle_url",
-                "only one of trust_bundle_url or trust_bundle_spiffe_workload_api can be specified, not both",
-            ),
-            (
-                path.is_some(),
-                "trust_bundle_path",
-                "only one of trust_bundle_path or trust_bundle_spiffe_workload_api can be specified, not both",
-            ),
-            (
-                unix_socket.is_some(),
-                "trust_bundle_unix_socket",
-                "trust_bundle_unix_socket can not be used with trust_bundle_spiffe_workload_api",
-            ),
-        ] {
-            if set {
-                section.refuse(key, text);
-            }
+        let others = [
+            (insecure, "insecure_bootstrap"),
+            (url.is_some(), "trust_bundle_url"),
+            (path.is_some(), "trust_bundle_path"),
+        ];
+        for (_, key) in others.into_iter().filter(|(set, _)| *set) {
+            let text =
+                format!("only one of {key} or trust_bundle_spiffe_workload_api can be specified, not both");
+            section.refuse(key, text);
+        }
+        if unix_socket.is_some() {
+            let text = "trust_bundle_unix_socket can not be used with trust_bundle_spiffe_workload_api";
+            section.refuse("trust_bundle_unix_socket", text);
         }
         return read_workload_api(section, &address);
     }

@@ -74,6 +74,42 @@ fn federation_of_a_server_is_checked_in_spires_words() {
 }
 
 #[test]
+fn blocks_with_names_are_read_from_json_too() {
+    let json = r#"{
+        "server": {
+            "trust_domain": "example.org",
+            "data_dir": "d",
+            "federation": {
+                "bundle_endpoint": {"port": 8443, "profile": [{"https_spiffe": {}}]},
+                "federates_with": {
+                    "one.test": {
+                        "bundle_endpoint_url": "https://one.test",
+                        "bundle_endpoint_profile": {"https_web": {}}
+                    }
+                }
+            }
+        },
+        "plugins": {
+            "DataStore": {"sql": {"plugin_data": {"database_type": "sqlite3", "connection_string": "db"}}},
+            "KeyManager": {"memory": {}},
+            "NodeAttestor": [
+                {"join_token": {"plugin_data": {}}},
+                {"x509pop": {"plugin_data": {"ca_bundle_paths": ["a", "b"]}}}
+            ]
+        },
+        "telemetry": {"Prometheus": {"port": 9988}, "AllowedLabels": ["status"]}
+    }"#;
+    let config = server::load(&source(json), &server::Overrides::default()).unwrap();
+    let endpoint = config.federation.bundle_endpoint.unwrap();
+    assert_eq!((endpoint.port, endpoint.profile), (8443, server::EndpointProfile::HttpsSpiffe));
+    assert_eq!(config.federation.federates_with[0].trust_domain.as_str(), "one.test");
+    let ca_bundle_paths = vec!["a".into(), "b".into()];
+    let mode = server::X509PopMode::ExternalPki { ca_bundle_paths };
+    assert_eq!(config.node_attestors.x509pop.unwrap().mode, mode);
+    assert_eq!(config.telemetry.filter.allowed_labels, ["status"]);
+}
+
+#[test]
 fn other_keys_of_a_server_are_checked_in_spires_words() {
     check(
         &server_with("proxy_protocol_trusted_cidrs = [\"10.0.0.0/40\"]"),
