@@ -153,7 +153,7 @@ async fn an_entry_that_cannot_be_is_refused_with_its_mistake_and_not_written() {
     assert_item_refused(&status, Code::InvalidArgument, text);
     assert_eq!(server.entries().await, [kept]);
     let status = update(&server, types::Entry { id: "gone".into(), ..full() }, None).await.unwrap_err();
-    assert_item_refused(&status, Code::NotFound, "failed to update entry: entry not found");
+    assert_item_refused(&status, Code::NotFound, "failed to update entry");
     assert_item_refused(&delete(&server, "").await, Code::InvalidArgument, "missing entry ID");
     assert_refused(get(&server, "").await, Code::InvalidArgument, "missing ID");
 }

@@ -165,6 +165,7 @@ async fn start_server(
         upstream: vouchsafe_server::config::Upstream::None,
         disable_jwt_svids: false,
         admission: vouchsafe_server::config::Admission::default(),
+        federation: vouchsafe_server::config::Federation::default(),
         version: "test",
     };
     Server::start(config, deps, group).await.unwrap()

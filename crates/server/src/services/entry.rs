@@ -83,9 +83,7 @@ impl EntryService {
                 Ok(entry)
             }
             Err(StoreError::Rejected(why)) => Err(invalid(CONVERT, why)),
-            Err(StoreError::NotFound { .. }) => {
-                Err(failed(Code::NotFound, "failed to update entry", "entry not found"))
-            }
+            Err(StoreError::NotFound { .. }) => Err(Status::not_found("failed to update entry")),
             Err(cause) => Err(store_failed("failed to update entry", &cause)),
         }
     }
