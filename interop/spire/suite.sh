@@ -10,6 +10,8 @@ source "$INTEROP/spire/binaries.sh"
 source "$INTEROP/spire/scenarios.sh"
 # shellcheck source=interop/spire/parity.sh
 source "$INTEROP/spire/parity.sh"
+# shellcheck source=interop/spire/configuration.sh
+source "$INTEROP/spire/configuration.sh"
 
 run_suite() {
   local filters=("$@")
@@ -20,5 +22,7 @@ run_suite() {
   scenarios "ours" "" "" "${filters[@]}"
   scenarios "stock-agent" "" "$SPIRE/spire-agent" "${filters[@]}"
   scenarios "stock-server" "$SPIRE/spire-server" "" "${filters[@]}"
-  [[ ${#filters[@]} -gt 0 ]] || run_parity
+  [[ ${#filters[@]} -eq 0 ]] || return 0
+  run_configuration
+  run_parity
 }

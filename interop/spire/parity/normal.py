@@ -52,6 +52,11 @@ def without_audience_order(text):
     return re.sub(r'"(db|cache)",? ?"(db|cache)"', '"cache","db"', text)
 
 
+def sorted_relationships(text):
+    items = re.split(r'\n\n|[\[,](?=\{"bundle)|\],"next', text)
+    return "\n".join(sorted(item.strip() for item in items))
+
+
 def without_revision(text):
     return re.sub(r'(Revision +: |"revision_number":)"?\d+"?', r"\1<revision>", text)
 
@@ -76,6 +81,7 @@ ALLOWED = [
      "found when the request is read", without_layers),
     (r"^api\.validate\.jwt\.(pretty|json|other)", "both", "one cached token for an audience in any order: it is a set",
      without_audience_order),
+    (r"^federation\.list\.all\.", "stdout", "SPIRE lists in the order of creation, ours by name", sorted_relationships),
     (r"\.bad-dns\.", "both", "the words of Go's idna package", before_library),
     (r"^api\.validate\.jwt\.garbage\.", "stderr", "the words of Go's jose package", before_library),
     (r"^federation\.create\.bad-url\.", "both", "the words of Go's url package", before_library),

@@ -125,7 +125,8 @@ async fn a_change_of_the_bundle_goes_to_those_who_asked_for_it_and_to_nobody_els
     let (mut certificate, mut roots) = (Client::of(&api).await, Client::of(&api).await);
     certificate.says(&["default"], "", "");
     roots.says(&["ROOTCA"], "", "");
-    (certificate.hears().await, roots.hears().await);
+    certificate.hears().await;
+    roots.hears().await;
     trust(&api, 9);
     certificate.hears_nothing();
     assert_eq!(secret_names(&roots.hears().await), ["ROOTCA"]);

@@ -185,7 +185,7 @@ async fn a_daemon_that_hangs_holds_up_one_caller_once_and_then_nobody() {
     assert!(matches!(containers.selectors(&place).await, Err(ContainerError::Hangs { .. })));
     assert!(began.elapsed() < PATIENCE * 2);
     let began = Instant::now();
-    for _ in 0..100 {
+    for _ in 0..3 {
         assert!(containers.selectors(&place).await.is_err());
         assert!(containers.selectors(&daemon.place("other")).await.is_err());
     }
