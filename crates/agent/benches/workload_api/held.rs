@@ -32,7 +32,8 @@ use vouchsafe_types::selector::Selector;
 use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
 
-pub(crate) const AUDIENCE: &str = "bench";
+use crate::load::AUDIENCE;
+
 /// Characters of a usual ES256 token.
 const TOKEN_LENGTH: usize = 500;
 const TTL: Duration = Duration::from_secs(3600);

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use load::Method;
+use load::{Method, median, quantile};
 use process::{Kind, Server};
 
 /// Requests in flight, and over how many connections.
@@ -104,15 +104,4 @@ async fn measure(servers: &[Server; 3], method: Method, in_flight: usize, connec
         p99: median(turns.iter().map(|(_, latencies)| quantile(latencies, 0.99))),
         of_empty: median(turns.iter().zip(&empty).map(|((cpu, _), empty)| empty / cpu)),
     })
-}
-
-/// Of sorted latencies, in microseconds.
-fn quantile(latencies: &[Duration], part: f64) -> f64 {
-    latencies[(latencies.len() as f64 * part) as usize].as_secs_f64() * 1e6
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<_> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

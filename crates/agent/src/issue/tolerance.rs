@@ -43,7 +43,9 @@ impl Tolerance {
         let signed_by =
             |svid: &HeldSvid| svid.authority_key_id.as_ref().is_some_and(|root| new.contains(&root));
         let count = svids.values().filter(|svid| signed_by(svid)).count();
-        debug!(authorities = new.len(), tainted_svids = count, "New tainted X.509 authorities found");
+        let subject_key_ids = new.iter().map(hex::encode).collect::<Vec<_>>().join(",");
+        debug!(subject_key_ids, "New tainted X.509 authorities found");
+        debug!(count, "Scheduled rotation for SVID entries due to tainted X.509 authorities");
         metrics.tainted_x509_svids(count);
         metrics.process_tainted_x509_svids().observe(&[], "OK", start.elapsed());
         self.counted.extend(new.into_iter().cloned());
