@@ -8,21 +8,33 @@ scenario_program() {
   [[ -x $SCENARIOS ]] || die "the scenarios do not build"
 }
 
-# scenarios <name> <stock server or nothing> <stock agent or nothing> [filter ...]
+# scenarios <name> <stock server or nothing> <stock agent or nothing> [filter ...]: starts them; wait_for_scenarios reports.
 scenarios() {
-  local name=$1 server=$2 agent=$3 log=$RUN/logs/scenarios-$1.log status=0
+  local name=$1 server=$2 agent=$3
   shift 3
-  echo "-- scenarios, $name" >&2
-  SCENARIO_SERVER=$server SCENARIO_AGENT=$agent "$SCENARIOS" --test-threads "$SCENARIO_THREADS" "$@" >"$log" 2>&1 || status=$?
-  while read -r _ test _ outcome _; do
-    case $outcome in
-      ok) check ok "$name.${test//::/.}" ;;
-      ignored*) ;;
-      *) check FAIL "$name.${test//::/.}" "$outcome" ;;
-    esac
-  done < <(grep '^test .* \.\.\. ' "$log")
-  [[ $status -eq 0 ]] || check FAIL "$name.scenarios" "exit code $status, see $log"
+  start "scenarios-$name" env SCENARIO_SERVER="$server" SCENARIO_AGENT="$agent" \
+    "$SCENARIOS" --test-threads "$SCENARIO_THREADS" "$@"
+  SETS+=("$name=$STARTED")
 }
 
-# They wait for rotations and polls most of the time.
-readonly SCENARIO_THREADS=${INTEROP_SCENARIO_THREADS:-6}
+# Waits for all that were started. They wait for rotations and polls most of the time, so they run side by side.
+wait_for_scenarios() {
+  local entry name status log test outcome
+  for entry in "${SETS[@]}"; do
+    name=${entry%=*} status=0
+    wait "${entry#*=}" || status=$?
+    log=$RUN/logs/scenarios-$name.log
+    while read -r _ test _ outcome _; do
+      case $outcome in
+        ok) check ok "$name.${test//::/.}" ;;
+        ignored*) ;;
+        *) check FAIL "$name.${test//::/.}" "$outcome" ;;
+      esac
+    done < <(grep '^test .* \.\.\. ' "$log")
+    [[ $status -eq 0 ]] || check FAIL "$name.scenarios" "exit code $status, see $log"
+  done
+  SETS=()
+}
+
+SETS=()
+readonly SCENARIO_THREADS=${INTEROP_SCENARIO_THREADS:-3}

@@ -22,6 +22,7 @@ run_suite() {
   scenarios "ours" "" "" "${filters[@]}"
   scenarios "stock-agent" "" "$SPIRE/spire-agent" "${filters[@]}"
   scenarios "stock-server" "$SPIRE/spire-server" "" "${filters[@]}"
+  wait_for_scenarios
   [[ ${#filters[@]} -eq 0 ]] || return 0
   run_configuration
   run_parity

@@ -13,4 +13,5 @@ run_suite() {
   scenario_program
   scenarios "stock-agent" "$SPIRE/spire-server" "$SPIRE/spire-agent" --ignored upgrade::
   scenarios "our-agent" "$SPIRE/spire-server" "" --ignored upgrade::
+  wait_for_scenarios
 }

@@ -1,6 +1,8 @@
 //! A server that anybody may connect to: it presents an SVID or a certificate of the ordinary web, and asks its clients
 //! for nothing.
 
+mod files;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -14,6 +16,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use vouchsafe_runtime::clock::Clock;
 
 use crate::config::{KeyExchange, WallTime};
+
+pub use self::files::{CertificateFiles, FilesError};
 
 /// A configuration for a server that presents what `certificate` resolves to at each handshake (an
 /// [`crate::own::SvidCell`] or a [`CertificateCell`]) and speaks HTTP/1.1.

@@ -101,9 +101,7 @@ impl Parts<'_> {
         if self.config.join_tokens {
             attestors.push(NodeAttestor::JoinTokens(JoinTokens {
                 trust_domain: self.config.trust_domain.clone(),
-                clock: self.deps.clock.clone(),
                 model: self.model.clone(),
-                store: self.deps.store.clone(),
             }));
         }
         if let Some(settings) = &self.config.admission.x509pop {

@@ -78,6 +78,7 @@ async fn an_expired_join_token_is_refused() {
         Code::InvalidArgument,
         "join token expired",
     );
+    assert_refused(TestAgent::attest(&server, &token).await.map(drop), Code::InvalidArgument, USED);
     assert_eq!(server.running.counts(), (0, 0));
 }
 

@@ -57,6 +57,22 @@ async fn five_hundred_and_eleven_entries_sync_by_revisions_and_then_by_ids() {
 }
 
 #[tokio::test]
+async fn more_than_a_few_entries_sync_by_revisions() {
+    let world = World::new();
+    let server = world.start().await;
+    let agent = server.agent().await;
+    for (new, shape) in [(0..16, (0, 16)), (16..17, (17, 0))] {
+        let entries = new.map(|n| entry(&format!("/w/{n}"), &agent.id)).collect();
+        let request = BatchCreateEntryRequest { entries, output_mask: None };
+        server.admin.entries().batch_create_entry(request).await.unwrap();
+        let answers = agent.sync(vec![SyncAuthorizedEntriesRequest::default()]).await.unwrap();
+        assert_eq!(answers.len(), 1);
+        assert_eq!((answers[0].entry_revisions.len(), answers[0].entries.len()), shape);
+        assert!(!answers[0].more);
+    }
+}
+
+#[tokio::test]
 async fn a_sync_that_begins_wrong_is_refused() {
     let world = World::new();
     let server = world.start().await;

@@ -104,6 +104,22 @@ async fn no_call_of_an_agent_reads_the_store() {
     assert_eq!(server.faults.reads() - reads, 0);
 }
 
+/// Token and agent are one write: what fails before or in it leaves the token for the next try.
+#[tokio::test]
+async fn an_attestation_that_the_store_cannot_keep_costs_no_token() {
+    let world = World::with_disk_keys();
+    let server = world.start().await;
+    let token = server.token().await;
+    for fault in [Fault::unavailable(), Fault::disk_full()] {
+        server.faults.set(Method::WRITES, &fault);
+        TestAgent::attest(&server, &token).await.map(drop).unwrap_err();
+        server.faults.clear();
+    }
+    assert_eq!(server.faults.calls(Method::AdmitByToken), 2);
+    assert_eq!(server.faults.calls(Method::PutAgent), 0);
+    TestAgent::attest(&server, &token).await.unwrap();
+}
+
 #[tokio::test]
 async fn renewals_are_written_back_when_the_store_recovers() {
     let world = World::with_disk_keys();
@@ -211,7 +227,7 @@ async fn what_an_operator_writes_fails_at_once_and_leaves_nothing_behind() {
     // A node that joins has to wait for the database, and its token with it.
     let (_, csr) = key_and_csr().await;
     let attested = timeout(FAST, attest(&server.connect(None), join_params(&token, csr))).await.unwrap();
-    assert_refused(attested, Code::Unavailable, "failed to delete join token: …");
+    assert_refused(attested, Code::Unavailable, "failed to create attested agent: …");
     server.faults.clear();
     TestAgent::attest(&server, &token).await.unwrap();
     server.create(entry("/new", &agent.id)).await;

@@ -39,7 +39,7 @@ use vouchsafe_types::trust_domain::TrustDomain;
 use crate::change::{Changes, Position, Record};
 use crate::error::{Error, Rejected};
 use crate::store::{
-    AgentChange, BundleChange, BundleUpdate, BundleWrite, Contents, CreateOutcome, DeleteMode, EntryChange,
+    Admission, AgentChange, BundleChange, BundleUpdate, BundleWrite, Contents, CreateOutcome, DeleteMode, EntryChange,
     FederationChange, JournalRecord, MAX_JOURNAL_BYTES, Store,
 };
 
@@ -202,9 +202,9 @@ impl Store for Sqlite {
             .await
     }
 
-    async fn take_join_token(&self, value: &str) -> Result<Option<JoinToken>, Error> {
-        let value = value.into();
-        self.writer.write("take join token", move |tx| join_tokens::take(tx, &value)).await
+    async fn admit_by_token(&self, token: &str, now: i64, agent: Agent) -> Result<Admission, Error> {
+        let token = token.into();
+        self.writer.write("admit by join token", move |tx| join_tokens::admit(tx, &token, now, &agent)).await
     }
 
     async fn prune_join_tokens(&self, now: i64) -> Result<usize, Error> {

@@ -104,9 +104,14 @@ pub trait Store: Send + Sync + 'static {
     /// [`Error::AlreadyExists`] when the token, or the id of the alias, is taken.
     async fn create_join_token(&self, token: JoinToken, alias: Option<Entry>) -> Result<Position, Error>;
 
-    /// Removes a join token and returns it, expired or not; `None` when there is none. Of any number of
-    /// concurrent callers one gets the token.
-    async fn take_join_token(&self, value: &str) -> Result<Option<JoinToken>, Error>;
+    /// Uses up a join token for `agent`: removes the token and does [`Store::put_agent`], in one transaction, so that
+    /// a token never goes without its agent. Of any number of concurrent callers one is admitted. A token that
+    /// expired before `now` (Unix seconds) is removed and admits nobody.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rejected`] when the agent is banned; the token stays.
+    async fn admit_by_token(&self, token: &str, now: i64, agent: Agent) -> Result<Admission, Error>;
 
     /// Removes the join tokens that expired before `now` (Unix seconds) and says how many.
     async fn prune_join_tokens(&self, now: i64) -> Result<usize, Error>;
@@ -245,6 +250,17 @@ pub enum DeleteMode {
     Delete,
     /// Lets them federate with the others only.
     Dissociate,
+}
+
+/// What [`Store::admit_by_token`] did.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Admission {
+    /// The agent is stored and the token is gone.
+    Admitted(Position),
+    /// The token is gone; the agent was not stored.
+    Expired,
+    /// There is no such token; nothing was written.
+    Unknown,
 }
 
 /// What [`Store::create_entry`] did.

@@ -113,8 +113,9 @@ const CASES: &[Case] = cases! {
     agents::what_is_missing_is_not_found
     agents::evicting_takes_the_alias_of_a_join_token_and_nothing_else
     agents::evicting_an_agent_of_another_attestor_takes_no_entry
-    join_tokens::a_token_is_taken_once_even_by_many_at_a_time
-    join_tokens::an_expired_token_can_be_taken
+    join_tokens::a_token_admits_one_agent_even_when_many_come_at_a_time
+    join_tokens::an_expired_token_admits_nobody_and_is_gone
+    join_tokens::a_token_and_its_agent_change_together_or_not_at_all
     join_tokens::pruning_removes_what_expired
     join_tokens::a_token_and_its_alias_are_written_together_or_not_at_all
     join_tokens::an_alias_that_exists_already_is_kept

@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 use vouchsafe_store::{
-    AgentChange, BundleChange, BundleUpdate, BundleWrite, Changes, Contents, CreateOutcome, DeleteMode,
+    Admission, AgentChange, BundleChange, BundleUpdate, BundleWrite, Changes, Contents, CreateOutcome, DeleteMode,
     EntryChange, Error, FederationChange, JournalRecord, Outcome, Position, Record, Store,
 };
 use vouchsafe_types::agent::Agent;
@@ -40,7 +40,7 @@ pub enum Method {
     UpdateAgent,
     DeleteAgent,
     CreateJoinToken,
-    TakeJoinToken,
+    AdmitByToken,
     PruneJoinTokens,
     UpdateBundle,
     PutBundle,
@@ -67,7 +67,7 @@ impl Method {
         Self::UpdateAgent,
         Self::DeleteAgent,
         Self::CreateJoinToken,
-        Self::TakeJoinToken,
+        Self::AdmitByToken,
         Self::PruneJoinTokens,
         Self::UpdateBundle,
         Self::PutBundle,
@@ -293,8 +293,8 @@ impl Store for FaultStore {
         self.around(Method::CreateJoinToken, self.inner.create_join_token(token, alias)).await
     }
 
-    async fn take_join_token(&self, value: &str) -> Result<Option<JoinToken>, Error> {
-        self.around(Method::TakeJoinToken, self.inner.take_join_token(value)).await
+    async fn admit_by_token(&self, token: &str, now: i64, agent: Agent) -> Result<Admission, Error> {
+        self.around(Method::AdmitByToken, self.inner.admit_by_token(token, now, agent)).await
     }
 
     async fn prune_join_tokens(&self, now: i64) -> Result<usize, Error> {

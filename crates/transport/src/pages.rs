@@ -20,14 +20,14 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::connections::{ACCEPT_PAUSE, Connections, Stream};
-use crate::listener::{Connection, Listener};
+use crate::listener::{Connection, Listener, PeerKey};
 
 /// A page.
 pub type Page = Response<Full<Bytes>>;
 
 /// What is served. Answers from memory, at once.
 pub trait Site: Send + Sync + 'static {
-    /// The page that `request` asks for.
+    /// The page that `request` asks for. Its extensions have the [`PeerKey`] of who asks.
     fn answer(&self, request: &Request<()>) -> Page;
 }
 
@@ -74,7 +74,7 @@ pub async fn serve<L: Listener>(
                     let (peer, site) = (io.peer_key(), site.clone());
                     connections.start(peer, async move {
                         let _permit = permit;
-                        serve_connection(Box::new(io), site, bounds.exchange).await;
+                        serve_connection((Box::new(io), peer), site, bounds.exchange).await;
                     });
                 }
                 Err(error) => {
@@ -97,9 +97,11 @@ pub fn page(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> P
     response
 }
 
-async fn serve_connection(io: Box<dyn Stream>, site: Arc<dyn Site>, exchange: Duration) {
+async fn serve_connection((io, peer): (Box<dyn Stream>, PeerKey), site: Arc<dyn Site>, exchange: Duration) {
     let respond = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let page = site.answer(&request.map(drop));
+        let mut request = request.map(drop);
+        request.extensions_mut().insert(peer);
+        let page = site.answer(&request);
         async move { Ok::<_, Infallible>(page) }
     });
     let mut builder = http1::Builder::new();

@@ -4,6 +4,7 @@
 //! [`Limits::handshake_timeout`], and at most [`Limits::handshakes`] are unfinished at a time. At that bound no
 //! connection is taken from the kernel until one ends. One address may hold half of them, so that a single peer that
 //! opens connections and says nothing cannot keep the others out; beyond its half its connections are closed at once.
+//! Behind a load balancer that is the client's address, from the moment that the balancer has told it.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,6 +18,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
@@ -46,8 +48,16 @@ pub struct TlsListener {
     acceptor: TlsAcceptor,
     limits: Limits,
     balancers: Arc<Balancers>,
-    handshakes: JoinSet<(PeerKey, Result<TlsConnection, HandshakeError>)>,
+    handshakes: JoinSet<(PeerKey, Result<Step, HandshakeError>)>,
     unfinished: HashMap<PeerKey, usize>,
+}
+
+/// How far a connection has come.
+enum Step {
+    /// It is known by this address, and has until then for its handshake.
+    Known(TcpStream, SocketAddr, Instant),
+    /// Its handshake is done.
+    Done(Box<TlsConnection>),
 }
 
 impl TlsListener {
@@ -88,7 +98,23 @@ impl TlsListener {
         self.tcp.local_addr()
     }
 
-    fn begin(&mut self, tcp: TcpStream, address: SocketAddr) {
+    /// Finds out whom a new connection is from.
+    fn begin(&mut self, mut tcp: TcpStream, address: SocketAddr) {
+        let (balancers, deadline) = (self.balancers.clone(), Instant::now() + self.limits.handshake_timeout);
+        self.start(address, deadline, async move {
+            let client = balancers.client_of(&mut tcp, address).await;
+            let client = client.map_err(|source| HandshakeError::Proxy { address, source })?;
+            Ok(Step::Known(tcp, client, deadline))
+        });
+    }
+
+    /// Takes a step that counts as the unfinished handshake of `address`.
+    fn start(
+        &mut self,
+        address: SocketAddr,
+        deadline: Instant,
+        step: impl Future<Output = Result<Step, HandshakeError>> + Send + 'static,
+    ) {
         let peer = PeerKey::address(address.ip());
         let unfinished = self.unfinished.entry(peer).or_insert(0);
         if *unfinished >= self.limits.handshakes.div_ceil(2) {
@@ -97,8 +123,10 @@ impl TlsListener {
         }
         *unfinished += 1;
         let timeout = self.limits.handshake_timeout;
-        let handshake = shake_hands(self.acceptor.clone(), self.balancers.clone(), (tcp, address), timeout);
-        self.handshakes.spawn(async move { (peer, handshake.await) });
+        self.handshakes.spawn(async move {
+            let outcome = tokio::time::timeout_at(deadline, step).await;
+            (peer, outcome.unwrap_or(Err(HandshakeError::TimedOut { address, timeout })))
+        });
     }
 
     fn ended(&mut self, from: PeerKey) {
@@ -121,7 +149,11 @@ impl Listener for TlsListener {
                     Ok((from, outcome)) => {
                         self.ended(from);
                         match outcome {
-                            Ok(connection) => return Ok(connection),
+                            Ok(Step::Known(tcp, client, deadline)) => {
+                                let handshake = shake_hands(self.acceptor.clone(), tcp, client);
+                                self.start(client, deadline, handshake);
+                            }
+                            Ok(Step::Done(connection)) => return Ok(*connection),
                             Err(error) => {
                                 tracing::debug!(error = &error as &dyn std::error::Error, "handshake failed");
                             }
@@ -140,24 +172,16 @@ impl Listener for TlsListener {
 
 async fn shake_hands(
     acceptor: TlsAcceptor,
-    balancers: Arc<Balancers>,
-    (mut tcp, address): (TcpStream, SocketAddr),
-    timeout: Duration,
-) -> Result<TlsConnection, HandshakeError> {
+    tcp: TcpStream,
+    address: SocketAddr,
+) -> Result<Step, HandshakeError> {
+    let failed = |source| HandshakeError::Failed { address, source };
     // tonic sets this on its own listener only; without it small replies wait for delayed acknowledgements.
-    tcp.set_nodelay(true).map_err(|source| HandshakeError::Failed { address, source })?;
-    let accepted = async {
-        let client = balancers.client_of(&mut tcp, address).await;
-        let client = client.map_err(|source| HandshakeError::Proxy { address, source })?;
-        let stream = acceptor.accept(tcp).await;
-        Ok((client, stream.map_err(|source| HandshakeError::Failed { address: client, source })?))
-    };
-    let (address, stream) = tokio::time::timeout(timeout, accepted)
-        .await
-        .map_err(|_| HandshakeError::TimedOut { address, timeout })??;
+    tcp.set_nodelay(true).map_err(failed)?;
+    let stream = acceptor.accept(tcp).await.map_err(failed)?;
     let svid = presented(stream.get_ref().1.peer_certificates().unwrap_or_default());
     let svid = svid.map_err(|source| HandshakeError::NotAnSvid { address, source })?;
-    Ok(TlsConnection { peer: TlsPeer { address, svid }, stream })
+    Ok(Step::Done(Box::new(TlsConnection { peer: TlsPeer { address, svid }, stream })))
 }
 
 fn presented(chain: &[CertificateDer<'_>]) -> Result<Option<Arc<X509Svid>>, X509SvidError> {

@@ -1,7 +1,7 @@
 //! The commands.
 //!
 //! `vouchsafe server …` and `vouchsafe agent …` are SPIRE's commands: same flags, texts and exit codes. Called through a
-//! link named `spire-server` or `spire-agent` the program is that part. Exit codes: 0 done; 1 failed, or wrong flags;
+//! link named `spire-server` or `spire-agent` the program is that part, and `oidc-discovery-provider` is `oidc run`. Exit codes: 0 done; 1 failed, or wrong flags;
 //! 127 no such command.
 
 mod agent;
@@ -11,6 +11,7 @@ mod disk;
 mod grammar;
 mod health;
 mod logger;
+mod oidc;
 mod output;
 mod pages;
 mod proto_json;
@@ -85,6 +86,8 @@ fn parse_command(part: Part, matches: &ArgMatches) -> Result<Command, clap::Erro
         Part::All => Command::from_arg_matches(matches),
         Part::Server => server::ServerCommand::from_arg_matches(matches).map(Command::Server),
         Part::Agent => agent::AgentCommand::from_arg_matches(matches).map(Command::Agent),
+        Part::Oidc => oidc::OidcArgs::from_arg_matches(matches)
+            .map(|arguments| Command::Oidc(oidc::OidcCommand::Run(arguments))),
     }
 }
 
@@ -131,6 +134,7 @@ fn dispatch(command: Command, console: &mut Console<'_>) -> io::Result<u8> {
     match command {
         Command::Server(command) => server::execute(command, console),
         Command::Agent(command) => agent::execute(command, console),
+        Command::Oidc(command) => oidc::execute(command, console),
         Command::Up(arguments) => {
             let resolved = config::up::resolve(arguments.into(), &*console.environment);
             let config = match resolved {

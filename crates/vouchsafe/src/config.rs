@@ -5,10 +5,12 @@
 //! build yet is refused by name, except where its value asks for what happens anyway (`audit_log_enabled = false`).
 //!
 //! * [`server`], [`agent`] SPIRE's files for the two parts
+//! * [`oidc`]              the file of SPIRE's OIDC discovery provider
 //! * [`up`]                both parts in one process, from flags alone
 
 pub mod agent;
 mod observe;
+pub mod oidc;
 mod plugins;
 mod problems;
 mod section;

@@ -8,6 +8,7 @@
 //! * [`go`]      durations, times, JSON and error texts as Go writes them
 //! * [`console`] what a command reads from and writes to
 //! * [`logging`] log lines that SPIRE's tools can read
+//! * `oidc`        the OIDC discovery provider, which is small enough to live here
 //! * [`run`]     starts the parts
 //!
 //! Flow: `main` → [`cli::main`] → a client command, or [`config`] → [`run`].
@@ -19,4 +20,5 @@ pub mod console;
 pub mod go;
 pub mod hcl;
 pub mod logging;
+mod oidc;
 pub mod run;

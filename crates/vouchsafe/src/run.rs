@@ -6,6 +6,7 @@ mod agent;
 mod data_dir;
 mod http;
 mod measured;
+mod oidc;
 mod server;
 pub(crate) mod switch;
 mod up;
@@ -44,6 +45,15 @@ pub fn server(config: config::server::Config) -> anyhow::Result<()> {
 pub fn agent(config: config::agent::Config) -> anyhow::Result<()> {
     let workers = std::thread::available_parallelism().map_or(1, NonZero::get).min(MAX_AGENT_WORKERS);
     block_on(Builder::new_multi_thread().worker_threads(workers), agent::run(config))
+}
+
+/// Runs an OIDC discovery provider until it is told to stop.
+///
+/// # Errors
+///
+/// It could not start, or one of its tasks failed.
+pub fn oidc(config: config::oidc::Config) -> anyhow::Result<()> {
+    block_on(&mut Builder::new_multi_thread(), oidc::run(config))
 }
 
 /// Runs server and agent in this process until told to stop.

@@ -1,6 +1,6 @@
 //! Node attestation: who is this agent, and what may it be called?
 
-mod join_token;
+pub(crate) mod join_token;
 pub(crate) mod stream;
 pub(crate) mod x509pop;
 
@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use tonic::{Code, Status};
 use vouchsafe_proto::spire::api::server::agent::v1::attest_agent_request;
+use vouchsafe_types::secret::SecretText;
 use vouchsafe_types::selector::SelectorSet;
 use vouchsafe_types::spiffe_id::SpiffeId;
 
@@ -25,6 +26,8 @@ pub(crate) struct Attested {
     pub(crate) selectors: SelectorSet,
     /// Whether it can prove itself again later.
     pub(crate) can_reattest: bool,
+    /// The join token that is used up when the agent is stored.
+    pub(crate) token: Option<SecretText>,
 }
 
 /// One way to prove what a node is.
@@ -54,7 +57,7 @@ impl NodeAttestor {
         exchange: &mut Exchange,
     ) -> Result<Attested, Status> {
         match self {
-            Self::JoinTokens(tokens) => tokens.attest(payload).await,
+            Self::JoinTokens(tokens) => tokens.attest(payload),
             Self::X509Pop(x509pop) => x509pop.attest(payload, client, exchange).await,
         }
     }

@@ -1,6 +1,8 @@
 //! `SyncAuthorizedEntries`: revisions first, entries on demand.
 //!
-//! Up to [`PAGE`] entries are sent whole; beyond that, pages of revisions, and then whatever the agent asks for by ID.
+//! Up to [`WHOLE`] entries are sent whole; beyond that, pages of revisions, and then whatever the agent asks for by ID. SPIRE
+//! sends up to 500 whole, every 5 s to every agent; a revision is a quarter of an entry, and its agents take revisions for
+//! lists of any size.
 //! The stream lives as long as the agent wants it, within [`IDLE`].
 
 use std::sync::Arc;
@@ -15,6 +17,8 @@ use vouchsafe_proto::spire::api::server::entry::v1::{
 use vouchsafe_proto::spire::api::types;
 use vouchsafe_types::entry::Entry;
 
+/// Most entries that are sent whole: so few that asking back would cost more than it saves.
+const WHOLE: usize = 16;
 /// Entries or revisions per message, as in SPIRE.
 pub(super) const PAGE: usize = 500;
 /// Longest wait for the agent's next request.
@@ -84,7 +88,7 @@ impl State {
         self.begun = true;
         self.mask = request.output_mask;
         let count = self.entries.len();
-        if count <= PAGE {
+        if count <= WHOLE {
             self.queued.push(Message::Entries { indexes: (0..count).collect(), more: false });
             self.done = true;
         } else {

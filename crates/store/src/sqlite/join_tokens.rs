@@ -1,17 +1,18 @@
 //! Join tokens. Their values are secrets: no error here holds one.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use vouchsafe_types::agent::Agent;
 use vouchsafe_types::entry::Entry;
 use vouchsafe_types::join_token::JoinToken;
 use vouchsafe_types::secret::SecretText;
 
-use super::entries;
+use super::{agents, entries};
 use super::fail::Fail;
 use super::feed::Tx;
 use super::text;
 use crate::change::Position;
 use crate::error::Kind;
-use crate::store::CreateOutcome;
+use crate::store::{Admission, CreateOutcome};
 
 pub(super) fn create(tx: &Tx<'_>, token: &JoinToken, alias: Option<&Entry>) -> Result<Position, Fail> {
     if find(tx.conn, &token.value)?.is_some() {
@@ -26,12 +27,13 @@ pub(super) fn create(tx: &Tx<'_>, token: &JoinToken, alias: Option<&Entry>) -> R
     tx.changed(Kind::JoinToken, &token.value)
 }
 
-pub(super) fn take(tx: &Tx<'_>, value: &SecretText) -> Result<Option<JoinToken>, Fail> {
-    let token = find(tx.conn, value)?;
-    if token.is_some() {
-        remove(tx, value)?;
+pub(super) fn admit(tx: &Tx<'_>, value: &SecretText, now: i64, agent: &Agent) -> Result<Admission, Fail> {
+    let Some(token) = find(tx.conn, value)? else { return Ok(Admission::Unknown) };
+    remove(tx, value)?;
+    if token.is_expired(now) {
+        return Ok(Admission::Expired);
     }
-    Ok(token)
+    Ok(Admission::Admitted(agents::put(tx, agent)?))
 }
 
 pub(super) fn prune(tx: &Tx<'_>, now: i64, most: usize) -> Result<usize, Fail> {

@@ -126,8 +126,8 @@ async fn write(store: &dyn Store, step: usize) {
         2 => drop(store.create_entry(Entry { expires_at: 1, ..entry("b") }).await.unwrap()),
         3 => assert_eq!(store.prune_entries(2).await.unwrap().len(), 1),
         4 => drop(store.create_join_token(join_token("t", 1), Some(alias_entry("c", "t"))).await.unwrap()),
-        5 => assert!(store.take_join_token("t").await.unwrap().is_some()),
-        6 => drop(store.put_agent(agent("t")).await.unwrap()),
+        5 => drop(store.admit_by_token("t", 1, agent("t")).await.unwrap()),
+        6 => drop(store.put_agent(Agent { expires_at: 7, ..agent("t") }).await.unwrap()),
         7 => {
             let renew = |agent: &mut Agent| {
                 agent.new_serial_number = "5".into();

@@ -1,31 +1,55 @@
 use tokio::task::JoinSet;
-use vouchsafe_store::{Error, Kind, Snapshot};
+use vouchsafe_store::{Admission, Error, Kind, Snapshot};
+use vouchsafe_types::agent::Agent;
 use vouchsafe_types::entry::Entry;
 
 use super::Bed;
-use crate::samples::{alias_entry, entry, join_token};
+use crate::samples::{agent, alias_entry, entry, join_token};
 
-pub(super) async fn a_token_is_taken_once_even_by_many_at_a_time(bed: Bed) {
+pub(super) async fn a_token_admits_one_agent_even_when_many_come_at_a_time(bed: Bed) {
     let store = bed.store();
-    let token = join_token("secret-1", 100);
-    store.create_join_token(token.clone(), None).await.unwrap();
+    store.create_join_token(join_token("secret-1", 100), None).await.unwrap();
     store.create_join_token(join_token("secret-2", 100), None).await.unwrap();
-    let mut takers = JoinSet::new();
-    for _ in 0..8 {
+    let mut callers = JoinSet::new();
+    for number in 0..8 {
         let store = bed.store();
-        takers.spawn(async move { store.take_join_token("secret-1").await.unwrap() });
+        let agent = Agent { serial_number: number.to_string(), ..agent("secret-1") };
+        callers.spawn(async move {
+            (agent.clone(), store.admit_by_token("secret-1", 100, agent).await.unwrap())
+        });
     }
-    let taken: Vec<_> = takers.join_all().await.into_iter().flatten().collect();
-    assert_eq!(taken, [token]);
-    assert_eq!(store.take_join_token("unknown").await.unwrap(), None);
-    assert_eq!(Snapshot::load(&*store).await.unwrap().join_tokens, [join_token("secret-2", 100)]);
+    let mut admitted = Vec::new();
+    for (agent, admission) in callers.join_all().await {
+        match admission {
+            Admission::Admitted(position) => admitted.push((agent, position)),
+            other => assert_eq!(other, Admission::Unknown),
+        }
+    }
+    let [(agent, position)] = <[_; 1]>::try_from(admitted).unwrap();
+    assert_eq!(store.admit_by_token("x", 100, crate::samples::agent("x")).await.unwrap(), Admission::Unknown);
+    let all = Snapshot::load(&*store).await.unwrap();
+    assert_eq!((all.agents, all.position), (vec![agent], position));
+    assert_eq!(all.join_tokens, [join_token("secret-2", 100)]);
 }
 
-pub(super) async fn an_expired_token_can_be_taken(bed: Bed) {
+pub(super) async fn an_expired_token_admits_nobody_and_is_gone(bed: Bed) {
     let store = bed.store();
-    store.create_join_token(join_token("t", 1), None).await.unwrap();
-    bed.at(1_000_000);
-    assert_eq!(store.take_join_token("t").await.unwrap(), Some(join_token("t", 1)));
+    store.create_join_token(join_token("t", 99), None).await.unwrap();
+    assert_eq!(store.admit_by_token("t", 100, agent("t")).await.unwrap(), Admission::Expired);
+    assert_eq!(store.admit_by_token("t", 100, agent("t")).await.unwrap(), Admission::Unknown);
+    let all = Snapshot::load(&*store).await.unwrap();
+    assert_eq!((all.agents, all.join_tokens), (vec![], vec![]));
+}
+
+pub(super) async fn a_token_and_its_agent_change_together_or_not_at_all(bed: Bed) {
+    let store = bed.store();
+    let banned = Agent { serial_number: String::new(), ..agent("t") };
+    store.put_agent(banned.clone()).await.unwrap();
+    store.create_join_token(join_token("t", 100), None).await.unwrap();
+    let before = Snapshot::load(&*store).await.unwrap();
+    let error = store.admit_by_token("t", 100, agent("t")).await.unwrap_err();
+    assert!(matches!(&error, Error::Rejected(why) if why.reason() == "agent is banned"), "{error:?}");
+    assert_eq!(Snapshot::load(&*store).await.unwrap(), before);
 }
 
 pub(super) async fn pruning_removes_what_expired(bed: Bed) {
@@ -35,8 +59,8 @@ pub(super) async fn pruning_removes_what_expired(bed: Bed) {
     }
     assert_eq!(store.prune_join_tokens(100).await.unwrap(), 1);
     assert_eq!(store.prune_join_tokens(100).await.unwrap(), 0);
-    assert_eq!(store.take_join_token("past").await.unwrap(), None);
-    assert!(store.take_join_token("now").await.unwrap().is_some());
+    let left = Snapshot::load(&*store).await.unwrap().join_tokens;
+    assert_eq!(left, [join_token("now", 100), join_token("future", 101)]);
 }
 
 pub(super) async fn a_token_and_its_alias_are_written_together_or_not_at_all(bed: Bed) {

@@ -1,3 +1,4 @@
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -202,6 +203,29 @@ async fn nobody_else_chooses_the_address_that_it_is_known_by() {
     assert_eq!(known_as("10.0.0.0/8", header).await, None);
     assert_eq!(known_as("127.0.0.0/8", b"PROXY TCP4 nonsense\r\n").await, None);
     assert!(known_as("10.0.0.0/8", b"").await.is_some());
+}
+
+#[tokio::test]
+async fn a_client_behind_a_balancer_cannot_keep_its_neighbours_out() {
+    let limits = Limits { handshakes: 8, ..Limits::default() };
+    let (listener, address, connector) = listen(limits).await;
+    let mut listener = listener.with_balancers(Balancers::new(vec!["127.0.0.0/8".parse().unwrap()]));
+    let mut silent = Vec::new();
+    for _ in 0..6 {
+        let mut tcp = TcpStream::connect(address).await.unwrap();
+        tcp.write_all(b"PROXY TCP4 203.0.113.7 127.0.0.1 40000 8081\r\n").await.unwrap();
+        silent.push(tcp);
+    }
+    let client = async {
+        let mut tcp = TcpStream::connect(address).await?;
+        tcp.write_all(b"PROXY TCP4 203.0.113.8 127.0.0.1 40000 8081\r\n").await?;
+        connector.connect(ServerName::try_from("localhost").unwrap(), tcp).await
+    };
+    let both = async { tokio::join!(client, listener.accept()) };
+    let (client, server) = tokio::time::timeout(Duration::from_secs(5), both).await.unwrap();
+    assert!(client.is_ok());
+    assert_eq!(server.unwrap().connect_info().address.ip(), IpAddr::from([203, 0, 113, 8]));
+    assert_eq!(listener.unfinished[&PeerKey::address([203, 0, 113, 7].into())], 4, "half of all");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use vouchsafe_ca::x509::csr::create_csr;
 use vouchsafe_identity::config::{Expect, ServerTrust, client_config};
 use vouchsafe_identity::own::{OwnSvid, SvidCell};
 use vouchsafe_identity::roots::{RootsCell, TrustRoots};
-use vouchsafe_proto::convert::bundle::bundle_from_proto;
+use vouchsafe_proto::convert::bundle_from_proto;
 use vouchsafe_proto::spire::api::server::agent::v1 as agent_api;
 use vouchsafe_proto::spire::api::server::bundle::v1 as bundle_api;
 use vouchsafe_proto::spire::api::server::entry::v1 as entry_api;
@@ -102,8 +102,7 @@ impl Remote {
     pub(crate) async fn attest(&self, token: &str) -> Node {
         let key = PrivateKey::generate(KeyType::EcP256).unwrap();
         let csr = create_csr(&key, None).await.unwrap().into();
-        let data =
-            types::AttestationData { r#type: "join_token".into(), payload: token.to_owned().into() };
+        let data = types::AttestationData { r#type: "join_token".into(), payload: token.to_owned().into() };
         let params = agent_api::attest_agent_request::Params {
             data: Some(data),
             params: Some(agent_api::AgentX509svidParams { csr }),

@@ -34,15 +34,20 @@ pub(crate) async fn measure(worlds: &[World; 2], scale: &Scale, report: &mut Rep
     let [stock, ours] = worlds;
     let streamed = tokio::join!(streamed(stock, scale.streamed), streamed(ours, scale.streamed));
     add(report, "open stream", [streamed.0, streamed.1]);
-    let mut delays = [Vec::new(), Vec::new()];
-    for round in 0..scale.retried {
-        // Somewhere else in the interval each time.
-        sleep(Duration::from_millis(617 * round as u64 % 5_000)).await;
-        let (stock, ours) = tokio::join!(retried(stock, round), retried(ours, round));
-        delays[0].push(stock);
-        delays[1].push(ours);
+    for (start, how) in [
+        (Start::After, "starts after its entry, asks every 100 ms"),
+        (Start::Before, "waits for its entry, asks every 100 ms"),
+    ] {
+        let mut delays = [Vec::new(), Vec::new()];
+        for round in 0..scale.retried {
+            // Somewhere else in the interval each time.
+            let pause = Duration::from_millis(1_000 + 617 * round as u64 % 5_000);
+            let (stock, ours) = tokio::join!(retried(stock, start, pause), retried(ours, start, pause));
+            delays[0].push(stock);
+            delays[1].push(ours);
+        }
+        add(report, how, delays);
     }
-    add(report, "retries every 100 ms", delays);
 }
 
 fn add(report: &mut Report, how: &str, delays: [Vec<Duration>; 2]) {
@@ -76,10 +81,7 @@ async fn streamed(world: &World, count: usize) -> Vec<Duration> {
             next_new(&mut stream, &mut seen).await;
         }
     });
-    created
-        .into_iter()
-        .map(|(path, at)| seen[&workload_id(&path)].saturating_duration_since(at))
-        .collect()
+    created.into_iter().map(|(path, at)| seen[&workload_id(&path)].saturating_duration_since(at)).collect()
 }
 
 async fn create_one_by_one(world: &World, count: usize) -> Vec<(String, Instant)> {
@@ -111,23 +113,34 @@ fn workload_id(path: &str) -> String {
     format!("spiffe://{TRUST_DOMAIN}/{path}")
 }
 
-/// A workload that has asked in vain before its entry is made, and goes on asking.
-async fn retried(world: &World, round: usize) -> Duration {
-    let (program, path) = (own_copy(world, round), format!("retried/{round}"));
-    let mut workload = Workload::start(&program, world, &workload_id(&path));
-    workload.line().await;
-    let entry = entry(NODE, &path, format!("path:{}", program.display()));
-    world.admin().await.create(vec![entry]).await;
-    let start = Instant::now();
-    workload.line().await;
-    start.elapsed()
+/// When a workload begins to ask.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Start {
+    /// For some time in vain, before its entry is made.
+    Before,
+    After,
 }
 
-/// This program under a name of its own, by which the entry knows it.
-fn own_copy(world: &World, round: usize) -> PathBuf {
-    let copy = world.path(&format!("workload-{round}"));
+/// How long a workload without any other identity waits for the first. The pause is before the entry is made.
+async fn retried(world: &World, start: Start, pause: Duration) -> Duration {
+    let (program, path) = own_copy(world);
+    let admin = world.admin().await;
+    let entry = entry(NODE, &path, format!("path:{}", program.display()));
+    let run = || Workload::start(&program, world, &workload_id(&path));
+    let mut waiting = (start == Start::Before).then(run);
+    sleep(pause).await;
+    admin.create(vec![entry]).await;
+    let created = Instant::now();
+    waiting.get_or_insert_with(run).wait().await;
+    created.elapsed()
+}
+
+/// This program under a name of its own, by which the entry knows it, and a path for the entry.
+fn own_copy(world: &World) -> (PathBuf, String) {
+    let number = (0..).find(|number| !world.path(&format!("w{number}")).exists()).unwrap();
+    let copy = world.path(&format!("w{number}"));
     std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
-    copy
+    (copy, format!("retried/{number}"))
 }
 
 /// A process of [`retry`].
@@ -145,31 +158,26 @@ impl Workload {
         Self { lines: BufReader::new(child.stdout.take().unwrap()).lines(), _child: child }
     }
 
-    async fn line(&mut self) {
+    /// Until it has its SVID.
+    async fn wait(&mut self) {
         let line = timeout(PATIENCE, self.lines.next_line()).await.expect("the workload got nothing");
         line.unwrap().expect("the workload ended");
     }
 }
 
-/// What the workload that retries does: a line when it was refused first, a line when it has its SVID.
+/// What the workload that retries does: asks until it has its SVID, and says so.
 pub(crate) async fn retry(socket: &Path, id: &str) {
     let mut client = SpiffeWorkloadApiClient::new(uds_channel(socket).await.unwrap());
-    let mut refused = false;
     loop {
         let mut answer = Err(tonic::Status::unknown(""));
         if let Ok(stream) = client.fetch_x509svid(with_header(X509svidRequest {})).await {
             answer = stream.into_inner().message().await;
         }
-        match answer {
-            Ok(Some(answer)) if answer.svids.iter().any(|svid| svid.spiffe_id == id) => {
-                println!("got it");
-                return;
-            }
-            _ if !refused => {
-                refused = true;
-                println!("refused");
-            }
-            _ => {}
+        if let Ok(Some(answer)) = answer
+            && answer.svids.iter().any(|svid| svid.spiffe_id == id)
+        {
+            println!("got it");
+            return;
         }
         sleep(RETRY_AFTER).await;
     }

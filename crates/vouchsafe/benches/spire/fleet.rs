@@ -100,7 +100,11 @@ async fn attest(world: &World, agents: usize) -> (Vec<Channel>, Duration) {
     for (batch, parents) in nodes.chunks(agents.div_ceil(4)).enumerate() {
         let entries = parents.iter().enumerate().flat_map(|(number, node)| {
             (0..ENTRIES / agents).map(move |part| {
-                entry(&node.path, &format!("ns/{batch}/sa/w{number}-{part}"), format!("uid:{}", 100_000 + part))
+                entry(
+                    &node.path,
+                    &format!("ns/{batch}/sa/w{number}-{part}"),
+                    format!("uid:{}", 100_000 + part),
+                )
             })
         });
         admin.create(entries.collect()).await;

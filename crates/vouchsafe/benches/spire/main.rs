@@ -86,6 +86,10 @@ fn main() -> ExitCode {
         runtime.block_on(delivery::retry(socket.as_ref(), id));
         return ExitCode::SUCCESS;
     }
+    if std::env::var_os("SPIRE").is_none() {
+        eprintln!("SPIRE must name the directory of spire-server and spire-agent: run `bash bench/spire`");
+        return ExitCode::from(2);
+    }
     let quick = args.iter().any(|arg| arg == "--quick");
     // Parts by name, for work on one of them.
     let parts: Vec<&str> = args.iter().map(String::as_str).filter(|arg| !arg.starts_with("--")).collect();

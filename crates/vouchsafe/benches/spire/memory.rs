@@ -32,8 +32,9 @@ pub(crate) async fn measure(worlds: &[World; 2], scale: &Scale, report: &mut Rep
 async fn fill(world: &World, numbers: std::ops::Range<usize>) {
     let (admin, end) = (world.admin().await, numbers.end);
     for first in numbers.step_by(BATCH) {
-        let batch = (first..first + BATCH)
-            .map(|number| entry(NODE, &format!("ns/bench/sa/w{number}"), format!("uid:{}", FIRST_UID + number)));
+        let batch = (first..first + BATCH).map(|number| {
+            entry(NODE, &format!("ns/bench/sa/w{number}"), format!("uid:{}", FIRST_UID + number))
+        });
         admin.create(batch.collect()).await;
     }
     let held = end.min(HELD_BY_DEFAULT);

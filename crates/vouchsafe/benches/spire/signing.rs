@@ -30,7 +30,9 @@ enum Kind {
 }
 
 pub(crate) async fn measure(worlds: &[World; 2], scale: &Scale, report: &mut Report) {
-    Report::section("Signing over mTLS (ec-p256): 16 calls in flight on 2 connections of an agent, the server's CPU");
+    Report::section(
+        "Signing over mTLS (ec-p256): 16 calls in flight on 2 connections of an agent, the server's CPU",
+    );
     let [stock, ours] = worlds;
     let signers = [Arc::new(Signer::of(stock).await), Arc::new(Signer::of(ours).await)];
     let servers = worlds.each_ref().map(|world| &world.server);
@@ -76,14 +78,17 @@ impl Signer {
         let mut client = self.connections[number % CONNECTIONS].clone();
         match kind {
             Kind::X509(count) => {
-                let params = api::NewX509svidParams { entry_id: self.entry_id.clone(), csr: self.csr.clone() };
+                let params =
+                    api::NewX509svidParams { entry_id: self.entry_id.clone(), csr: self.csr.clone() };
                 let request = api::BatchNewX509svidRequest { params: vec![params; count] };
                 let answer = client.batch_new_x509svid(request).await.unwrap().into_inner();
                 answer.results.len() == count && answer.results.iter().all(|result| result.svid.is_some())
             }
             Kind::Jwt => {
-                let request =
-                    api::NewJwtsvidRequest { entry_id: self.entry_id.clone(), audience: vec![AUDIENCE.into()] };
+                let request = api::NewJwtsvidRequest {
+                    entry_id: self.entry_id.clone(),
+                    audience: vec![AUDIENCE.into()],
+                };
                 client.new_jwtsvid(request).await.unwrap().into_inner().svid.is_some()
             }
         }

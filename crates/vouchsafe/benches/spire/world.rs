@@ -19,7 +19,6 @@ pub(crate) const NODE: &str = "node";
 /// Whose programs run.
 #[derive(Clone)]
 pub(crate) struct Side {
-    pub(crate) name: &'static str,
     server: PathBuf,
     agent: PathBuf,
 }
@@ -47,8 +46,8 @@ impl Side {
             link
         };
         [
-            Self { name: "SPIRE", server: spire.join("spire-server"), agent: spire.join("spire-agent") },
-            Self { name: "ours", server: link("spire-server"), agent: link("spire-agent") },
+            Self { server: spire.join("spire-server"), agent: spire.join("spire-agent") },
+            Self { server: link("spire-server"), agent: link("spire-agent") },
         ]
     }
 }
@@ -58,7 +57,8 @@ impl World {
     pub(crate) async fn server(side: &Side) -> Self {
         let dir = tempfile::Builder::new().prefix("vb").tempdir_in("/tmp").unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = run(&side.server, dir.path(), "server", &SERVER_CONF.replace("@PORT@", &port.to_string()));
+        let server =
+            run(&side.server, dir.path(), "server", &SERVER_CONF.replace("@PORT@", &port.to_string()));
         let mut world = Self { side: side.clone(), port, agent: None, server, dir };
         eventually("the server is healthy", async || {
             world.server.must_run();

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use clap_complete::Shell;
 
 use super::agent::AgentCommand;
+use super::oidc::{OidcArgs, OidcCommand};
 use super::server::ServerCommand;
 use crate::config::up::Flags;
 
@@ -20,6 +21,8 @@ pub enum Part {
     Server,
     /// `spire-agent`: the commands of the agent.
     Agent,
+    /// `oidc-discovery-provider`: `oidc run` without a command.
+    Oidc,
 }
 
 impl Part {
@@ -28,6 +31,7 @@ impl Part {
         match name {
             Some("spire-server") => Self::Server,
             Some("spire-agent") => Self::Agent,
+            Some("oidc-discovery-provider") => Self::Oidc,
             _ => Self::All,
         }
     }
@@ -43,6 +47,9 @@ pub(super) enum Command {
     /// Runs the node agent and asks it for identities (the commands of spire-agent)
     #[command(subcommand)]
     Agent(AgentCommand),
+    /// Serves the keys of JWT-SVIDs to OpenID Connect verifiers (SPIRE's oidc-discovery-provider)
+    #[command(subcommand)]
+    Oidc(OidcCommand),
     /// Prints a script that completes commands in your shell
     #[command(
         after_help = "Examples:\n  vouchsafe completion bash > ~/.local/share/bash-completion/completions/vouchsafe"
@@ -71,10 +78,13 @@ pub fn grammar(part: Part) -> clap::Command {
             .about("Runs and manages the identity server"),
         Part::Agent => AgentCommand::augment_subcommands(clap::Command::new("spire-agent"))
             .about("Runs the node agent and asks it for identities"),
+        Part::Oidc => OidcArgs::augment_args(clap::Command::new("oidc-discovery-provider"))
+            .about("Serves the keys of JWT-SVIDs to OpenID Connect verifiers"),
     };
-    let mut command = adapt(
-        command.version(env!("CARGO_PKG_VERSION")).subcommand_required(true).arg_required_else_help(true),
-    );
+    let has_commands = part != Part::Oidc;
+    let command = command.version(env!("CARGO_PKG_VERSION"));
+    let mut command =
+        adapt(command.subcommand_required(has_commands).arg_required_else_help(has_commands));
     command.build();
     command
 }

@@ -101,3 +101,18 @@ fn every_example_can_be_typed() {
         assert!(parsed.is_ok(), "{example}: {}", parsed.unwrap_err());
     }
 }
+
+#[test]
+fn what_differs_from_spire_is_shown_by_tests_that_exist() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let page = std::fs::read_to_string(root.join("docs/differences.md")).unwrap();
+    let mut shown = 0;
+    for row in page.lines().filter(|line| line.starts_with('|') && line.contains("`crates/")) {
+        let mut quoted = row.rsplit('|').nth(1).unwrap().split('`').skip(1).step_by(2);
+        let (file, test) = (quoted.next().unwrap(), quoted.next().unwrap());
+        let source = std::fs::read_to_string(root.join(file)).unwrap_or_default();
+        assert!(source.contains(test), "{file} has no {test}");
+        shown += 1;
+    }
+    assert!(shown >= 14, "{shown}");
+}

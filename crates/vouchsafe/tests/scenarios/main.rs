@@ -3,7 +3,7 @@
 //! Every scenario starts the real programs with configuration files and talks to them through their commands and
 //! sockets, as an operator would. It runs for any pair of programs: `SCENARIO_SERVER` and `SCENARIO_AGENT` name a
 //! `spire-server` and a `spire-agent` (this repository's binary when unset), so that `interop/run spire` can put a stock
-//! program on either end. A scenario that also passes with stock programs on both ends says what SPIRE does.
+//! program on either end; `SCENARIO_OIDC` an `oidc-discovery-provider`. A scenario that also passes with stock programs on both ends says what SPIRE does.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -21,6 +21,7 @@ mod federation;
 mod join_token;
 mod nested;
 mod node_attestation;
+mod oidc;
 mod rotation;
 mod server_cli;
 mod upgrade;

@@ -130,5 +130,5 @@ pub fn pause() {
 
 /// A stock agent backs off for up to half a minute here and there.
 const PATIENCE: Duration = Duration::from_secs(90);
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(200);
 const STOP_GRACE: Duration = Duration::from_secs(15);

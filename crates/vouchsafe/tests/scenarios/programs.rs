@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 pub struct Programs {
     pub server: PathBuf,
     pub agent: PathBuf,
+    pub oidc: PathBuf,
     /// Whose server and agent these are.
     pub kind: Kind,
 }
@@ -30,7 +31,8 @@ impl Programs {
         };
         Self {
             server: link(server.unwrap_or_else(|| ours.clone()), "spire-server"),
-            agent: link(agent.unwrap_or(ours), "spire-agent"),
+            agent: link(agent.unwrap_or_else(|| ours.clone()), "spire-agent"),
+            oidc: link(chosen("SCENARIO_OIDC").unwrap_or(ours), "oidc-discovery-provider"),
             kind,
         }
     }

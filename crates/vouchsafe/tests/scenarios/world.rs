@@ -62,6 +62,19 @@ pub struct Agent {
     process: RefCell<Process>,
 }
 
+/// An OIDC discovery provider.
+pub struct Provider {
+    process: Process,
+}
+
+impl Provider {
+    /// Waits for a line that has all of `parts`.
+    pub fn wait_for_log(&self, parts: &[&str]) {
+        let has = || has_line(&self.process.log(), parts).then_some(());
+        eventually(&format!("the provider logs {parts:?}"), has);
+    }
+}
+
 impl Default for ServerSettings {
     fn default() -> Self {
         Self {
@@ -184,6 +197,17 @@ plugins {{
         let process = start(&self.programs.agent, &folder, "agent.conf", flags, &[]);
         let program = self.programs.agent.clone();
         Agent { folder, socket, admin_socket, program, process: RefCell::new(process) }
+    }
+
+    /// Starts an OIDC discovery provider for `localhost` whose file has these `lines` too, and does not wait.
+    pub fn oidc(&self, name: &str, lines: &str) -> Provider {
+        let folder = self.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        let file = folder.join("oidc.conf");
+        std::fs::write(&file, format!("log_level = \"DEBUG\"\ndomains = [\"localhost\"]\n{lines}\n")).unwrap();
+        let mut command = Command::new(&self.programs.oidc);
+        command.arg("-config").arg(file);
+        Provider { process: Process::start(command, &folder.join("log")) }
     }
 
     /// Our server under the name of SPIRE's, whichever the scenario runs.

@@ -9,7 +9,7 @@ use vouchsafe_ca::x509::csr::{VerifyProofOfPossession, parse_csr};
 use vouchsafe_ca::x509::svid::Issued;
 use vouchsafe_proto::denial::{Reason, denied};
 use vouchsafe_proto::spire::api::server::agent::v1::{attest_agent_request, attest_agent_response};
-use vouchsafe_store::Error as StoreError;
+use vouchsafe_store::{Admission, Error as StoreError};
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::spiffe_id::SpiffeId;
 
@@ -18,7 +18,7 @@ use crate::audit::Audit;
 use crate::authorize::Registry;
 use crate::limits::Turn;
 use crate::limits::attestation::Attempt;
-use crate::services::attest::{self, Attested, Evidence, Exchange};
+use crate::services::attest::{self, Attested, Evidence, Exchange, join_token};
 use crate::services::svid::{sign_failed, x509_to_proto};
 use crate::status::{invalid, store_failed};
 
@@ -43,14 +43,17 @@ impl AgentParts {
         };
         let evidence = attest::evidence(params)?;
         applicant.audit.add("node_attestor_type", evidence.kind);
-        let attempt = applicant.turn_to_attest().await?;
-        let attested = self.prove(&evidence, applicant, exchange).await;
-        if let Some(attempt) = attempt
-            && attested.as_ref().map_or_else(|status| status.code() == Code::Unavailable, |_| true)
-        {
-            attempt.refund();
+        let mut attempt = applicant.turn_to_attest().await?;
+        let proven = self.prove(&evidence, applicant, exchange).await;
+        let settled = match &proven {
+            // A token is proven when it is used up, below.
+            Ok((attested, _)) => attested.token.is_none(),
+            Err(status) => status.code() == Code::Unavailable,
+        };
+        if settled {
+            attempt.take().map(Attempt::refund);
         }
-        let (attested, public_key_der) = attested?;
+        let (attested, public_key_der) = proven?;
         applicant.audit.add("agent_id", attested.id.as_str());
         if attested.id == SpiffeId::server(&self.trust_domain) {
             return Err(Status::internal("agent ID cannot collide with the server ID"));
@@ -60,7 +63,11 @@ impl AgentParts {
         }
         let issued = self.issuer.agent_x509(&attested.id, &public_key_der).await;
         let issued = issued.map_err(|e| sign_failed("failed to sign X509 SVID", &e))?;
-        self.admit(evidence.kind, &attested, &issued).await?;
+        let admitted = self.admit(evidence.kind, &attested, &issued).await;
+        if admitted.as_ref().map_or_else(|status| status.code() != Code::InvalidArgument, |()| true) {
+            attempt.map(Attempt::refund);
+        }
+        admitted?;
         let address = applicant.address.map(|address| address.to_string());
         info!(
             agent_id = %attested.id,
@@ -81,7 +88,6 @@ impl AgentParts {
         applicant: &Applicant,
         exchange: &mut Exchange,
     ) -> Result<(Attested, Vec<u8>), Status> {
-        // Before the token is used up: a request that cannot succeed must not cost it.
         let csr = parse_csr(evidence.csr, VerifyProofOfPossession::No)
             .map_err(|e| invalid("failed to parse CSR", e))?;
         let attestor = self.attestors.named(evidence.kind)?;
@@ -90,7 +96,7 @@ impl AgentParts {
         Ok((attested, csr.public_key_der))
     }
 
-    /// Writes down an attested agent, before it is answered.
+    /// Writes down an attested agent, before it is answered. Its join token goes in the same transaction.
     async fn admit(&self, kind: &str, attested: &Attested, issued: &Issued) -> Result<(), Status> {
         let agent = Agent {
             id: attested.id.clone(),
@@ -103,8 +109,14 @@ impl AgentParts {
             selectors: attested.selectors.clone(),
             agent_version: String::new(),
         };
-        let position = match self.store.put_agent(agent).await {
-            Ok(position) => position,
+        let stored = match &attested.token {
+            None => self.store.put_agent(agent).await.map(Admission::Admitted),
+            Some(token) => self.store.admit_by_token(token, self.clock.unix_now(), agent).await,
+        };
+        let position = match stored {
+            Ok(Admission::Admitted(position)) => position,
+            Ok(Admission::Unknown) => return Err(join_token::unknown()),
+            Ok(Admission::Expired) => return Err(join_token::expired()),
             Err(StoreError::Rejected(_)) => return Err(banned()),
             Err(cause) => return Err(store_failed("failed to create attested agent", &cause)),
         };

@@ -187,7 +187,7 @@ impl X509Pop {
             .map(|value| Selector::new(NAME, value))
             .collect::<Result<SelectorSet, _>>()
             .map_err(|cause| internal(&cause))?;
-        Ok(Attested { id, selectors, can_reattest: true })
+        Ok(Attested { id, selectors, can_reattest: true, token: None })
     }
 
     /// The path of the SVID after the prefix; empty for certificates of another PKI.

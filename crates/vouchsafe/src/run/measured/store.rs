@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use vouchsafe_runtime::metrics::Registry;
 use vouchsafe_store::{
-    AgentChange, BundleChange, BundleUpdate, BundleWrite, Changes, Contents, CreateOutcome, DeleteMode,
+    Admission, AgentChange, BundleChange, BundleUpdate, BundleWrite, Changes, Contents, CreateOutcome, DeleteMode,
     EntryChange, Error, FederationChange, JournalRecord, Position, Record, Store,
 };
 use vouchsafe_types::agent::Agent;
@@ -108,8 +108,14 @@ impl Store for MeasuredStore {
         counted!(self, "join_token_create", self.inner.create_join_token(token, alias))
     }
 
-    async fn take_join_token(&self, value: &str) -> Result<Option<JoinToken>, Error> {
-        counted!(self, "join_token_delete", self.inner.take_join_token(value))
+    async fn admit_by_token(&self, token: &str, now: i64, agent: Agent) -> Result<Admission, Error> {
+        let began = Instant::now();
+        let admit = self.inner.admit_by_token(token, now, agent);
+        let admitted = counted!(self, "join_token_delete", admit)?;
+        match admitted {
+            Admission::Admitted(_) => self.count("datastore_node_create", began, Ok(admitted)),
+            Admission::Expired | Admission::Unknown => Ok(admitted),
+        }
     }
 
     async fn prune_join_tokens(&self, now: i64) -> Result<usize, Error> {
