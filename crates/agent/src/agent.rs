@@ -58,6 +58,10 @@ pub struct Running {
     pub socket_path: PathBuf,
     /// What the agent says about itself.
     pub status: watch::Receiver<AgentStatus>,
+    /// The agent's SVID.
+    pub own: SvidCell,
+    /// What the agent serves from, the bundles that it holds among it.
+    pub identities: Arc<Identities>,
 }
 
 /// Why an agent does not start.
@@ -103,7 +107,7 @@ impl Agent {
             position = saved;
             parts.serve_restored(confirmed_at);
         }
-        parts.adopt_held_bundle(&config);
+        parts.adopt_held_bundle(&config).map_err(StartError::DataDir)?;
         let socket_path = config.socket_path.clone();
         let node = Arc::clone(&parts.node);
         supervisor.start("agent-node", |cancel| node.run(restored, cancel));
@@ -124,6 +128,12 @@ impl Agent {
         supervisor.start("agent-jwt", |cancel| jwt.run(metrics, board, cancel));
         let identities = Arc::clone(&parts.identities);
         let (metrics, own) = (parts.metrics.clone(), parts.cell.clone());
+        let running = Running {
+            socket_path,
+            status: status.clone(),
+            own: own.clone(),
+            identities: Arc::clone(&identities),
+        };
         let (api, health) = parts.api(&config, &deps);
         let api = Arc::new(api);
         let apis = Apis::new(&api, &config, &metrics);
@@ -135,7 +145,7 @@ impl Agent {
         supervisor.start("agent-workload-api", |cancel| {
             serve((listener, apis), api, health, identities, deps, cancel)
         });
-        Ok(Running { socket_path, status })
+        Ok(running)
     }
 }
 
@@ -234,10 +244,11 @@ impl Parts {
         });
     }
 
-    /// Verifies servers by the bundle of the last run, if there was one.
-    fn adopt_held_bundle(&self, config: &Config) {
+    /// Verifies servers by the bundle of the last run, if there was one. One that cannot be read is no reason to believe
+    /// whoever answers.
+    fn adopt_held_bundle(&self, config: &Config) -> Result<(), DataDirError> {
         if self.identities.load().bundles.is_none()
-            && let Ok(Some(bundle)) = self.data_dir.bundle(&config.trust_domain)
+            && let Some(bundle) = self.data_dir.bundle(&config.trust_domain)?
         {
             self.identities.edit(|snapshot| {
                 snapshot.bundles = Some(Arc::new(Bundles::of(bundle)));
@@ -247,6 +258,7 @@ impl Parts {
         if let Some(held) = &self.identities.load().bundles {
             self.roots.set(TrustRoots::of([&held.own.bundle]));
         }
+        Ok(())
     }
 
     fn sync_loop(

@@ -16,6 +16,7 @@ use vouchsafe_transport::peer::PeerProcess;
 use vouchsafe_types::selector::{Selector, SelectorSet};
 
 use crate::metrics::Metrics;
+use crate::refusals::Refusals;
 
 pub mod digest;
 pub mod docker;
@@ -57,14 +58,24 @@ pub struct Unattested;
 
 /// All attestors of the agent.
 pub struct Attestors {
-    attestors: Vec<(Arc<dyn WorkloadAttestor>, Call)>,
+    attestors: Vec<Asked>,
     attestation: Call,
     discovered: Summary,
+    /// Whose end was logged lately.
+    ended: Refusals,
+}
+
+/// One attestor, and what is noted of it.
+struct Asked {
+    attestor: Arc<dyn WorkloadAttestor>,
+    call: Call,
+    /// For whom it had no answer lately: a process that cannot be attested asks as often as it likes.
+    failures: Refusals,
 }
 
 impl std::fmt::Debug for Attestors {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.attestors.iter().map(|(attestor, _)| attestor.name())).finish()
+        f.debug_list().entries(self.attestors.iter().map(|asked| asked.attestor.name())).finish()
     }
 }
 
@@ -72,10 +83,12 @@ impl Attestors {
     /// Uses `attestors` for every process.
     #[must_use]
     pub fn new(attestors: Vec<Arc<dyn WorkloadAttestor>>, metrics: &Metrics) -> Self {
+        let asked = |attestor| Asked { attestor, call: metrics.attestor(), failures: Refusals::default() };
         Self {
-            attestors: attestors.into_iter().map(|attestor| (attestor, metrics.attestor())).collect(),
+            attestors: attestors.into_iter().map(asked).collect(),
             attestation: metrics.attestation(),
             discovered: metrics.discovered_selectors(),
+            ended: Refusals::default(),
         }
     }
 
@@ -97,10 +110,12 @@ impl Attestors {
     }
 
     async fn ask_all(&self, peer: &PeerProcess) -> Result<SelectorSet, Unattested> {
-        let answers =
-            join_all(self.attestors.iter().map(|(attestor, call)| ask(attestor.as_ref(), call, peer))).await;
+        let answers = join_all(self.attestors.iter().map(|asked| asked.ask(peer))).await;
         if !peer.still_same() {
-            error!(pid = peer.pid, "the calling process ended before it was attested");
+            if let Some(unlogged) = self.ended.note(peer.pid) {
+                let unlogged = (unlogged > 0).then_some(unlogged);
+                error!(pid = peer.pid, unlogged, "the calling process ended before it was attested");
+            }
             return Err(Unattested);
         }
         if !self.attestors.is_empty() && answers.iter().all(Option::is_none) {
@@ -110,22 +125,26 @@ impl Attestors {
     }
 }
 
-async fn ask(attestor: &dyn WorkloadAttestor, call: &Call, peer: &PeerProcess) -> Option<Vec<Selector>> {
-    let start = Instant::now();
-    let answer =
-        timeout(ATTESTOR_DEADLINE, attestor.attest(peer)).await.unwrap_or(Err(AttestorError::Deadline));
-    let status = match &answer {
-        Ok(_) => "OK",
-        Err(AttestorError::Deadline) => "DeadlineExceeded",
-        Err(_) => "Internal",
-    };
-    call.observe(&[("attestor", attestor.name())], status, start.elapsed());
-    answer
-        .inspect_err(|error| {
-            let source = std::error::Error::source(error).map(ToString::to_string);
-            error!(pid = peer.pid, attestor = attestor.name(), %error, source, "workload attestor failed");
-        })
-        .ok()
+impl Asked {
+    async fn ask(&self, peer: &PeerProcess) -> Option<Vec<Selector>> {
+        let start = Instant::now();
+        let answer = timeout(ATTESTOR_DEADLINE, self.attestor.attest(peer)).await;
+        let answer = answer.unwrap_or(Err(AttestorError::Deadline));
+        let status = match &answer {
+            Ok(_) => "OK",
+            Err(AttestorError::Deadline) => "DeadlineExceeded",
+            Err(_) => "Internal",
+        };
+        self.call.observe(&[("attestor", self.attestor.name())], status, start.elapsed());
+        answer.inspect_err(|error| self.failed(peer, error)).ok()
+    }
+
+    fn failed(&self, peer: &PeerProcess, error: &AttestorError) {
+        let Some(unlogged) = self.failures.note(peer.pid) else { return };
+        let (pid, attestor, unlogged) = (peer.pid, self.attestor.name(), (unlogged > 0).then_some(unlogged));
+        let source = std::error::Error::source(error).map(ToString::to_string);
+        error!(pid, attestor, %error, source, unlogged, "workload attestor failed");
+    }
 }
 
 struct Shown<'a>(&'a SelectorSet);
@@ -138,3 +157,37 @@ impl std::fmt::Display for Shown<'_> {
 
 /// How long one attestor may take.
 pub const ATTESTOR_DEADLINE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vouchsafe_runtime::metrics::Registry;
+
+    struct Failing;
+
+    #[async_trait]
+    impl WorkloadAttestor for Failing {
+        fn name(&self) -> &'static str {
+            "failing"
+        }
+
+        async fn attest(&self, _: &PeerProcess) -> Result<Vec<Selector>, AttestorError> {
+            Err(AttestorError::Lookup { what: "nothing to see".to_owned(), source: None })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_cannot_be_attested_does_not_fill_the_log() {
+        let metrics = Metrics::new(Registry::new("spire_agent", &[]));
+        let attestors = Attestors::new(vec![Arc::new(Failing)], &metrics);
+        let (socket, _other_end) = std::os::unix::net::UnixStream::pair().unwrap();
+        let peer = PeerProcess::of(&socket).unwrap();
+        for _ in 0..100 {
+            assert!(attestors.attest(&peer).await.is_err());
+        }
+        let failures = &attestors.attestors[0].failures;
+        assert_eq!(failures.note(peer.pid), None, "a failure a moment ago was logged");
+        tokio::time::advance(crate::refusals::QUIET).await;
+        assert_eq!(failures.note(peer.pid), Some(100), "99 of them were counted, and this test's own");
+    }
+}

@@ -31,6 +31,7 @@ use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, StreamingService, UnaryService};
 use tonic::{Request, Response, Status, Streaming};
 use vouchsafe_proto::envoy::service::discovery::v3::DiscoveryRequest;
+use vouchsafe_runtime::budget::KeyedBudgets;
 
 use crate::config::Sds;
 use crate::limits::Limited;
@@ -55,6 +56,8 @@ pub(crate) struct Inner {
     api: Arc<Api>,
     config: Sds,
     connections: Connections,
+    /// What clients complain about is logged, so it has a bound for each process.
+    complaints: KeyedBudgets<i32>,
 }
 
 /// Which method a session belongs to.
@@ -68,7 +71,19 @@ impl SecretDiscovery {
     /// Over the agent's state; `connections` counts its RPCs.
     #[must_use]
     pub fn new(api: Arc<Api>, config: Sds, connections: Connections) -> Self {
-        Self { inner: Arc::new(Inner { api, config, connections }) }
+        Self { inner: Arc::new(Inner::new(api, config, connections)) }
+    }
+}
+
+impl Inner {
+    pub(crate) fn new(api: Arc<Api>, config: Sds, connections: Connections) -> Self {
+        let complaints = KeyedBudgets::new(COMPLAINTS_PER_SEC, COMPLAINTS_AT_ONCE, MAX_COMPLAINERS);
+        Self { api, config, connections, complaints }
+    }
+
+    /// Whether one more complaint of process `pid` is logged.
+    pub(crate) fn may_complain(&self, pid: i32) -> bool {
+        self.complaints.try_take(&pid, 1).is_ok()
     }
 }
 
@@ -153,6 +168,13 @@ impl fmt::Display for Method {
 /// Bytes of a request. Envoy's have a few thousand, most of them its list of extensions. What a request of this size
 /// can make of itself in memory (names of no length) is a dozen times as much, for a moment.
 pub const MAX_REQUEST: usize = 256 * 1024;
+
+/// Complaints of one process that are logged, in the long run.
+const COMPLAINTS_PER_SEC: f64 = 1.0;
+/// And at once: an Envoy has a stream for each secret, and a change may displease all of them.
+pub(crate) const COMPLAINTS_AT_ONCE: u32 = 32;
+/// Processes that are told apart here. Above it new ones share one budget.
+const MAX_COMPLAINERS: usize = 1024;
 
 /// Path of the streaming method.
 pub const STREAM_SECRETS: &str = "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets";

@@ -96,6 +96,11 @@ impl ServerClient {
         self.unknown.load(Ordering::Relaxed)
     }
 
+    #[cfg(test)]
+    pub(crate) fn set_server_is_unknown(&self, unknown: bool) {
+        self.unknown.store(unknown, Ordering::Relaxed);
+    }
+
     /// A random place in a retry's step, on `[0, 1)`.
     #[must_use]
     pub fn jitter(&self) -> f64 {

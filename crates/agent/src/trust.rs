@@ -28,6 +28,7 @@ use origin::Asking;
 
 mod contact;
 pub mod origin;
+pub mod peers;
 
 /// Keeps the bundle that servers are verified by.
 #[derive(Debug)]
@@ -194,10 +195,12 @@ impl Trust {
         }
     }
 
-    /// Whether it is time to attest by the configured bundle, because the server is not the one that the held bundle is of.
+    /// Whether it is time to attest by the configured bundle, because the server is not the one that the held bundle is of,
+    /// now and for the whole delay.
     #[must_use]
     pub fn rebootstrap_is_due(&self) -> bool {
         !self.rebootstrap_off.load(Ordering::Relaxed)
+            && self.client.server_is_unknown()
             && !matches!(self.bootstrap, Bootstrap::Insecure)
             && self.contact.doubted_for().is_some_and(|doubted| doubted >= self.rebootstrap.delay)
     }

@@ -19,7 +19,7 @@
 //! * [`peer`]   what is known of a verified peer
 //! * [`path`]   chains of a foreign PKI, which need not be SVIDs
 //! * [`config`] rustls configurations
-//! * [`serving`] a rustls configuration for a server that anybody may connect to
+//! * [`serving`] rustls configurations for servers of pages
 //! * [`web`]    a rustls configuration for a client of the ordinary web, where a peer is a host name
 
 pub mod config;

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use vouchsafe_types::certificate::Certificate;
 use webpki::{EndEntityCert, VerifiedPath};
 
 use crate::verify::{AnyUsage, algorithms};
@@ -11,62 +12,85 @@ use crate::verify::{AnyUsage, algorithms};
 /// The authorities of a PKI.
 #[derive(Clone, Default)]
 pub struct Authorities {
-    anchors: Vec<(TrustAnchor<'static>, Arc<[u8]>)>,
+    held: Vec<Held>,
+}
+
+#[derive(Clone)]
+struct Held {
+    anchor: TrustAnchor<'static>,
+    der: Arc<[u8]>,
+    /// Its life, in seconds since 1970.
+    not_before: i64,
+    not_after: i64,
+}
+
+impl Held {
+    fn is_valid(&self, now: i64) -> bool {
+        (self.not_before..=self.not_after).contains(&now)
+    }
 }
 
 impl Authorities {
     /// Believes these certificates (DER). One that cannot be read as an authority is left out with a warning.
     #[must_use]
     pub fn new(certificates: impl IntoIterator<Item = Arc<[u8]>>) -> Self {
-        let mut anchors = Vec::new();
+        let mut held = Vec::new();
         for der in certificates {
-            match webpki::anchor_from_trusted_cert(&CertificateDer::from(&*der)) {
-                Ok(anchor) => anchors.push((anchor.to_owned(), der.clone())),
-                Err(error) => tracing::warn!(%error, "authority of a PKI is unusable"),
+            let anchor =
+                webpki::anchor_from_trusted_cert(&CertificateDer::from(&*der)).map(|it| it.to_owned());
+            match (anchor, Certificate::parse(&der)) {
+                (Ok(anchor), Ok(Certificate { not_before, not_after, .. })) => {
+                    held.push(Held { anchor, der, not_before, not_after });
+                }
+                (Err(error), _) => tracing::warn!(%error, "authority of a PKI is unusable"),
+                (_, Err(error)) => tracing::warn!(%error, "authority of a PKI is unusable"),
             }
         }
-        Self { anchors }
+        Self { held }
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.anchors.len()
+        self.held.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.anchors.is_empty()
+        self.held.is_empty()
     }
 
     /// Every certificate besides the leaf on every path that leads from the first of `chain` to one of the
     /// authorities at `now`, each once. Names, and what the certificates may be used for, are not looked at.
     ///
-    /// A leaf that is itself one of the authorities needs no path, as in Go.
+    /// A leaf that is itself one of the authorities needs no path, and an authority whose life has ended or not begun is
+    /// none, as in Go.
     ///
     /// # Errors
     ///
     /// [`PathError`] when there is no path. webpki bounds the search.
     pub fn issuers_of(&self, chain: &[Arc<[u8]>], now: UnixTime) -> Result<Vec<Arc<[u8]>>, PathError> {
         let [leaf, intermediates @ ..] = chain else { return Err(PathError::UnknownAuthority) };
-        if self.anchors.iter().any(|(_, der)| der == leaf) {
-            return Ok(Vec::new());
+        let unix = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        if let Some(itself) = self.held.iter().find(|held| held.der == *leaf) {
+            return if itself.is_valid(unix) { Ok(Vec::new()) } else { Err(PathError::NotValidNow) };
         }
         let leaf = CertificateDer::from(&**leaf);
         let intermediates: Vec<_> = intermediates.iter().map(|der| CertificateDer::from(&**der)).collect();
-        let anchors: Vec<_> = self.anchors.iter().map(|(anchor, _)| anchor.clone()).collect();
+        let valid: Vec<_> = self.held.iter().filter(|held| held.is_valid(unix)).collect();
+        let anchors: Vec<_> = valid.iter().map(|held| held.anchor.clone()).collect();
         let found: RefCell<Vec<Arc<[u8]>>> = RefCell::default();
         // Refusing each path makes webpki look for the next one.
         let collect = |path: &VerifiedPath<'_>| {
             let between = path.intermediate_certificates().map(|certificate| Arc::from(&*certificate.der()));
             let root = path.anchor();
-            let roots = self.anchors.iter().filter(|(anchor, _)| {
-                anchor.subject == root.subject
-                    && anchor.subject_public_key_info == root.subject_public_key_info
+            let roots = valid.iter().filter(|held| {
+                held.anchor.subject == root.subject
+                    && held.anchor.subject_public_key_info == root.subject_public_key_info
             });
             let mut found = found.borrow_mut();
-            for der in between.chain(roots.map(|(_, der)| der.clone())) {
+            for der in between.chain(roots.map(|held| held.der.clone())) {
                 if !found.contains(&der) {
                     found.push(der);
                 }
@@ -91,7 +115,7 @@ impl Authorities {
 
 impl std::fmt::Debug for Authorities {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Authorities").field("certificates", &self.anchors.len()).finish()
+        f.debug_struct("Authorities").field("certificates", &self.held.len()).finish()
     }
 }
 
@@ -188,6 +212,21 @@ mod tests {
         assert_eq!(
             Authorities::new([leaf.clone()]).issuers_of(&[leaf], now()).unwrap(),
             [] as [Arc<[u8]>; 0]
+        );
+    }
+
+    #[test]
+    fn an_authority_whose_life_has_ended_vouches_for_nobody() {
+        let key = KeyPair::generate().unwrap();
+        let mut ended = params("ended", true);
+        ended.not_after = (SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)).into();
+        let root: Arc<[u8]> = Arc::from(&**ended.self_signed(&key).unwrap().der());
+        let (_, leaf) = under(&Issuer::new(ended, key), params("leaf", false));
+        let authorities = Authorities::new([root.clone()]);
+        assert!(authorities.issuers_of(&[leaf], now()).is_err());
+        assert!(
+            matches!(authorities.issuers_of(&[root], now()), Err(PathError::NotValidNow)),
+            "nor for itself"
         );
     }
 

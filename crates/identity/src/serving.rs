@@ -1,6 +1,7 @@
-//! A server that anybody may connect to: it presents an SVID or a certificate of the ordinary web, and asks its clients
-//! for nothing.
+//! A server of pages: it presents an SVID or a certificate of the ordinary web, and asks its clients for nothing, unless
+//! it is told which ones may connect.
 
+mod clients;
 mod files;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use vouchsafe_runtime::clock::Clock;
 
 use crate::config::{KeyExchange, WallTime};
 
+pub use self::clients::{Clients, ClientsError, server_config_for};
 pub use self::files::{CertificateFiles, FilesError};
 
 /// A configuration for a server that presents what `certificate` resolves to at each handshake (an

@@ -85,7 +85,7 @@ fn system_roots() -> Result<RootCertStore, Error> {
     if usable == 0 { Err(Error::NoSystemRoots) } else { Ok(store) }
 }
 
-fn pem_roots(text: &[u8]) -> Result<RootCertStore, Error> {
+pub(crate) fn pem_roots(text: &[u8]) -> Result<RootCertStore, Error> {
     let mut store = RootCertStore::empty();
     for (index, der) in CertificateDer::pem_slice_iter(text).enumerate() {
         let der = der.map_err(|source| Error::Pem { source })?;

@@ -3,7 +3,7 @@
 //! A line says who called (for a process of this machine its user, group, number and program), what it called, as what it
 //! was allowed to, what about, and how it ended. Calls that are refused before they are allowed are in the ordinary log
 //! instead (`Failed to authenticate caller`), as in SPIRE. Never a token, a key or a message: what a service adds is
-//! identifiers, times and hashes.
+//! identifiers, times and hashes. A text is at most [`MAX_TEXT`] bytes long: nodes that have proven nothing yet choose some.
 //!
 //! A service that adds nothing gets its line all the same. A caller who leaves is an error with the code `Canceled`.
 
@@ -133,16 +133,29 @@ impl Call {
 
     fn write(&self, fields: Map<String, Value>, code: Code, message: &str) {
         let mut line = self.base.clone();
-        line.extend(fields);
+        line.extend(fields.into_iter().map(|(name, value)| (name, cut(value))));
         if code == Code::Ok {
             line.insert("status".into(), "success".into());
         } else {
             line.insert("status".into(), "error".into());
             line.insert("status_code".into(), STATUS_NAMES[code as usize].into());
-            line.insert("status_message".into(), message.into());
+            line.insert("status_message".into(), cut(message.into()));
         }
         let fields = Value::Object(line).to_string();
         info!(audit = fields.as_str(), "API accessed");
+    }
+}
+
+/// Longest text of a field, in bytes. What is longer is cut.
+const MAX_TEXT: usize = 16 * 1024;
+
+fn cut(value: Value) -> Value {
+    match value {
+        Value::String(mut text) if text.len() > MAX_TEXT => {
+            text.truncate(text.floor_char_boundary(MAX_TEXT));
+            Value::String(text + "…")
+        }
+        value => value,
     }
 }
 

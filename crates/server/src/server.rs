@@ -73,6 +73,10 @@ pub struct Running {
     pub admin_socket: PathBuf,
     /// Where this server's bundle is served, if it is.
     pub bundle_endpoint: Option<SocketAddr>,
+    /// What this server presents to its clients.
+    pub own: SvidCell,
+    /// The authorities of all bundles that it holds.
+    pub roots: RootsCell,
     trust_domain: TrustDomain,
     model: Arc<ReadModel>,
 }
@@ -127,7 +131,7 @@ impl Server {
         let authorities = Authorities::load(shared.clone(), own.clone(), roots.clone()).await;
         let authorities = authorities.map_err(StartError::Authorities)?;
 
-        let auth = ClientAuth::Lenient(roots, clients(&config), RENEWAL_GRACE);
+        let auth = ClientAuth::Lenient(roots.clone(), clients(&config), RENEWAL_GRACE);
         let key_exchange = config.admission.key_exchange;
         let tls =
             server_config_with(key_exchange, &own, auth, deps.clock.clone()).map_err(StartError::Tls)?;
@@ -177,7 +181,7 @@ impl Server {
         tasks.start("admin API", |cancel| serve(admin, routes, cancel, Options::unix(), entropy));
         started(&config, &deps.metrics);
         let (trust_domain, admin_socket) = (config.trust_domain, config.admin_socket);
-        Ok(Running { tcp_address, admin_socket, bundle_endpoint, trust_domain, model })
+        Ok(Running { tcp_address, admin_socket, bundle_endpoint, own, roots, trust_domain, model })
     }
 }
 
@@ -302,6 +306,7 @@ fn start_federation(
     let (poller, refresher) = Poller::new(federation::Setup {
         trust_domain: config.trust_domain.clone(),
         config: config.federation.clone(),
+        key_exchange: config.admission.key_exchange,
         model: model.clone(),
         store: deps.store.clone(),
         clock: deps.clock.clone(),

@@ -12,8 +12,12 @@ use support::{World, eventually};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
-use vouchsafe_proto::spire::api::server::agent::v1::{BanAgentRequest, CreateJoinTokenRequest};
+use vouchsafe_proto::spire::api::server::agent::v1::attest_agent_request::{Params, Step};
+use vouchsafe_proto::spire::api::server::agent::v1::{
+    AgentX509svidParams, AttestAgentRequest, BanAgentRequest, CreateJoinTokenRequest,
+};
 use vouchsafe_proto::spire::api::server::entry::v1::{BatchDeleteEntryRequest, ListEntriesRequest};
+use vouchsafe_proto::spire::api::types::AttestationData;
 
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<Value>>>);
@@ -137,6 +141,13 @@ async fn every_call_leaves_a_line_that_says_who_did_what_and_how_it_ended() {
     // Nothing of its own is told; there is a line all the same.
     server.admin.entries().list_entries(ListEntriesRequest::default()).await.unwrap();
     assert_line(&lines.next("ListEntries").await, &json!({"status": "success", "authorized_as": "local"}));
+    let long = AttestationData { r#type: "é".repeat(1 << 20), payload: b"x".to_vec().into() };
+    let params = Params { data: Some(long), params: Some(AgentX509svidParams { csr: b"x".to_vec().into() }) };
+    let request = AttestAgentRequest { step: Some(Step::Params(params)) };
+    let answers = server.connect(None).agents().attest_agent(tokio_stream::once(request)).await;
+    drop(answers.unwrap().into_inner().message().await.unwrap_err());
+    let line = lines.next("AttestAgent").await.to_string();
+    assert!(line.len() < 40_000, "a stranger chose the {} bytes of a line", line.len());
     // Who was not let in is in the ordinary log.
     agent.authorized().await.unwrap_err();
     assert!(lines.0.lock().unwrap().iter().all(|line| line["method"] != "GetAuthorizedEntries"));

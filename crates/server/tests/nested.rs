@@ -12,7 +12,7 @@ use tonic::Code;
 use vouchsafe_ca::key::{KeyType, PrivateKey};
 use vouchsafe_ca::x509::Subject;
 use vouchsafe_ca::x509::csr::create_ca_csr;
-use vouchsafe_proto::spire::api::server::bundle::v1::PublishJwtAuthorityRequest;
+use vouchsafe_proto::spire::api::server::bundle::v1::{AppendBundleRequest, PublishJwtAuthorityRequest};
 use vouchsafe_proto::spire::api::server::localauthority::v1 as api;
 use vouchsafe_proto::spire::api::server::svid::v1::NewDownstreamX509caRequest;
 use vouchsafe_proto::spire::api::types;
@@ -237,4 +237,33 @@ async fn a_downstream_entry_opens_the_two_downstream_methods_and_others_do_not()
         let refused = other.bundles().publish_jwt_authority(publish()).await.unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
     }
+}
+
+#[tokio::test]
+async fn a_server_below_cannot_make_the_bundle_too_large_for_agents() {
+    let world = World::new();
+    let server = world.start().await;
+    let agent = server.agent().await;
+    let downstream = server.create(types::Entry { downstream: true, ..entry("/below", &agent.id) }).await;
+    let api = server.connect(Some(&agent.x509(&downstream.id).await.unwrap().unwrap().cell));
+    let key = PrivateKey::generate(KeyType::EcP256).unwrap();
+    let public_key = bytes::Bytes::copy_from_slice(vouchsafe_ca::signer::Signer::public_key_der(&key));
+    let authority = |n: usize| types::JwtKey {
+        public_key: public_key.clone(),
+        key_id: format!("key {n}"),
+        expires_at: server.clock.unix_now() + 3600,
+        tainted: false,
+    };
+    let appended = AppendBundleRequest { jwt_authorities: (0..998).map(authority).collect(), ..Default::default() };
+    server.admin.bundles().append_bundle(appended).await.unwrap();
+    let publish = async |n| {
+        let request = PublishJwtAuthorityRequest { jwt_authority: Some(authority(n)) };
+        api.bundles().publish_jwt_authority(request).await
+    };
+    publish(998).await.unwrap();
+    let text = "failed to publish JWT key: the bundle has 1000 JWT authorities; …";
+    assert_refused(publish(999).await, Code::Internal, text);
+    publish(998).await.expect("it is known already");
+    let prepared = server.admin.authorities().prepare_jwt_authority(api::PrepareJwtAuthorityRequest {}).await;
+    prepared.expect("this server's own authorities find room");
 }

@@ -34,6 +34,7 @@ use vouchsafe_proto::spire::api::server::agent::v1::{
     AgentX509svidParams, AttestAgentRequest, BanAgentRequest, DeleteAgentRequest, GetAgentRequest,
     RenewAgentRequest, attest_agent_request, attest_agent_response,
 };
+use vouchsafe_proto::spire::api::server::bundle::v1::AppendBundleRequest;
 use vouchsafe_proto::spire::api::server::svid::v1::MintX509svidRequest;
 use vouchsafe_proto::spire::api::types;
 use vouchsafe_server::config::admission::{AgentPath, X509Pop, X509PopMode};
@@ -365,6 +366,24 @@ async fn an_svid_under_the_prefix_attests_its_node_and_another_does_not() {
     let text = "nodeattestor(x509pop): certificate verification failed: \
                 x509: certificate signed by unknown authority";
     assert_refused(Pki::new().node().attest(&server).await, Code::PermissionDenied, text);
+}
+
+#[tokio::test]
+async fn an_svid_of_another_trust_domain_attests_nobody_although_its_authority_is_ours() {
+    let (world, pki) = (World::new(), Pki::new());
+    let settings = X509Pop::new(X509PopMode::Spiffe(X509Pop::DEFAULT_SVID_PREFIX.into()));
+    let server = server_of(&world, settings).await;
+    let root = types::X509Certificate { asn1: pki.root.to_vec().into(), tainted: false };
+    let larger = AppendBundleRequest { x509_authorities: vec![root], ..Default::default() };
+    server.admin.bundles().append_bundle(larger).await.unwrap();
+    let node = |uri: &str| {
+        let uri = SanType::URI(uri.try_into().unwrap());
+        pki.node_with(|params| params.subject_alt_names.push(uri))
+    };
+    node("spiffe://example.org/spire-exchange/rack").attest(&server).await.unwrap();
+    let foreign = node("spiffe://other.example/spire-exchange/rack").attest(&server).await;
+    let text = "nodeattestor(x509pop): valid SVID x509 cert not found";
+    assert_refused(foreign, Code::PermissionDenied, text);
 }
 
 #[tokio::test]

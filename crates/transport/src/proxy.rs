@@ -76,6 +76,11 @@ impl Balancers {
         Self { networks }
     }
 
+    /// Whether the headers of `address` are believed.
+    pub(crate) fn include(&self, address: IpAddr) -> bool {
+        self.networks.iter().any(|network| network.contains(address))
+    }
+
     /// The address that the client of `tcp`, accepted from `peer`, is known by.
     ///
     /// # Errors
@@ -90,7 +95,7 @@ impl Balancers {
         if tcp.peek(&mut first).await.map_err(ProxyError::Io)? == 0 || !begins_header(first[0]) {
             return Ok(peer);
         }
-        if !self.networks.iter().any(|network| network.contains(peer.ip())) {
+        if !self.include(peer.ip()) {
             return Err(ProxyError::Untrusted);
         }
         Ok(read_header(tcp).await?.unwrap_or(peer))

@@ -4,7 +4,7 @@
 //! [`Limits::handshake_timeout`], and at most [`Limits::handshakes`] are unfinished at a time. At that bound no
 //! connection is taken from the kernel until one ends. One address may hold half of them, so that a single peer that
 //! opens connections and says nothing cannot keep the others out; beyond its half its connections are closed at once.
-//! Behind a load balancer that is the client's address, from the moment that the balancer has told it.
+//! Behind a load balancer that is the client's address; until it is told, the connection counts in total only.
 
 use std::collections::HashMap;
 use std::io;
@@ -48,7 +48,7 @@ pub struct TlsListener {
     acceptor: TlsAcceptor,
     limits: Limits,
     balancers: Arc<Balancers>,
-    handshakes: JoinSet<(PeerKey, Result<Step, HandshakeError>)>,
+    handshakes: JoinSet<(Option<PeerKey>, Result<Step, HandshakeError>)>,
     unfinished: HashMap<PeerKey, usize>,
 }
 
@@ -100,32 +100,43 @@ impl TlsListener {
 
     /// Finds out whom a new connection is from.
     fn begin(&mut self, mut tcp: TcpStream, address: SocketAddr) {
+        let counted = if self.balancers.include(address.ip()) {
+            None
+        } else {
+            let Some(peer) = self.take_place(address) else { return };
+            Some(peer)
+        };
         let (balancers, deadline) = (self.balancers.clone(), Instant::now() + self.limits.handshake_timeout);
-        self.start(address, deadline, async move {
+        self.start(counted, address, deadline, async move {
             let client = balancers.client_of(&mut tcp, address).await;
             let client = client.map_err(|source| HandshakeError::Proxy { address, source })?;
             Ok(Step::Known(tcp, client, deadline))
         });
     }
 
-    /// Takes a step that counts as the unfinished handshake of `address`.
-    fn start(
-        &mut self,
-        address: SocketAddr,
-        deadline: Instant,
-        step: impl Future<Output = Result<Step, HandshakeError>> + Send + 'static,
-    ) {
+    /// Counts one more unfinished handshake of `address`, unless it has its share.
+    fn take_place(&mut self, address: SocketAddr) -> Option<PeerKey> {
         let peer = PeerKey::address(address.ip());
         let unfinished = self.unfinished.entry(peer).or_insert(0);
         if *unfinished >= self.limits.handshakes.div_ceil(2) {
             tracing::debug!(%address, "connection dropped: too many unfinished handshakes from this address");
-            return;
+            return None;
         }
         *unfinished += 1;
+        Some(peer)
+    }
+
+    fn start(
+        &mut self,
+        counted: Option<PeerKey>,
+        address: SocketAddr,
+        deadline: Instant,
+        step: impl Future<Output = Result<Step, HandshakeError>> + Send + 'static,
+    ) {
         let timeout = self.limits.handshake_timeout;
         self.handshakes.spawn(async move {
             let outcome = tokio::time::timeout_at(deadline, step).await;
-            (peer, outcome.unwrap_or(Err(HandshakeError::TimedOut { address, timeout })))
+            (counted, outcome.unwrap_or(Err(HandshakeError::TimedOut { address, timeout })))
         });
     }
 
@@ -147,11 +158,14 @@ impl Listener for TlsListener {
             tokio::select! {
                 Some(ended) = self.handshakes.join_next() => match ended {
                     Ok((from, outcome)) => {
-                        self.ended(from);
+                        if let Some(peer) = from {
+                            self.ended(peer);
+                        }
                         match outcome {
                             Ok(Step::Known(tcp, client, deadline)) => {
+                                let Some(peer) = self.take_place(client) else { continue };
                                 let handshake = shake_hands(self.acceptor.clone(), tcp, client);
-                                self.start(client, deadline, handshake);
+                                self.start(Some(peer), client, deadline, handshake);
                             }
                             Ok(Step::Done(connection)) => return Ok(*connection),
                             Err(error) => {

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 pub use self::observe::{HealthListener, LogConfig, LogFormat, LogLevel};
 pub use self::problems::{Invalid, Problem};
-pub use self::telemetry::{MetricsListener, Telemetry};
+pub use self::telemetry::{MetricsCertificate, MetricsClients, MetricsListener, MetricsTls, Telemetry};
 use crate::hcl;
 
 /// Looks up an environment variable.

@@ -6,6 +6,7 @@ mod agent;
 mod data_dir;
 mod http;
 mod measured;
+mod metrics_tls;
 mod oidc;
 mod server;
 pub(crate) mod switch;

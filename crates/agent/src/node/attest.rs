@@ -88,8 +88,14 @@ impl Node {
             debug!("Reattesting node");
         }
         let channel = self.trust.attestation_channel().await.map_err(NodeError::Server)?;
+        // While the agent runs, synchronization has the newest bundle. Otherwise it comes first: a token is spent by
+        // attesting, and an SVID without a bundle would be of no use.
+        let bundle = match !again || anew {
+            true => Some(self.client.bundle_over(channel.clone()).await.map_err(NodeError::Server)?),
+            false => None,
+        };
         let (slot, csr) = self.new_request(before.map_or(KEY_SLOTS[1], |own| own.key_id)).await?;
-        let result = self.client.attest(channel.clone(), (attestor.name(), &evidence), csr).await;
+        let result = self.client.attest(channel, (attestor.name(), &evidence), csr).await;
         let result = result.map_err(|status| match status.code() {
             Code::PermissionDenied => NodeError::refused(attestor, &status),
             // What can be shown once is spent. What can be repeated may be put right on either side.
@@ -99,9 +105,7 @@ impl Node {
             _ => NodeError::Server(status),
         })?;
         let svid = read_svid(result.svid.unwrap_or_default())?;
-        // While the agent runs, synchronization has the newest bundle.
-        if !again || anew {
-            let bundle = self.client.bundle_over(channel).await.map_err(NodeError::Server)?;
+        if let Some(bundle) = bundle {
             self.trust.take(bundle);
         }
         self.trust.confirmed();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use tokio::sync::watch;
-use tokio::time::{Duration, Instant, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 use tracing::{debug, error, info, warn};
 use vouchsafe_proto::envoy::service::discovery::v3::DiscoveryRequest;
@@ -37,8 +37,6 @@ pub struct Session<R> {
     waits_until: Option<Instant>,
     /// It did not come.
     overdue: bool,
-    /// A client that complains all the time is logged once in [`COMPLAINTS`].
-    quiet_until: Option<Instant>,
     ended: bool,
 }
 
@@ -64,7 +62,6 @@ where
             changes,
             waits_until: None,
             overdue: false,
-            quiet_until: None,
             ended: false,
         }
     }
@@ -125,22 +122,21 @@ where
         );
         let (nonce, version_info) = (request.response_nonce.clone(), request.version_info.clone());
         if let Some(detail) = request.error_detail.take()
-            && self.may_complain()
+            && self.inner.may_complain(self.pid)
         {
             let error = head(&detail.message, MAX_LOGGED_ERROR);
             error!(resource_names = %Listed(&request.resource_names), error, "Envoy reported errors applying secrets");
-            self.quiet_until = None;
         }
         match self.exchange.hear(request) {
             Heard::Fine => {}
             Heard::Stale { expected } => {
-                if self.may_complain() {
+                if self.inner.may_complain(self.pid) {
                     let nonce = head(&nonce, MAX_LOGGED_NAME);
                     warn!(nonce, expect = expected, "Received unexpected nonce; ignoring request");
                 }
             }
             Heard::Rejected { expected } => {
-                if self.may_complain() {
+                if self.inner.may_complain(self.pid) {
                     let version_info = head(&version_info, MAX_LOGGED_NAME);
                     error!(
                         version_info,
@@ -209,19 +205,10 @@ where
     /// The client's side broke, or it sent something else than requests.
     fn lost(&mut self, status: Status) -> Status {
         self.ended = true;
-        if status.code() != tonic::Code::Cancelled {
+        if status.code() != tonic::Code::Cancelled && self.inner.may_complain(self.pid) {
             error!(error = status.message(), "Received error from stream secrets server");
         }
         status
-    }
-
-    fn may_complain(&mut self) -> bool {
-        let now = Instant::now();
-        if self.quiet_until.is_some_and(|until| now < until) {
-            return false;
-        }
-        self.quiet_until = Some(now + COMPLAINTS);
-        true
     }
 }
 
@@ -242,9 +229,6 @@ fn nonce() -> Result<String, Status> {
 fn head(text: &str, most: usize) -> &str {
     &text[..text.floor_char_boundary(most)]
 }
-
-/// How often one stream's complaints are logged.
-const COMPLAINTS: Duration = Duration::from_secs(1);
 
 /// Bytes of a client's error that are logged.
 const MAX_LOGGED_ERROR: usize = 1024;

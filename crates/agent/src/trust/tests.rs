@@ -54,6 +54,7 @@ async fn the_configured_bundle_counts_again_when_the_server_was_somebody_else_fo
     let directory = tempfile::tempdir().unwrap();
     let due = |mode| trust(Bootstrap::Bundle(empty()), mode, directory.path());
     let trust = due(RebootstrapMode::Auto);
+    trust.client.set_server_is_unknown(true);
     trust.contact.doubt();
     tokio::time::advance(Duration::from_secs(599)).await;
     trust.contact.doubt();
@@ -64,10 +65,15 @@ async fn the_configured_bundle_counts_again_when_the_server_was_somebody_else_fo
     assert!(!trust.rebootstrap_is_due(), "it was the right one meanwhile");
     tokio::time::advance(Duration::from_secs(600)).await;
     assert!(trust.rebootstrap_is_due());
+    trust.client.set_server_is_unknown(false);
+    assert!(!trust.rebootstrap_is_due(), "who answers now is the one that we know, whatever else is wrong");
+    trust.client.set_server_is_unknown(true);
+    assert!(trust.rebootstrap_is_due());
     trust.never_rebootstrap();
     assert!(!trust.rebootstrap_is_due());
 
     let never = due(RebootstrapMode::Never);
+    never.client.set_server_is_unknown(true);
     never.contact.doubt();
     tokio::time::advance(Duration::from_secs(601)).await;
     assert!(!never.rebootstrap_is_due());

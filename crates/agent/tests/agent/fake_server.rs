@@ -74,6 +74,8 @@ pub(crate) struct Fake {
     pub(crate) must_reattest: AtomicBool,
     /// Agents that reported their version.
     pub(crate) posted: AtomicUsize,
+    /// So often the bundle is refused.
+    pub(crate) bundle_refusals: AtomicUsize,
     authorities: Mutex<Authorities>,
     cell: SvidCell,
     roots: RootsCell,
@@ -129,6 +131,7 @@ impl Fake {
             refuse_pop: AtomicBool::new(false),
             must_reattest: AtomicBool::new(false),
             posted: AtomicUsize::new(0),
+            bundle_refusals: AtomicUsize::new(0),
             authorities: Mutex::new(authorities),
             known: Mutex::new(Bundle::new(trust_domain.clone())),
             cell: SvidCell::empty(),
@@ -476,6 +479,10 @@ impl bundle::v1::bundle_server::Bundle for Fake {
     ) -> Result<Response<types::Bundle>, Status> {
         if self.hang.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
+        }
+        let refused = self.bundle_refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if refused.is_ok() {
+            return Err(Status::internal("the bundle is not to be had"));
         }
         Ok(Response::new(bundle_to_proto(&self.bundle(), None)))
     }

@@ -14,6 +14,27 @@ async fn a_used_join_token_ends_the_agent_with_a_clear_error() {
 }
 
 #[tokio::test]
+async fn a_join_token_is_not_spent_on_an_attestation_without_a_bundle() {
+    let world = World::new().await;
+    world.fake.bundle_refusals.store(1, Ordering::SeqCst);
+    let mut agent = world.start().await;
+    agent.serving().await;
+    assert_eq!(world.fake.attestations_asked.load(Ordering::SeqCst), 1);
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_bundle_that_cannot_be_read_is_no_reason_to_believe_whoever_answers() {
+    let world = World::new().await;
+    std::fs::write(world.dir.path().join("agent-data.json"), r#"{"bundle":["bm8gUEVN"]}"#).unwrap();
+    let address = world.server.as_ref().unwrap().address.to_string();
+    let config = Config { bootstrap: Bootstrap::Insecure, ..world.config(address) };
+    let error = world.refused(config).await;
+    assert!(error.contains("agent-data.json") && error.contains("move it away"), "{error}");
+    assert_eq!(world.fake.attestations_asked.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
 async fn a_banned_agent_forgets_its_svid_and_ends() {
     let world = World::new().await;
     world.fake.put("web", &own_uid(), |_| ());

@@ -31,11 +31,28 @@ impl JwtPublisher {
     ///
     /// # Errors
     ///
-    /// The upstream authority or the store did not take it; worth a retry.
+    /// [`Full`]; or the upstream authority or the store did not take it, which is worth a retry.
     pub(crate) async fn publish(&self, authority: JwtAuthority) -> Result<Vec<JwtAuthority>, EffectError> {
+        let held = held(&self.shared);
+        if held.jwt_authorities.len() >= MAX_JWT_AUTHORITIES && held.jwt_authority(&authority.key_id).is_none()
+        {
+            return Err(Full.into());
+        }
         publish_jwt(&self.shared, authority).await
     }
 }
+
+/// JWT authorities in the bundle beyond which none of other servers is added: it has to fit into one message to an agent.
+/// This server's own are always added. A few that arrive at the same time may exceed it.
+const MAX_JWT_AUTHORITIES: usize = 1_000;
+
+/// There is no room for another server's JWT authority.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the bundle has {MAX_JWT_AUTHORITIES} JWT authorities; taint and revoke those that a server below should not have \
+     published"
+)]
+struct Full;
 
 /// How long the upstream authority may take to publish a JWT authority.
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use vouchsafe_identity::config::{Expect, ServerTrust, client_config};
+use vouchsafe_identity::config::{Expect, KeyExchange, ServerTrust, client_config_with};
 use vouchsafe_identity::roots::{RootsCell, TrustRoots};
 use vouchsafe_identity::web::{self, WebRoots, web_client_config};
 use vouchsafe_runtime::clock::Clock;
@@ -26,6 +26,8 @@ pub(super) struct Fetcher {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Clock,
     pub(super) web_roots: WebRoots,
+    /// With endpoints that have an SVID; the web is taken as it is, as in SPIRE.
+    pub(super) key_exchange: KeyExchange,
     pub(super) deadline: Duration,
 }
 
@@ -102,7 +104,7 @@ impl Fetcher {
                 let bundle = bundle.ok_or(UpdateError::NoBundle { trust_domain: endpoint })?;
                 let roots = RootsCell::new(TrustRoots::of([&**bundle]));
                 let trust = ServerTrust::Verified(roots, Expect::Id(endpoint_spiffe_id.clone()));
-                client_config(trust, None, self.clock.clone())
+                client_config_with(self.key_exchange, trust, None, self.clock.clone())
                     .map_err(|source| UpdateError::Tls { source })?
             }
         };

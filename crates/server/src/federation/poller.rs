@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
+use vouchsafe_identity::config::KeyExchange;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_runtime::metrics::{Registry, sanitize};
 use vouchsafe_store::Store;
@@ -32,6 +33,7 @@ use crate::status::Chain;
 pub(crate) struct Setup {
     pub(crate) trust_domain: TrustDomain,
     pub(crate) config: Federation,
+    pub(crate) key_exchange: KeyExchange,
     pub(crate) model: Arc<ReadModel>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Clock,
@@ -59,9 +61,10 @@ struct Ended {
 
 /// Fetches that run at a time.
 const MAX_FETCHES: usize = 64;
+
 impl Poller {
     pub(crate) fn new(setup: Setup) -> (Self, Refresher) {
-        let Setup { trust_domain, config, model, store, clock, metrics } = setup;
+        let Setup { trust_domain, config, key_exchange, model, store, clock, metrics } = setup;
         let Federation { federates_with, web_roots, fetch_deadline: deadline, .. } = config;
         let configured = federates_with.into_iter().map(|held| (held.trust_domain.clone(), Arc::new(held)));
         let (refresher, asked) = Refresher::new();
@@ -69,7 +72,7 @@ impl Poller {
             trust_domain,
             configured: configured.collect(),
             seen: Arc::default(),
-            fetcher: Fetcher { model, store, clock, web_roots, deadline },
+            fetcher: Fetcher { model, store, clock, web_roots, key_exchange, deadline },
             metrics,
             table: BTreeMap::new(),
             fetches: JoinSet::new(),

@@ -1,7 +1,8 @@
 //! Agents that are gone: those whose SVID expired long ago.
 //!
 //! Looked for once an hour, at a time of the hour that is the same after a restart and another one for each server. A batch
-//! has a size, and agents are removed a few at a time, so that no operator's write waits behind a thousand of them.
+//! has a size, and agents are removed a few at a time, so that no operator's write waits behind a thousand of them. What
+//! seems gone has [`SETTLE`] to show itself: when the clock jumps ahead, every agent looks expired until it has renewed.
 //! Banned agents stay: a ban that went away by itself would be none.
 
 use std::sync::Arc;
@@ -24,6 +25,8 @@ use crate::model::ReadModel;
 
 /// How often it looks.
 pub(crate) const EVERY: Duration = Duration::from_secs(3600);
+/// From the look to the removal: longer than agents take to find out that their SVID is not valid and to renew it.
+pub(crate) const SETTLE: Duration = Duration::from_secs(600);
 /// Pause between two removals: at most twenty a second.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -49,9 +52,13 @@ impl AgentPruning {
             if cancel.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
                 return;
             }
-            wait = EVERY;
+            wait = EVERY - SETTLE;
+            let due = self.due();
+            if cancel.run_until_cancelled(tokio::time::sleep(SETTLE)).await.is_none() {
+                return;
+            }
             let began = Instant::now();
-            let Some(outcome) = cancel.run_until_cancelled(self.prune()).await else { return };
+            let Some(outcome) = cancel.run_until_cancelled(self.remove(due)).await else { return };
             let status = if outcome.is_ok() { "OK" } else { "Unknown" };
             self.metrics.call("node_manager_prune").observe(&[], status, began.elapsed());
             match outcome {
@@ -63,17 +70,17 @@ impl AgentPruning {
         }
     }
 
-    /// Removes one batch and says how many agents went.
-    pub(crate) async fn prune(&self) -> Result<usize, StoreError> {
-        let due = {
-            let snapshot = self.model.load();
-            let batch = if self.settings.batch == 0 { Prune::DEFAULT_BATCH } else { self.settings.batch };
-            let due = snapshot.agents.keys().filter(|id| self.is_due(id));
-            due.take(batch).cloned().collect::<Vec<_>>()
-        };
+    /// One batch of agents that seem gone.
+    fn due(&self) -> Vec<SpiffeId> {
+        let snapshot = self.model.load();
+        let batch = if self.settings.batch == 0 { Prune::DEFAULT_BATCH } else { self.settings.batch };
+        snapshot.agents.keys().filter(|id| self.is_due(id)).take(batch).cloned().collect()
+    }
+
+    /// Removes those of `due` that still seem gone, and says how many.
+    async fn remove(&self, due: Vec<SpiffeId>) -> Result<usize, StoreError> {
         let mut count = 0;
         for id in due {
-            // It may have come back meanwhile.
             if !self.is_due(&id) {
                 continue;
             }
@@ -178,9 +185,22 @@ mod tests {
             clock,
             metrics: Metrics::new("spire_server", &[]),
         };
-        assert_eq!(pruning.prune().await.unwrap(), 2);
+        assert_eq!(pruning.remove(pruning.due()).await.unwrap(), 2);
         let held = ReadModel::read(&*store).await.unwrap().load();
         let names: Vec<_> = held.agents.keys().map(|id| id.path().to_owned()).collect();
         assert_eq!(names, ["/spire/agent/c", "/spire/agent/tofu", "/spire/agent/young"]);
+    }
+
+    #[tokio::test]
+    async fn agents_outlive_a_clock_that_jumps_ahead_for_a_while() {
+        let (_folder, store, clock) = store_with(vec![agent(1_003_600, 0, true)]).await;
+        let model = Arc::new(ReadModel::read(&*store).await.unwrap());
+        let pruning = pruning(&store, &model, &clock);
+        clock.jump(Duration::from_secs(3 * 24 * 3600), true);
+        let due = pruning.due();
+        assert_eq!(due.len(), 1, "it looks as if it had been away for days");
+        store.put_agent(agent(clock.unix_now() + 3600, 0, true)).await.unwrap();
+        pruning.agents.forget(&due[0]);
+        assert_eq!(pruning.remove(due).await.unwrap(), 0);
     }
 }

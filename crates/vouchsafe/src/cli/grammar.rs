@@ -83,8 +83,7 @@ pub fn grammar(part: Part) -> clap::Command {
     };
     let has_commands = part != Part::Oidc;
     let command = command.version(env!("CARGO_PKG_VERSION"));
-    let mut command =
-        adapt(command.subcommand_required(has_commands).arg_required_else_help(has_commands));
+    let mut command = adapt(command.subcommand_required(has_commands).arg_required_else_help(has_commands));
     command.build();
     command
 }

@@ -15,7 +15,9 @@ pub(super) enum OidcCommand {
     #[command(after_help = "Example:\n  vouchsafe oidc run -config /etc/spire/oidc-discovery-provider.conf")]
     Run(OidcArgs),
     /// Validates the provider's configuration file
-    #[command(after_help = "Example:\n  vouchsafe oidc validate -config /etc/spire/oidc-discovery-provider.conf")]
+    #[command(
+        after_help = "Example:\n  vouchsafe oidc validate -config /etc/spire/oidc-discovery-provider.conf"
+    )]
     Validate(OidcArgs),
 }
 

@@ -26,7 +26,9 @@ impl Discovery {
         let jwks_uri = match (&self.jwks_uri, &self.issuer) {
             (Some(uri), _) => uri.text.clone(),
             // SPIRE still lets the issuer say where the keys are.
-            (None, Some(issuer)) => format!("{}://{}{}", issuer.scheme, issuer.host, join(&issuer.path, "keys")),
+            (None, Some(issuer)) => {
+                format!("{}://{}{}", issuer.scheme, issuer.host, join(&issuer.path, "keys"))
+            }
             (None, None) => format!("{scheme}://{host}{}", self.prefix.page("keys")),
         };
         go_indented(&Document {
@@ -97,7 +99,9 @@ pub(crate) struct Url {
 impl Url {
     /// Reads a URL that is written in ASCII, with everything encoded that must be.
     pub(crate) fn parse(text: &str) -> Result<Self, UrlError> {
-        let odd = |c: char| !c.is_ascii_graphic() || matches!(c, '"' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}');
+        let odd = |c: char| {
+            !c.is_ascii_graphic() || matches!(c, '"' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}')
+        };
         if text.contains(odd) {
             return Err(UrlError::Character);
         }

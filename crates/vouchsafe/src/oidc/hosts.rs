@@ -132,7 +132,8 @@ mod tests {
     use super::*;
 
     fn said(host: &str) -> String {
-        let hosts = Hosts::new(["localhost", "example.org", "127.0.0.1", "xn--bcher-kva.de"].map(str::to_owned));
+        let hosts =
+            Hosts::new(["localhost", "example.org", "127.0.0.1", "xn--bcher-kva.de"].map(str::to_owned));
         hosts.check(host).map_or_else(|error| error.to_string(), |()| String::new())
     }
 
@@ -176,7 +177,10 @@ mod tests {
         };
         let pair = |host: &str, scheme: &str| (host.to_owned(), scheme.to_owned());
         assert_eq!(request(&[]), pair("inside", ""));
-        assert_eq!(request(&[("x-forwarded-host", "out:1"), ("x-forwarded-proto", "HTTPS")]), pair("out:1", "https"));
+        assert_eq!(
+            request(&[("x-forwarded-host", "out:1"), ("x-forwarded-proto", "HTTPS")]),
+            pair("out:1", "https")
+        );
         assert_eq!(request(&[("x-forwarded-scheme", "https")]), pair("inside", "https"));
         assert_eq!(request(&[("forwarded", "host=x;Proto=https")]), pair("inside", "https"));
         assert_eq!(request(&[("x-forwarded-host", "")]), pair("inside", ""));

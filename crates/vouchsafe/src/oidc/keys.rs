@@ -87,9 +87,13 @@ fn jwk(key: &Key, set_use: bool) -> Value {
 pub(super) fn go_indented(value: &impl Serialize) -> Bytes {
     // Writing texts to memory cannot fail. These characters stand in texts only.
     let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
-    for (character, escaped) in
-        [('<', "\\u003c"), ('>', "\\u003e"), ('&', "\\u0026"), ('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029")]
-    {
+    for (character, escaped) in [
+        ('<', "\\u003c"),
+        ('>', "\\u003e"),
+        ('&', "\\u0026"),
+        ('\u{2028}', "\\u2028"),
+        ('\u{2029}', "\\u2029"),
+    ] {
         if text.contains(character) {
             text = text.replace(character, escaped);
         }

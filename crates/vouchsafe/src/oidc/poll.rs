@@ -70,7 +70,8 @@ impl<S: KeySource> Poller<S> {
                     Err(error) => self.failed(&error, began),
                 }
                 let first = self.last.is_none();
-                sleep(if first { self.settings.interval.min(FIRST_KEYS) } else { self.settings.interval }).await;
+                sleep(if first { self.settings.interval.min(FIRST_KEYS) } else { self.settings.interval })
+                    .await;
             }
         };
         tokio::select! {
@@ -128,7 +129,10 @@ fn log(error: &FetchError) {
             tracing::error!(trust_domain_id, "No bundle for trust domain in Workload API response");
         }
         FetchError::Jwks { .. } => {
-            tracing::error!(error = cause, "Failed to parse trust domain bundle received from the Workload API");
+            tracing::error!(
+                error = cause,
+                "Failed to parse trust domain bundle received from the Workload API"
+            );
         }
         FetchError::File { .. } | FetchError::Bundle { .. } => {
             tracing::warn!(error = cause, "Failed to load SPIFFE trust bundle");

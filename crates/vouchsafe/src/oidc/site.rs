@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use http::header::{
-    CACHE_CONTROL, CONTENT_TYPE, EXPIRES, HOST, HeaderName, IF_MODIFIED_SINCE, LAST_MODIFIED, LOCATION, PRAGMA,
-    USER_AGENT, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_TYPE, EXPIRES, HOST, HeaderName, IF_MODIFIED_SINCE, LAST_MODIFIED, LOCATION,
+    PRAGMA, USER_AGENT, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderValue, Method, Request, StatusCode, Version};
 use tokio::sync::watch;
@@ -194,7 +194,12 @@ mod tests {
         send(site, Method::GET, path, headers)
     }
 
-    fn send(site: &ProviderSite, method: Method, path: &str, headers: &[(&str, &str)]) -> (u16, String, Page) {
+    fn send(
+        site: &ProviderSite,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> (u16, String, Page) {
         let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -278,7 +283,9 @@ mod tests {
     #[test]
     fn paths_with_needless_parts_lead_to_those_without() {
         let site = site_with(Some(held()));
-        for (path, location) in [("//keys", "/keys"), ("/x/../keys?a&b", "/keys?a&b"), ("/./keys//", "/keys/")] {
+        for (path, location) in
+            [("//keys", "/keys"), ("/x/../keys?a&b", "/keys?a&b"), ("/./keys//", "/keys/")]
+        {
             let (status, body, answer) = get(&site, path, &[]);
             assert_eq!((status, answer.headers()["location"].to_str().unwrap()), (307, location));
             let link = location.replace('&', "&amp;");

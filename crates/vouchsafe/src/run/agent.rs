@@ -1,18 +1,22 @@
 //! `agent run`.
 
+use std::convert::Infallible;
 use std::path::Path;
 
 use anyhow::Context;
 use vouchsafe_agent::node::attestor::NodeAttestor;
 use vouchsafe_agent::node::x509pop::X509Pop;
 use vouchsafe_agent::trust::origin::{Origin, Place};
+use vouchsafe_agent::trust::peers::follow_bundles;
 use vouchsafe_agent::{AdminConfig, Agent, Bootstrap, Config, Deps, Running, UnixAttestorConfig};
+use vouchsafe_identity::roots::RootsCell;
 use vouchsafe_identity::web::WebRoots;
 use vouchsafe_runtime::metrics::Registry;
 use vouchsafe_types::bundle::format;
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use super::data_dir::DataDirLock;
+use super::metrics_tls::Part;
 use super::{Host, http, key_type, server};
 use crate::config::agent::{self, BundleFormat};
 
@@ -21,8 +25,17 @@ pub(super) async fn run(config: agent::Config) -> anyhow::Result<()> {
     let _lock = DataDirLock::acquire(&config.data_dir, "agent")?;
     let registry = http::registry(&config.telemetry, "spire_agent", config.trust_domain.as_str());
     let bootstrap = bootstrap(&config)?;
-    start(&mut host, &config, bootstrap, &registry).await?;
-    http::start(&mut host, &config.telemetry, config.health.as_ref(), &registry).await?;
+    let running = start(&mut host, &config, bootstrap, &registry).await?;
+    let key_exchange = config.experimental.key_exchange;
+    let part = Part { own: running.own, roots: RootsCell::default(), key_exchange };
+    if config.telemetry.knows_clients_by_spiffe_id() {
+        let follow = follow_bundles(running.identities, part.roots.clone());
+        host.tasks.start("metrics clients", |cancel| async move {
+            cancel.run_until_cancelled(follow).await;
+            Ok::<_, Infallible>(())
+        });
+    }
+    http::start(&mut host, &config.telemetry, config.health.as_ref(), &registry, &part).await?;
     host.run().await?;
     tracing::info!("Agent stopped gracefully");
     Ok(())

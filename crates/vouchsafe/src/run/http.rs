@@ -6,6 +6,7 @@ use anyhow::Context;
 use vouchsafe_runtime::metrics::Registry;
 use vouchsafe_transport::http::{HealthServer, Pages};
 
+use super::metrics_tls::{self, Part};
 use super::{Host, resolve};
 use crate::config::{HealthListener, Telemetry};
 
@@ -23,16 +24,20 @@ pub(super) fn registry(telemetry: &Telemetry, service: &str, trust_domain: &str)
     Registry::filtered(prefix, &labels, telemetry.filter.clone())
 }
 
-/// Starts the listeners that `telemetry` and `health` ask for.
+/// Starts the listeners that `telemetry` and `health` ask for. `part` is what speaks TLS.
 pub(super) async fn start(
     host: &mut Host,
     telemetry: &Telemetry,
     health: Option<&HealthListener>,
     registry: &Registry,
+    part: &Part,
 ) -> anyhow::Result<()> {
     if let Some(listener) = &telemetry.prometheus {
         let pages = Pages::new().with_metrics_everywhere(registry.clone());
-        serve(host, &listener.host, listener.port, "metrics", pages).await?;
+        match &listener.tls {
+            None => serve(host, &listener.host, listener.port, "metrics", pages).await?,
+            Some(tls) => drop(metrics_tls::serve(host, listener, tls, pages, part).await?),
+        }
     }
     if let Some(listener) = health {
         let pages =

@@ -42,8 +42,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     };
     start_pages(&mut host, &config.listener, ProviderSite::new(settings, keys)).await?;
     if let Some(health) = &config.health {
-        let pages =
-            Pages::new().with_health(host.readiness.clone(), &health.live_path, &health.ready_path);
+        let pages = Pages::new().with_health(host.readiness.clone(), &health.live_path, &health.ready_path);
         http::serve(&mut host, every_address().await, health.port, "health checks", pages).await?;
     }
     host.tasks.start("keys", |cancel| async move {

@@ -19,6 +19,7 @@ use vouchsafe_store::sqlite::Sqlite;
 use vouchsafe_types::pem;
 
 use super::data_dir::{self, DataDirLock};
+use super::metrics_tls::Part;
 use super::measured::{MeasuredKeys, MeasuredStore};
 use super::{Host, http, key_type, resolve};
 use crate::config::server::{self, DataStore};
@@ -28,8 +29,9 @@ pub(super) async fn run(config: server::Config) -> anyhow::Result<()> {
     let mut host = Host::new(&config.log, &config.warnings)?;
     let _lock = DataDirLock::acquire(&config.data_dir, "server")?;
     let registry = http::registry(&config.telemetry, "spire_server", config.trust_domain.as_str());
-    start(&mut host, &config, &registry).await?;
-    http::start(&mut host, &config.telemetry, config.health.as_ref(), &registry).await?;
+    let running = start(&mut host, &config, &registry).await?;
+    let part = Part { own: running.own, roots: running.roots, key_exchange: config.key_exchange };
+    http::start(&mut host, &config.telemetry, config.health.as_ref(), &registry, &part).await?;
     host.run().await?;
     tracing::info!("Server stopped gracefully");
     Ok(())

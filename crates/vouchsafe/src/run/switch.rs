@@ -154,8 +154,17 @@ fn records(held: Snapshot) -> Vec<Record> {
     entries.chain(agents).chain(bundles).chain(tokens).chain(federation).collect()
 }
 
-/// Moves a database that nobody has open; its log was written back when it was closed.
+/// Moves a database that nobody has open. Its log was written back when it was closed, unless the disk is full: then half of
+/// the database is in the log, and a log that waits at the new place would be read as this database's.
 fn put(from: &Path, to: &Path) -> anyhow::Result<()> {
+    for log in [beside(from, "-wal"), beside(to, "-wal")] {
+        if log.exists() {
+            bail!(
+                "{} was not written back into its database (is the disk full?), so that was not moved; nothing is lost",
+                log.display()
+            );
+        }
+    }
     std::fs::rename(from, to).with_context(|| format!("cannot rename {} to {}", from.display(), to.display()))
 }
 

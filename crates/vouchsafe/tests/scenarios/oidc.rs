@@ -3,12 +3,11 @@
 //! `SCENARIO_OIDC` names a stock `oidc-discovery-provider`.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 use vouchsafe_identity::web::{WebRoots, web_client_config};
 use vouchsafe_runtime::clock::Clock;
-use vouchsafe_transport::fetch::{Bounds, Response, Target, fetch};
+use vouchsafe_transport::fetch::{Answer, Bounds, Target, fetch};
 
 use crate::api::block_on;
 use crate::pki::Authority;
@@ -18,21 +17,21 @@ use crate::world::{AgentSettings, Server, ServerSettings, World, free_port};
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 const BOUNDS: Bounds = Bounds { deadline: std::time::Duration::from_secs(10), body: 1 << 20 };
 
-fn get(target: &Target) -> Option<Response> {
+fn get(target: &Target) -> Option<Answer> {
     block_on(fetch(target, BOUNDS)).ok()
 }
 
 /// Asks over the Unix socket at `socket`.
-fn over_socket(socket: &Path, path: &str) -> Option<Response> {
+fn over_socket(socket: &Path, path: &str) -> Option<Answer> {
     get(&Target::unix(socket, path).unwrap())
 }
 
-fn text(answer: &Response) -> &str {
+fn text(answer: &Answer) -> &str {
     std::str::from_utf8(&answer.body).unwrap()
 }
 
 /// Waits for the JWK set, and returns its key ids.
-fn keys(ask: impl Fn() -> Option<Response>) -> Vec<String> {
+fn keys(ask: impl Fn() -> Option<Answer>) -> Vec<String> {
     let answer = eventually("the keys", || ask().filter(|answer| answer.status == 200));
     assert_eq!(answer.content_type.as_deref(), Some("application/json"));
     let set: Value = serde_json::from_slice(&answer.body).unwrap();
@@ -57,7 +56,7 @@ fn sorted(mut ids: Vec<String>) -> Vec<String> {
 }
 
 /// Prepares a key at the server and waits until the provider has it.
-fn follows_a_rotation(server: &Server, ask: impl Fn() -> Option<Response>) {
+fn follows_a_rotation(server: &Server, ask: impl Fn() -> Option<Answer>) {
     let prepared = server.json(&["localauthority", "jwt", "prepare"]);
     let prepared = prepared["prepared_authority"]["authority_id"].as_str().unwrap().to_owned();
     eventually("the prepared key at the provider", || keys(&ask).contains(&prepared).then_some(()));
@@ -149,7 +148,7 @@ fn a_certificate_from_files_serves_https_and_is_replaced_with_them() {
     let _provider = world.oidc("o", &format!("{serving}\n{}", server_api(&server)));
     let target = |authority: &Authority, path: &str| {
         let roots = WebRoots::Pem(std::fs::read(&authority.certificate).unwrap().into());
-        let config = Arc::new(web_client_config(&roots, Clock::system()).unwrap());
+        let config = web_client_config(&roots, Clock::system()).unwrap();
         Target::https(&format!("https://localhost:{port}{path}"), &config).unwrap()
     };
     let keys_page = target(&first, "/keys");

@@ -204,7 +204,8 @@ plugins {{
         let folder = self.path().join(name);
         std::fs::create_dir(&folder).unwrap();
         let file = folder.join("oidc.conf");
-        std::fs::write(&file, format!("log_level = \"DEBUG\"\ndomains = [\"localhost\"]\n{lines}\n")).unwrap();
+        std::fs::write(&file, format!("log_level = \"DEBUG\"\ndomains = [\"localhost\"]\n{lines}\n"))
+            .unwrap();
         let mut command = Command::new(&self.programs.oidc);
         command.arg("-config").arg(file);
         Provider { process: Process::start(command, &folder.join("log")) }

@@ -11,7 +11,9 @@
 //!   every [`PROBE_INTERVAL`] finds out whether it is back. So a daemon that hangs holds nobody up, whose identity does
 //!   not depend on it;
 //! * other failures are tried again three times within a second, as in SPIRE: a container may be so new that the daemon
-//!   does not show it yet.
+//!   does not show it yet;
+//! * every daemon has a share of its own of what is asked and remembered. Podman's daemons belong to the users that run
+//!   them: one that lies or hangs harms the containers of its user only.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -21,7 +23,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -86,6 +88,8 @@ struct Shared {
 struct State {
     known: HashMap<Place, Known>,
     flights: HashMap<Place, Landing>,
+    /// For each daemon that is being asked, who may ask it now.
+    turns: HashMap<PathBuf, Arc<Semaphore>>,
     /// Daemons that do not answer, and when they are asked the next time.
     hanging: HashMap<PathBuf, Instant>,
 }
@@ -162,7 +166,7 @@ impl Containers {
         };
         let landing = match state.flights.get(place) {
             Some(landing) => Some(landing.clone()),
-            None if state.flights.len() < MAX_FLIGHTS => Some(self.start(state, place)),
+            None if state.has_room_for(&place.socket) => Some(self.start(state, place)),
             None => None,
         };
         match (held, landing) {
@@ -176,14 +180,57 @@ impl Containers {
     fn start(&self, state: &mut State, place: &Place) -> Landing {
         let (sender, landing) = watch::channel(None);
         state.flights.insert(place.clone(), landing.clone());
+        let turns = state.turns.entry(place.socket.clone());
+        let turns = Arc::clone(turns.or_insert_with(|| Arc::new(Semaphore::new(MAX_ASKED))));
         let (shared, place) = (Arc::clone(&self.shared), place.clone());
         self.shared.tasks.spawn(async move {
-            let outcome = shared.ask(&place).await;
+            let outcome = match turns.acquire().await {
+                Ok(_turn) => shared.ask(&place).await,
+                Err(_) => Err(hangs(&place)),
+            };
+            drop(turns);
             shared.land(&place, &outcome);
             sender.send_replace(Some(outcome));
         });
         landing
     }
+}
+
+impl State {
+    fn has_room_for(&self, socket: &Path) -> bool {
+        let of_daemon = || self.flights.keys().filter(|place| place.socket == socket).count();
+        self.flights.len() < MAX_FLIGHTS && of_daemon() < MAX_FLIGHTS_OF_DAEMON
+    }
+
+    /// Remembers `found`. For the room that it needs go those of the daemon that has most, longest unused first.
+    fn remember(&mut self, place: &Place, found: &Found, now: Instant) {
+        self.known.retain(|held, known| now < known.used + FORGET && held != place);
+        while !self.known.is_empty()
+            && (self.known.len() >= MAX_KNOWN
+                || self.known.values().map(Known::weight).sum::<usize>() + weight(found) > MAX_KNOWN_BYTES)
+        {
+            let mut weights: HashMap<&Path, usize> = HashMap::new();
+            for (place, known) in &self.known {
+                *weights.entry(&place.socket).or_default() += known.weight();
+            }
+            let most = weights.into_iter().max_by_key(|(_, weight)| *weight).map(|(socket, _)| socket);
+            let of_most = self.known.iter().filter(|(place, _)| Some(&*place.socket) == most);
+            let oldest = of_most.min_by_key(|(_, known)| known.used).map(|(place, _)| place.clone());
+            oldest.map(|oldest| self.known.remove(&oldest));
+        }
+        self.known.insert(place.clone(), Known { found: Arc::clone(found), at: now, used: now });
+    }
+}
+
+impl Known {
+    fn weight(&self) -> usize {
+        weight(&self.found)
+    }
+}
+
+/// Bytes of memory that selectors take, roughly.
+fn weight(found: &[Selector]) -> usize {
+    512 + found.iter().map(|selector| selector.as_str().len() + 64).sum::<usize>()
 }
 
 impl Shared {
@@ -205,17 +252,12 @@ impl Shared {
         let now = Instant::now();
         let mut state = self.lock();
         state.flights.remove(place);
+        state.turns.retain(|_, turns| Arc::strong_count(turns) > 1);
         if !matches!(outcome, Err(ContainerError::Hangs { .. })) {
             state.hanging.remove(&place.socket);
         }
         if let Ok(found) = outcome {
-            state.known.retain(|_, known| now < known.used + FORGET);
-            if state.known.len() >= MAX_KNOWN {
-                let oldest =
-                    state.known.iter().min_by_key(|(_, known)| known.used).map(|(place, _)| place.clone());
-                oldest.map(|oldest| state.known.remove(&oldest));
-            }
-            state.known.insert(place.clone(), Known { found: Arc::clone(found), at: now, used: now });
+            state.remember(place, found, now);
         }
     }
 
@@ -255,11 +297,14 @@ impl Shared {
                 Err(error) => debug!(image, %error, "Image not inspected"),
             }
         }
+        let too_many = || Err(failed(place, "it has too many labels and variables"));
         if values.len() > MAX_SELECTORS {
-            return Err(failed(place, "it has too many labels and variables"));
+            return too_many();
         }
         // What is too long for a selector can be in no entry either.
-        Ok(values.iter().filter_map(|value| Selector::new(super::KIND, value).ok()).collect())
+        let found: Found =
+            values.iter().filter_map(|value| Selector::new(super::KIND, value).ok()).collect();
+        if weight(&found) > MAX_WEIGHT { too_many() } else { Ok(found) }
     }
 
     async fn get<T: DeserializeOwned>(
@@ -369,20 +414,32 @@ const RETRIES: u32 = 3;
 /// Doubles from one repetition to the next.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 
-/// Containers that are remembered. Above it the one that was not used for the longest time goes.
+/// Containers that are remembered. Above it one of the daemon with most of them goes.
 const MAX_KNOWN: usize = 1024;
 
-/// Requests at a time. Above it a caller is refused; it tries again.
-const MAX_FLIGHTS: usize = 64;
+/// Bytes that are remembered of all containers. Above it as many go as must.
+const MAX_KNOWN_BYTES: usize = 16 * 1024 * 1024;
+
+/// Containers of one daemon that it is asked for at a time. The others wait.
+const MAX_ASKED: usize = 32;
+
+/// Containers of one daemon that are being asked for. Above it a caller is refused; it tries again.
+const MAX_FLIGHTS_OF_DAEMON: usize = 512;
+
+/// Containers of all daemons that are being asked for.
+const MAX_FLIGHTS: usize = 4096;
 
 /// Daemons that are remembered as hanging. Above it all are asked again.
 const MAX_DAEMONS: usize = 256;
 
 /// Labels, variables and the rest of one container. One with more has no selectors.
-const MAX_SELECTORS: usize = 4096;
+const MAX_SELECTORS: usize = 1024;
+
+/// Bytes of the selectors of one container. One with more has none.
+const MAX_WEIGHT: usize = 256 * 1024;
 
 /// Bytes of one answer. A longer one is a failure.
-const MAX_BODY: usize = 2 * 1024 * 1024;
+const MAX_BODY: usize = 1024 * 1024;
 
 /// Characters of a daemon's message that are repeated.
 const MAX_MESSAGE: usize = 256;

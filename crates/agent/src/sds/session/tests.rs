@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use futures_util::FutureExt;
 use prost::Message;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tokio::time::timeout;
+use tokio::time::{Duration, timeout};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use vouchsafe_proto::envoy::extensions::transport_sockets::tls::v3::secret::Type;
 use vouchsafe_proto::envoy::service::discovery::v3::DiscoveryResponse;
@@ -17,6 +17,7 @@ use super::*;
 use crate::bundles::Bundles;
 use crate::config::Sds;
 use crate::metrics::Metrics;
+use crate::sds::COMPLAINTS_AT_ONCE;
 use crate::sds::resources::tests::{bundle, held, secret_names, secrets};
 use crate::workload_api::request::{Api, Connections};
 use crate::workload_api::updates::tests::{api, entries, request};
@@ -36,7 +37,7 @@ impl Client {
     async fn of(api: &Arc<Api>) -> Self {
         let registry = Registry::new("spire_agent", &[]);
         let connections = Connections::new(Metrics::new(registry.clone()).sds_api_connections());
-        let inner = Arc::new(Inner { api: Arc::clone(api), config: Sds::default(), connections });
+        let inner = Arc::new(Inner::new(Arc::clone(api), Sds::default(), connections));
         let known = api.admit_checked(&request()).await.unwrap();
         let (requests, receiver) = unbounded_channel();
         let session = Session::open(inner, Method::Stream, &known, UnboundedReceiverStream::new(receiver));
@@ -243,6 +244,38 @@ async fn a_client_that_complains_without_end_is_answered_once() {
     client.hears_nothing();
     issue(&api, &[("a", 10_000, 2)]);
     assert_eq!(pair(&client.hears().await), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_complains_without_end_is_not_logged_without_end() {
+    let api = api();
+    entries(&api, &["a"]);
+    issue(&api, &[("a", 10_000, 1)]);
+    let mut client = Client::of(&api).await;
+    client.says(&["default"], "", "");
+    let first = client.hears().await;
+    let complain = |client: &mut Client, times| {
+        for _ in 0..times {
+            // It takes the answer and complains nevertheless.
+            let nack = DiscoveryRequest {
+                resource_names: vec!["default".to_owned()],
+                version_info: first.version_info.clone(),
+                response_nonce: first.nonce.clone(),
+                error_detail: Some(rpc::Status::default()),
+                ..DiscoveryRequest::default()
+            };
+            client.requests.send(Ok(nack)).unwrap();
+        }
+        client.hears_nothing();
+    };
+    let (pid, inner) = (client.session.pid, Arc::clone(&client.session.inner));
+    complain(&mut client, COMPLAINTS_AT_ONCE - 1);
+    assert!(inner.may_complain(pid), "a few are worth reading");
+    complain(&mut client, 100);
+    assert!(!inner.may_complain(pid), "many are not");
+    assert!(inner.may_complain(pid + 1), "another process is another matter");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(inner.may_complain(pid), "later it is heard again");
 }
 
 #[tokio::test(start_paused = true)]

@@ -194,10 +194,11 @@ impl X509Pop {
     fn svid_path(&self, leaf: &Leaf) -> Result<String, Status> {
         let X509PopMode::Spiffe(prefix) = &self.settings.mode else { return Ok(String::new()) };
         let denied = |text: &str| refused(Code::PermissionDenied, text.to_owned());
-        let uri = leaf.uris.iter().find_map(|uri| uri.strip_prefix("spiffe://"));
-        let uri = uri.ok_or_else(|| denied("valid SVID x509 cert not found"))?;
-        let path = uri.find('/').map_or("", |slash| &uri[slash..]);
-        let path = path.strip_prefix(prefix.as_str());
+        let uri = leaf.uris.iter().find(|uri| uri.starts_with("spiffe://"));
+        // An authority of ours may be one of a larger PKI, which certifies members of other trust domains too.
+        let id = uri.and_then(|uri| SpiffeId::parse(uri).ok()).filter(|id| id.is_member_of(&self.trust_domain));
+        let id = id.ok_or_else(|| denied("valid SVID x509 cert not found"))?;
+        let path = id.path().strip_prefix(prefix.as_str());
         Ok(path.ok_or_else(|| denied("x509 cert doesnt match SVID prefix"))?.to_owned())
     }
 
@@ -234,6 +235,3 @@ fn selector_values(leaf: &Leaf, issuers: &[Arc<[u8]>], sans: &BTreeMap<String, S
 fn refused(code: Code, text: String) -> Status {
     Status::new(code, format!("nodeattestor({NAME}): {text}"))
 }
-
-#[cfg(test)]
-mod tests;

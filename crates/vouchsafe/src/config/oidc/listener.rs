@@ -60,7 +60,8 @@ pub(super) fn read(top: &Section<'_>, problems: &Problems) -> Option<Listener> {
     ];
     let set: Vec<&'static str> = set.into_iter().filter(|(_, set)| *set).map(|(key, _)| key).collect();
     match *set {
-        [] => problems.add("either acme, serving_cert_file, insecure_addr or listen_socket_path must be configured"),
+        [] => problems
+            .add("either acme, serving_cert_file, insecure_addr or listen_socket_path must be configured"),
         [_] => {}
         [first, second, ..] => top.refuse(second, format!("{first} and {second} are mutually exclusive")),
     }

@@ -54,7 +54,9 @@ pub(super) fn read(top: &Section<'_>, problems: &Problems) -> Option<(Source, Du
         found.push((key, source.map(|source| (source, interval))));
     }
     match found.as_slice() {
-        [] => problems.add("exactly one of the server_api, workload_api, or file sections must be configured"),
+        [] => {
+            problems.add("exactly one of the server_api, workload_api, or file sections must be configured")
+        }
         [_] => {}
         [_, (second, _), ..] => {
             top.refuse(second, "the server_api, workload_api, and file sections are mutually exclusive");

@@ -7,8 +7,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use vouchsafe_runtime::metrics::Registry;
 use vouchsafe_store::{
-    Admission, AgentChange, BundleChange, BundleUpdate, BundleWrite, Changes, Contents, CreateOutcome, DeleteMode,
-    EntryChange, Error, FederationChange, JournalRecord, Position, Record, Store,
+    Admission, AgentChange, BundleChange, BundleUpdate, BundleWrite, Changes, Contents, CreateOutcome,
+    DeleteMode, EntryChange, Error, FederationChange, JournalRecord, Position, Record, Store,
 };
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::bundle::Bundle;

@@ -246,3 +246,71 @@ async fn a_daemon_that_is_not_there_or_talks_nonsense_is_no_answer() {
     assert!(error.contains("more than"), "{error}");
     assert!(containers.selectors(&daemon.place("a/../b")).await.is_err());
 }
+
+fn paused(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap().block_on(test);
+}
+
+#[test]
+fn a_daemon_that_says_much_of_many_containers_pushes_out_its_own() {
+    paused(async {
+        let containers = Containers::new(None);
+        let place = |socket: &str, id: usize| Place { socket: socket.into(), id: id.to_string() };
+        let small: Found = Arc::from([Selector::parse("docker:label:a:b").unwrap()]);
+        containers.shared.land(&place("/docker", 0), &Ok(small));
+        let value = "x".repeat(200);
+        let large: Found =
+            (0..900).map(|n| Selector::new("docker", &format!("label:{n}:{value}")).unwrap()).collect();
+        assert!(weight(&large) <= MAX_WEIGHT);
+        for id in 0..200 {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            containers.shared.land(&place("/liar", id), &Ok(Arc::clone(&large)));
+        }
+        let state = containers.shared.lock();
+        assert!(state.known.values().map(Known::weight).sum::<usize>() <= MAX_KNOWN_BYTES);
+        assert!(state.known.contains_key(&place("/docker", 0)), "of another daemon, and the oldest");
+        assert!(state.known.contains_key(&place("/liar", 199)), "the newest");
+    });
+}
+
+#[test]
+fn a_daemon_that_is_asked_for_ever_more_containers_leaves_the_others_theirs() {
+    paused(async {
+        let containers = Containers::new(None);
+        let place = |socket: &str, id: usize| Place { socket: socket.into(), id: id.to_string() };
+        let refused = (0..2 * MAX_FLIGHTS_OF_DAEMON)
+            .filter(|id| matches!(containers.step(&place("/liar", *id)), Step::Refuse(ContainerError::TooMany)))
+            .count();
+        assert_eq!(refused, MAX_FLIGHTS_OF_DAEMON);
+        assert!(matches!(containers.step(&place("/docker", 0)), Step::Wait(_)));
+    });
+}
+
+#[tokio::test]
+async fn a_daemon_is_asked_a_few_things_at_a_time_and_the_others_wait() {
+    let daemon = Daemon::start();
+    daemon.hang(true);
+    let containers = Containers::new(None);
+    let places: Vec<_> = (0..2 * MAX_ASKED).map(|id| daemon.place(&id.to_string())).collect();
+    let all = futures_util::future::join_all(places.iter().map(|place| containers.selectors(place))).await;
+    assert!(all.iter().all(Result::is_err));
+    assert_eq!(daemon.asked().len(), MAX_ASKED);
+}
+
+#[tokio::test]
+async fn a_container_with_too_much_to_say_has_no_selectors() {
+    let daemon = Daemon::start();
+    let containers = Containers::new(None);
+    let page = |count: usize, length: usize| {
+        let env: Vec<_> = (0..count).map(|n| format!("V{n}={}", "x".repeat(length))).collect();
+        serde_json::json!({"Config": {"Image": "", "Env": env}}).to_string()
+    };
+    daemon.has("/containers/large/json", &page(1000, 100));
+    daemon.has("/containers/many/json", &page(MAX_SELECTORS + 1, 1));
+    daemon.has("/containers/long/json", &page(1000, 250));
+    assert_eq!(containers.selectors(&daemon.place("large")).await.unwrap().len(), 1000);
+    for id in ["many", "long"] {
+        let error = containers.selectors(&daemon.place(id)).await.unwrap_err().to_string();
+        assert!(error.contains("too many labels"), "{error}");
+    }
+}
