@@ -55,6 +55,10 @@ bench:
     cargo bench --locked -p vouchsafe-agent --bench workload_api
     cargo bench --locked -p vouchsafe --bench memory
 
+# SPIRE and ours side by side; `just bench-spire --quick` takes under three minutes
+bench-spire *args:
+    bash bench/spire {{ args }}
+
 # One fuzz target, or all of them, for so many seconds each
 fuzz target="all" seconds="60":
     fuzz/run {{ target }} {{ seconds }}

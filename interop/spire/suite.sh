@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Suite `spire`: SPIRE's own server, agent and commands against ours.
 #
-# The scenarios (crates/vouchsafe/tests/scenarios) run three times: with programs of ours on both ends, with a stock agent,
-# and with a stock server. Then every command of SPIRE and of ours is run on both servers and agents, and compared.
+# The scenarios (crates/vouchsafe/tests/scenarios) run with programs of ours on both ends, with a stock agent,
+# with a stock server, and with the stock discovery provider. Then every command of SPIRE and of ours is run on both servers and agents, and compared.
 
 # shellcheck source=interop/spire/binaries.sh
 source "$INTEROP/spire/binaries.sh"
@@ -22,6 +22,7 @@ run_suite() {
   scenarios "ours" "" "" "${filters[@]}"
   scenarios "stock-agent" "" "$SPIRE/spire-agent" "${filters[@]}"
   scenarios "stock-server" "$SPIRE/spire-server" "" "${filters[@]}"
+  SCENARIO_OIDC=$SPIRE/oidc-discovery-provider scenarios "stock-oidc" "" "" oidc::
   wait_for_scenarios
   [[ ${#filters[@]} -eq 0 ]] || return 0
   run_configuration

@@ -249,6 +249,9 @@ impl DataDir {
         for text in encoded {
             let text = STANDARD.decode(text).map_err(|error| self.malformed(error.to_string()))?;
             let blocks = pem::parse(&text).map_err(|error| self.malformed(error.to_string()))?;
+            if blocks.is_empty() {
+                return Err(self.malformed("a certificate is missing".to_owned()));
+            }
             certificates.extend(blocks.into_iter().map(|block| Arc::from(block.der.as_slice())));
         }
         Ok(certificates)

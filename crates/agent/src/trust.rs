@@ -161,8 +161,9 @@ impl Trust {
     ///
     /// Why there is nothing better.
     pub async fn recover(&self) -> Result<bool, Status> {
-        let held = self.held();
-        if held.as_ref().is_some_and(|held| is_usable(&held.own.bundle, self.clock.unix_now())) {
+        // At the first contact every attempt looks at what is configured, and nothing is kept of it that did not help.
+        let Some(held) = self.held() else { return Ok(false) };
+        if is_usable(&held.own.bundle, self.clock.unix_now()) {
             self.note_doubt();
             return Ok(false);
         }
@@ -261,6 +262,17 @@ pub fn is_usable(bundle: &Bundle, now: i64) -> bool {
 
 pub(crate) fn error_source(error: &dyn std::error::Error) -> Option<String> {
     error.source().map(ToString::to_string)
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

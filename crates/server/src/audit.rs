@@ -7,6 +7,8 @@
 //!
 //! A service that adds nothing gets its line all the same. A caller who leaves is an error with the code `Canceled`.
 
+mod fields;
+
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -24,6 +26,9 @@ use vouchsafe_transport::rpc_metrics::{STATUS_NAMES, names};
 use vouchsafe_transport::tls::TlsPeer;
 
 use crate::authorize::Caller;
+pub(crate) use fields::{
+    Fields, agent_filter_fields, authority_fields, bundle_fields, entry_filter_fields, relationship_fields,
+};
 
 /// The field of an audit event that holds the fields of its line, as a JSON object.
 pub const FIELDS: &str = "audit";
@@ -89,6 +94,13 @@ impl Audit {
         }
     }
 
+    /// Adds fields to the lines that follow. They are made only if there is an audit log.
+    pub(crate) fn add_all(&self, fields: impl FnOnce() -> Fields) {
+        if self.0.is_some() {
+            fields().into_iter().for_each(|(name, value)| self.add(&name, value));
+        }
+    }
+
     /// Adds the hash of a request for a certificate.
     pub(crate) fn add_csr(&self, csr: &[u8]) {
         if self.0.is_some() {
@@ -97,16 +109,16 @@ impl Audit {
     }
 
     /// Writes the line of one item of a batch.
-    pub(crate) fn item(
+    pub(crate) fn item<N: Into<String>>(
         &self,
         status: Option<&types::Status>,
-        fields: impl FnOnce() -> Vec<(&'static str, Value)>,
+        fields: impl FnOnce() -> Vec<(N, Value)>,
     ) {
         let Some(call) = &self.0 else { return };
         let status =
             status.map_or((Code::Ok, ""), |status| (Code::from(status.code), status.message.as_str()));
         let mut own = Map::new();
-        own.extend(fields().into_iter().map(|(name, value)| (name.to_owned(), value)));
+        own.extend(fields().into_iter().map(|(name, value)| (name.into(), value)));
         call.told().lines = true;
         call.write(own, status.0, status.1);
     }
@@ -204,14 +216,12 @@ pub(crate) fn entry_fields(
     };
     let mask = mask.unwrap_or(&all);
     let id = |id: &Option<types::Spiffeid>| id.as_ref().map(spiffe_id).unwrap_or_default();
-    let selectors: Vec<_> =
-        entry.selectors.iter().map(|each| format!("{}:{}", each.r#type, each.value)).collect();
     // What is empty is left out of these, as in SPIRE, and of the others not.
     let texts = [
         (true, "entry_id", entry.id.clone()),
         (mask.spiffe_id, "spiffe_id", id(&entry.spiffe_id)),
         (mask.parent_id, "parent_id", id(&entry.parent_id)),
-        (mask.selectors, "selectors", selectors.join(",")),
+        (mask.selectors, "selectors", selectors(&entry.selectors)),
         (mask.federates_with, "federates_with", entry.federates_with.join(",")),
         (mask.dns_names, "dns_name", entry.dns_names.join(",")),
     ];
@@ -229,6 +239,12 @@ pub(crate) fn entry_fields(
     let texts = texts.into_iter().filter(|(told, _, text)| *told && !text.is_empty());
     let texts = texts.map(|(_, name, text)| (name, Value::from(text)));
     texts.chain(values.into_iter().filter(|(told, ..)| *told).map(|(_, name, value)| (name, value))).collect()
+}
+
+/// Selectors as they were sent.
+fn selectors(selectors: &[types::Selector]) -> String {
+    let each: Vec<_> = selectors.iter().map(|each| format!("{}:{}", each.r#type, each.value)).collect();
+    each.join(",")
 }
 
 /// `spiffe://…` as it was sent.

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use rustls::NamedGroup;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use support::messages::{assert_refused, entry};
 use support::{TestServer, World, eventually, received};
@@ -18,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::{Code, Status};
-use vouchsafe_identity::config::provider;
+use vouchsafe_identity::config::{KeyExchange, provider};
 use vouchsafe_identity::web::WebRoots;
 use vouchsafe_proto::spire::api::server::bundle::v1 as bundle;
 use vouchsafe_proto::spire::api::server::entry::v1::GetAuthorizedEntriesRequest;
@@ -26,7 +28,7 @@ use vouchsafe_proto::spire::api::server::trustdomain::v1 as td;
 use vouchsafe_proto::spire::api::types;
 use vouchsafe_proto::spire::api::types::federation_relationship::BundleEndpointProfile;
 use vouchsafe_server::Config;
-use vouchsafe_server::config::federation::{BundleEndpoint, ServingCertFiles, ServingProfile};
+use vouchsafe_server::config::federation::{BundleEndpoint, CertificateFiles, ServingProfile};
 use vouchsafe_types::bundle::format::to_spiffe_json;
 use vouchsafe_types::federation::{EndpointProfile, EndpointUrl, FederationRelationship};
 use vouchsafe_types::trust_domain::TrustDomain;
@@ -189,17 +191,17 @@ impl WebCa {
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 
-    fn write(&self, host: &str, files: &ServingCertFiles) {
+    fn write(&self, host: &str, files: &CertificateFiles) {
         let (certificate, key) = self.issue(host);
         std::fs::write(&files.key_file, key.serialize_pem()).unwrap();
         std::fs::write(&files.cert_file, certificate.pem()).unwrap();
     }
 }
 
-fn files(dir: &tempfile::TempDir) -> ServingCertFiles {
+fn files(dir: &tempfile::TempDir) -> CertificateFiles {
     let path = |name: &str| -> PathBuf { dir.path().join(name) };
     let sync_interval = Duration::from_millis(20);
-    ServingCertFiles { cert_file: path("cert.pem"), key_file: path("key.pem"), sync_interval }
+    CertificateFiles { cert_file: path("cert.pem"), key_file: path("key.pem"), sync_interval }
 }
 
 /// A server that believes `ca`, and gives up a fetch after `deadline`.
@@ -262,8 +264,16 @@ type Deed = fn(TlsStream<tokio::net::TcpStream>) -> std::pin::Pin<Box<dyn Future
 
 /// An endpoint for `localhost` that does `deed`; its URL.
 async fn hostile(ca: &WebCa, tasks: &mut JoinSet<()>, deed: Deed) -> String {
-    let (certificate, key) = ca.issue("localhost");
-    let config = rustls::ServerConfig::builder_with_provider(provider().clone())
+    listen(provider().clone(), ca.issue("localhost"), tasks, deed).await
+}
+
+async fn listen(
+    provider: Arc<CryptoProvider>,
+    (certificate, key): (rcgen::Certificate, KeyPair),
+    tasks: &mut JoinSet<()>,
+    deed: Deed,
+) -> String {
+    let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
@@ -436,4 +446,38 @@ async fn files_that_cannot_be_served_keep_the_server_from_starting() {
     let adjust = |config: &mut Config| config.federation.bundle_endpoint = Some(endpoint(missing));
     let Err(error) = world.try_start(adjust).await else { panic!("it started") };
     assert_eq!(error.to_string(), "cannot serve the bundle endpoint");
+}
+
+#[tokio::test]
+async fn a_key_exchange_that_is_required_is_required_of_endpoints_with_an_svid_too() {
+    let (ca, mut tasks) = (WebCa::new(), JoinSet::new());
+    let id = "spiffe://b.example/endpoint";
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    let key = KeyPair::generate().unwrap();
+    let svid = params.signed_by(&key, &ca.issuer).unwrap();
+    let mut classical = CryptoProvider::clone(provider());
+    classical.kx_groups.retain(|group| group.name() == NamedGroup::X25519);
+    let deed: Deed = |tls| Box::pin(say(tls, ok("{\"keys\": []}")));
+    let url = listen(Arc::new(classical), (svid, key), &mut tasks, deed).await;
+    let refreshed = async |key_exchange| {
+        let world = World::new();
+        let server = world.try_start(|config| config.admission.key_exchange = key_exchange).await.unwrap();
+        let root = vouchsafe_types::pem::parse(ca.pem.as_bytes()).unwrap().remove(0).der.to_vec();
+        let root = types::X509Certificate { asn1: root.into(), tainted: false };
+        let first = types::Bundle {
+            trust_domain: "b.example".into(),
+            x509_authorities: vec![root],
+            ..Default::default()
+        };
+        let relationship = types::FederationRelationship {
+            trust_domain_bundle: Some(first),
+            ..by_spiffe_id("b.example", &url, id)
+        };
+        create(&server, relationship).await;
+        refresh(&server, "b.example").await
+    };
+    let refused = refreshed(KeyExchange::PostQuantum).await.unwrap_err();
+    assert!(refused.message().contains("fatal alert: HandshakeFailure"), "{refused}");
 }

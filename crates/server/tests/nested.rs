@@ -254,7 +254,8 @@ async fn a_server_below_cannot_make_the_bundle_too_large_for_agents() {
         expires_at: server.clock.unix_now() + 3600,
         tainted: false,
     };
-    let appended = AppendBundleRequest { jwt_authorities: (0..998).map(authority).collect(), ..Default::default() };
+    let appended =
+        AppendBundleRequest { jwt_authorities: (0..998).map(authority).collect(), ..Default::default() };
     server.admin.bundles().append_bundle(appended).await.unwrap();
     let publish = async |n| {
         let request = PublishJwtAuthorityRequest { jwt_authority: Some(authority(n)) };

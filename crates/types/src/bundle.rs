@@ -77,27 +77,30 @@ impl Bundle {
     }
 
     /// Drops authorities whose validity ended at or before `threshold` (Unix seconds) and says whether there were
-    /// any. An authority whose end is not known stays.
+    /// any. An authority whose end is not known stays, and so does a kind of which nothing would be left: a trust domain
+    /// without authorities is a decision of an operator, never of a clock.
     ///
     /// # Errors
     ///
-    /// [`PruneError`], with the bundle unchanged, if nothing would be left of a kind: a trust domain without
-    /// authorities is a decision of an operator, never of a clock.
+    /// [`PruneError`] when for that reason nothing was dropped.
     pub fn prune(&mut self, threshold: i64) -> Result<bool, PruneError> {
         let lives = |not_after: i64| not_after == 0 || not_after > threshold;
         let x509_lives =
             |authority: &X509Authority| authority.parsed().map_or(true, |read| lives(read.not_after));
         let jwt_lives = |authority: &JwtAuthority| lives(authority.expires_at);
-        if !self.x509_authorities.is_empty() && !self.x509_authorities.iter().any(x509_lives) {
-            return Err(PruneError::AllX509);
-        }
-        if !self.jwt_authorities.is_empty() && !self.jwt_authorities.iter().any(jwt_lives) {
-            return Err(PruneError::AllJwt);
-        }
         let before = (self.x509_authorities.len(), self.jwt_authorities.len());
-        self.x509_authorities.retain(x509_lives);
-        self.jwt_authorities.retain(jwt_lives);
-        Ok(before != (self.x509_authorities.len(), self.jwt_authorities.len()))
+        let any_x509 = self.x509_authorities.iter().any(x509_lives);
+        let any_jwt = self.jwt_authorities.iter().any(jwt_lives);
+        self.x509_authorities.retain(|authority| !any_x509 || x509_lives(authority));
+        self.jwt_authorities.retain(|authority| !any_jwt || jwt_lives(authority));
+        if before != (self.x509_authorities.len(), self.jwt_authorities.len()) {
+            return Ok(true);
+        }
+        match (any_x509 || before.0 == 0, any_jwt || before.1 == 0) {
+            (false, _) => Err(PruneError::AllX509),
+            (true, false) => Err(PruneError::AllJwt),
+            (true, true) => Ok(false),
+        }
     }
 }
 

@@ -71,6 +71,9 @@ pub fn run(arguments: Vec<OsString>, console: &mut Console<'_>) -> u8 {
     let parsed = command.try_get_matches_from(std::iter::once(program).chain(normalized));
     let finished = match parsed.and_then(|matches| parse_command(part, &matches)) {
         Ok(command) => dispatch(command, console),
+        Err(error) if part == Part::Oidc && error.kind() == ErrorKind::DisplayVersion => {
+            writeln!(console.stdout, env!("CARGO_PKG_VERSION")).map(|()| DONE)
+        }
         Err(error) => print_usage(&error, depth, console),
     };
     let flushed = console.stdout.flush();

@@ -10,6 +10,7 @@ use vouchsafe_transport::fetch::{Bounds, Target, fetch};
 use vouchsafe_types::bundle::{Bundle, format};
 use vouchsafe_types::trust_domain::TrustDomain;
 
+use super::error_chain;
 use crate::upstream_agent;
 
 /// A place that is looked at for each attempt, so that what an operator puts there counts without a restart.
@@ -92,12 +93,13 @@ impl Origin {
                 read.map_err(|error| error.to_string())??
             }
             Place::Url { url, roots } => {
-                let config = web_client_config(roots, clock.clone()).map_err(|error| chain(&error))?;
-                let target = Target::https(url, &config).map_err(|error| chain(&error))?;
+                let config = web_client_config(roots, clock.clone()).map_err(|error| error_chain(&error))?;
+                let target = Target::https(url, &config).map_err(|error| error_chain(&error))?;
                 download(url, &target).await?
             }
             Place::Socket { socket, url } => {
-                let target = Target::unix(socket, &resource(url, asking)?).map_err(|error| chain(&error))?;
+                let target =
+                    Target::unix(socket, &resource(url, asking)?).map_err(|error| error_chain(&error))?;
                 download(&format!("{url} at {}", socket.display()), &target).await?
             }
         };
@@ -105,7 +107,7 @@ impl Origin {
             BundleFormat::Pem => format::from_pem(asking.trust_domain, &text),
             BundleFormat::Spiffe => format::from_spiffe_json(asking.trust_domain, &text),
         };
-        checked(bundle.map_err(|error| format!("could not parse trust bundle: {}", chain(&error)))?)
+        checked(bundle.map_err(|error| format!("could not parse trust bundle: {}", error_chain(&error)))?)
     }
 }
 
@@ -132,8 +134,8 @@ fn read_file(path: &Path) -> Result<Vec<u8>, String> {
 
 async fn download(name: &str, target: &Target) -> Result<Vec<u8>, String> {
     let answer = fetch(target, Bounds { deadline: DEADLINE, body: MAX_BYTES }).await;
-    let answer =
-        answer.map_err(|error| format!("unable to fetch trust bundle URL {name}: {}", chain(&error)))?;
+    let answer = answer
+        .map_err(|error| format!("unable to fetch trust bundle URL {name}: {}", error_chain(&error)))?;
     match answer.status {
         http::StatusCode::OK => Ok(answer.body.into()),
         status if status.is_redirection() => Err(format!(
@@ -173,17 +175,6 @@ fn escaped(text: &str) -> String {
         }
     }
     out
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// From connecting to the last byte.

@@ -57,10 +57,8 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(1), &mut follow).await.unwrap_err();
         assert_eq!(roots.load().trust_domains().count(), 1);
         let mut both = Bundles::of(bundle("example.org"));
-        both.federated.insert(
-            TrustDomain::parse("other.org").unwrap(),
-            Arc::new(BundleView::new(bundle("other.org"))),
-        );
+        both.federated
+            .insert(TrustDomain::parse("other.org").unwrap(), Arc::new(BundleView::new(bundle("other.org"))));
         hold(both);
         tokio::time::timeout(Duration::from_secs(1), &mut follow).await.unwrap_err();
         assert_eq!(roots.load().trust_domains().count(), 2);

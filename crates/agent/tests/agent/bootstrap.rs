@@ -79,6 +79,29 @@ async fn a_bundle_is_asked_for_until_there_is_one() {
 }
 
 #[tokio::test]
+async fn a_wrong_bundle_is_forgotten_when_an_operator_puts_the_right_one_in_its_place() {
+    let world = World::new().await;
+    let of_another_server = World::new().await.fake.bundle();
+    let path = world.dir.path().join("bundle.json");
+    let put = |bundle| std::fs::write(&path, format::to_spiffe_json(bundle).unwrap()).unwrap();
+    put(&of_another_server);
+    let origin = Origin { place: Place::File(path.clone()), format: BundleFormat::Spiffe };
+    let address = world.server.as_ref().unwrap().address.to_string();
+    let config = Config { bootstrap: Bootstrap::From(origin), ..world.config(address) };
+    let mut agent = world.start_with(config).await;
+    let attempts = |agent: &RunningAgent| {
+        let text = agent.registry.render();
+        let line =
+            text.lines().find(|line| line.starts_with("spire_agent_bootstrap_attempts{mode=\"bootstrap\"}"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    eventually("a second attempt", || attempts(&agent) >= 2).await;
+    put(&world.fake.bundle());
+    agent.serving().await;
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn an_agent_bootstraps_from_another_agents_workload_api() {
     let upstream = World::new().await;
     upstream.fake.put("nested", &own_uid(), |_| ());

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
-use vouchsafe_ca::jwt::{JwtKey, JwtTemplate, sign_jwt_svid_now};
+use vouchsafe_ca::jwt::JwtKey;
 use vouchsafe_ca::key::{KeyType, PrivateKey};
 use vouchsafe_ca::signer::Signer;
 use vouchsafe_ca::x509::authority::{CaTemplate, X509Ca, self_signed_ca};
@@ -328,6 +328,9 @@ macro_rules! unused {
     )*};
 }
 
+// After the macro, which it uses.
+mod issuing;
+
 #[tonic::async_trait]
 impl agent::v1::agent_server::Agent for Fake {
     type AttestAgentStream = Answers<agent::v1::AttestAgentResponse>;
@@ -480,7 +483,8 @@ impl bundle::v1::bundle_server::Bundle for Fake {
         if self.hang.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
-        let refused = self.bundle_refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        let refused =
+            self.bundle_refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         if refused.is_ok() {
             return Err(Status::internal("the bundle is not to be had"));
         }
@@ -498,76 +502,5 @@ impl bundle::v1::bundle_server::Bundle for Fake {
         batch_update_federated_bundle(bundle::v1::BatchUpdateFederatedBundleRequest) -> bundle::v1::BatchUpdateFederatedBundleResponse;
         batch_set_federated_bundle(bundle::v1::BatchSetFederatedBundleRequest) -> bundle::v1::BatchSetFederatedBundleResponse;
         batch_delete_federated_bundle(bundle::v1::BatchDeleteFederatedBundleRequest) -> bundle::v1::BatchDeleteFederatedBundleResponse;
-    }
-}
-
-#[tonic::async_trait]
-impl svid::v1::svid_server::Svid for Fake {
-    async fn batch_new_x509svid(
-        &self,
-        request: Request<svid::v1::BatchNewX509svidRequest>,
-    ) -> Result<Response<svid::v1::BatchNewX509svidResponse>, Status> {
-        self.admit(&request, false).await?;
-        let entries = self.entries.lock().unwrap().clone();
-        let ttl = Duration::from_secs(self.x509_ttl.load(Ordering::SeqCst));
-        let one = |param: svid::v1::NewX509svidParams| {
-            let Some(entry) = entries.get(&param.entry_id) else {
-                let status = types::Status { code: 5, message: "entry not found or not authorized".into() };
-                return svid::v1::batch_new_x509svid_response::Result { status: Some(status), svid: None };
-            };
-            self.issued.fetch_add(1, Ordering::SeqCst);
-            let csr = parse_csr(&param.csr, VerifyProofOfPossession::Yes).unwrap();
-            let id = spiffe_id_from_proto(entry.spiffe_id.as_ref()).unwrap();
-            let svid = self.proto(&id, &self.issue(&id, &csr.public_key_der, ttl));
-            svid::v1::batch_new_x509svid_response::Result {
-                status: Some(types::Status::default()),
-                svid: Some(svid),
-            }
-        };
-        let results = request.into_inner().params.into_iter().map(one).collect();
-        Ok(Response::new(svid::v1::BatchNewX509svidResponse { results }))
-    }
-
-    async fn new_jwtsvid(
-        &self,
-        request: Request<svid::v1::NewJwtsvidRequest>,
-    ) -> Result<Response<svid::v1::NewJwtsvidResponse>, Status> {
-        self.admit(&request, false).await?;
-        let request = request.into_inner();
-        self.jwts_asked.lock().unwrap().push(request.entry_id.clone());
-        if let Some(status) = self.jwt_refusal.lock().unwrap().clone() {
-            return Err(status);
-        }
-        let entry = self.entries.lock().unwrap().get(&request.entry_id).cloned();
-        let entry = entry.ok_or_else(|| Status::not_found("entry not found or not authorized"))?;
-        let id = spiffe_id_from_proto(entry.spiffe_id.as_ref()).unwrap();
-        self.jwts.fetch_add(1, Ordering::SeqCst);
-        let template = JwtTemplate {
-            spiffe_id: &id,
-            audience: &request.audience,
-            ttl: Duration::from_secs(self.jwt_ttl.load(Ordering::SeqCst)),
-            now: self.clock.now(),
-            issuer: None,
-            jti: None,
-        };
-        let key = self.authorities.lock().unwrap().jwt.clone();
-        let signed = sign_jwt_svid_now(&key, &template).unwrap().unwrap();
-        let svid = types::Jwtsvid {
-            token: signed.token.clone(),
-            id: entry.spiffe_id,
-            expires_at: signed.expires_at,
-            issued_at: signed.issued_at,
-            hint: String::new(),
-        };
-        self.hand_out_jwts.subscribe().wait_for(|now| *now).await.unwrap();
-        Ok(Response::new(svid::v1::NewJwtsvidResponse { svid: Some(svid) }))
-    }
-
-    unused! {
-        mint_x509svid(svid::v1::MintX509svidRequest) -> svid::v1::MintX509svidResponse;
-        mint_jwtsvid(svid::v1::MintJwtsvidRequest) -> svid::v1::MintJwtsvidResponse;
-        mint_witsvid(svid::v1::MintWitsvidRequest) -> svid::v1::MintWitsvidResponse;
-        batch_new_witsvid(svid::v1::BatchNewWitsvidRequest) -> svid::v1::BatchNewWitsvidResponse;
-        new_downstream_x509ca(svid::v1::NewDownstreamX509caRequest) -> svid::v1::NewDownstreamX509caResponse;
     }
 }

@@ -26,11 +26,14 @@ async fn a_join_token_is_not_spent_on_an_attestation_without_a_bundle() {
 #[tokio::test]
 async fn a_bundle_that_cannot_be_read_is_no_reason_to_believe_whoever_answers() {
     let world = World::new().await;
-    std::fs::write(world.dir.path().join("agent-data.json"), r#"{"bundle":["bm8gUEVN"]}"#).unwrap();
     let address = world.server.as_ref().unwrap().address.to_string();
-    let config = Config { bootstrap: Bootstrap::Insecure, ..world.config(address) };
-    let error = world.refused(config).await;
-    assert!(error.contains("agent-data.json") && error.contains("move it away"), "{error}");
+    for broken in ["no base64", "bm8gUEVN"] {
+        let data = serde_json::json!({"bundle": [broken]}).to_string();
+        std::fs::write(world.dir.path().join("agent-data.json"), data).unwrap();
+        let config = Config { bootstrap: Bootstrap::Insecure, ..world.config(address.clone()) };
+        let error = world.refused(config).await;
+        assert!(error.contains("agent-data.json") && error.contains("move it away"), "{error}");
+    }
     assert_eq!(world.fake.attestations_asked.load(Ordering::SeqCst), 0);
 }
 

@@ -127,6 +127,26 @@ impl Registry {
         })
     }
 
+    /// Takes the gauge `name` with these labels away, for something that is no more. A handle to it shows nothing from now on.
+    pub fn forget_gauge(&self, name: &str, own: &[(&str, &str)]) {
+        let (name, own) = self.key(name, own);
+        let mut families = self.0.families.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Family::Gauges(series)) = families.get_mut(&name) {
+            series.remove(&own);
+            if series.is_empty() {
+                families.remove(&name);
+            }
+        }
+    }
+
+    /// The full name of a series, and its labels as they are kept.
+    fn key(&self, name: &str, own: &[(&str, &str)]) -> (String, Labels) {
+        let mut own = labels(own);
+        own.retain(|(name, _)| self.0.filter.keeps_label(name));
+        own.sort_unstable();
+        (format!("{}_{}", self.0.prefix, render::name(name)), own)
+    }
+
     /// Counts and times calls under `name` and `name_elapsed_time`.
     #[must_use]
     pub fn call(&self, name: &str) -> Call {
@@ -155,13 +175,10 @@ impl Registry {
         empty: &dyn Fn() -> Family,
         of: Of<S>,
     ) -> S {
-        let name = format!("{}_{}", self.0.prefix, render::name(name));
+        let (name, mut own) = self.key(name, own);
         if !self.0.filter.keeps(&name) {
             return S::empty();
         }
-        let mut own = labels(own);
-        own.retain(|(name, _)| self.0.filter.keeps_label(name));
-        own.sort_unstable();
         let mut families = self.0.families.write().unwrap_or_else(PoisonError::into_inner);
         let Some(series) = of(families.entry(name.clone()).or_insert_with(empty)) else {
             error!(name, "two kinds of metric have the same name; the second is not shown");

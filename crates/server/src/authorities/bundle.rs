@@ -34,7 +34,8 @@ impl JwtPublisher {
     /// [`Full`]; or the upstream authority or the store did not take it, which is worth a retry.
     pub(crate) async fn publish(&self, authority: JwtAuthority) -> Result<Vec<JwtAuthority>, EffectError> {
         let held = held(&self.shared);
-        if held.jwt_authorities.len() >= MAX_JWT_AUTHORITIES && held.jwt_authority(&authority.key_id).is_none()
+        if held.jwt_authorities.len() >= MAX_JWT_AUTHORITIES
+            && held.jwt_authority(&authority.key_id).is_none()
         {
             return Err(Full.into());
         }

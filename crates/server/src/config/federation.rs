@@ -1,9 +1,9 @@
 //! Trust domains beside this one.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
+pub use vouchsafe_identity::serving::CertificateFiles;
 use vouchsafe_identity::web::WebRoots;
 use vouchsafe_types::federation::FederationRelationship;
 
@@ -50,6 +50,8 @@ pub struct BundleEndpoint {
 impl BundleEndpoint {
     /// `refresh_hint`, unless configured.
     pub const DEFAULT_REFRESH_HINT: Duration = Duration::from_secs(300);
+    /// `file_sync_interval` of `serving_cert_file`, unless configured.
+    pub const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_secs(3600);
 }
 
 /// What the bundle endpoint presents.
@@ -58,21 +60,5 @@ pub enum ServingProfile {
     /// The server's X.509-SVID (`profile "https_spiffe"`).
     HttpsSpiffe,
     /// A certificate for its host name (`profile "https_web"`, `serving_cert_file`).
-    HttpsWeb(ServingCertFiles),
-}
-
-/// Files with a certificate (`serving_cert_file`).
-#[derive(Clone, Debug)]
-pub struct ServingCertFiles {
-    /// The chain, leaf first, PEM (`cert_file_path`).
-    pub cert_file: PathBuf,
-    /// Its private key, PEM (`key_file_path`).
-    pub key_file: PathBuf,
-    /// How often the files are read again (`file_sync_interval`).
-    pub sync_interval: Duration,
-}
-
-impl ServingCertFiles {
-    /// `file_sync_interval`, unless configured.
-    pub const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_secs(3600);
+    HttpsWeb(CertificateFiles),
 }

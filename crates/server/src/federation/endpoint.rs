@@ -6,7 +6,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -14,11 +13,10 @@ use bytes::Bytes;
 use http::header::X_CONTENT_TYPE_OPTIONS;
 use http::{HeaderValue, Method, Request, StatusCode};
 use rustls::server::ResolvesServerCert;
-use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use vouchsafe_identity::config::KeyExchange;
 use vouchsafe_identity::own::SvidCell;
-use vouchsafe_identity::serving::{CertificateCell, CertificateError, open_server_config};
+use vouchsafe_identity::serving::{FilesError, open_server_config};
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_runtime::supervisor::Supervisor;
 use vouchsafe_transport::pages::{Bounds, JSON, Page, Site, TEXT, page, serve};
@@ -27,7 +25,7 @@ use vouchsafe_types::bundle::Bundle;
 use vouchsafe_types::bundle::format::to_spiffe_json;
 use vouchsafe_types::trust_domain::TrustDomain;
 
-use crate::config::federation::{BundleEndpoint, ServingCertFiles, ServingProfile};
+use crate::config::federation::{BundleEndpoint, ServingProfile};
 use crate::model::ReadModel;
 use crate::status::Chain;
 
@@ -50,12 +48,13 @@ pub(crate) async fn start(
     let (certificate, profile): (Arc<dyn ResolvesServerCert>, _) = match &config.profile {
         ServingProfile::HttpsSpiffe => (Arc::new(own.clone()), "https_spiffe"),
         ServingProfile::HttpsWeb(files) => {
-            let (chain, key) = read(files)?;
-            let cell = CertificateCell::from_pem(&chain, &key)
-                .map_err(|source| EndpointError::Certificate { path: files.cert_file.clone(), source })?;
+            let cell = files.load().map_err(|source| EndpointError::Certificate { source })?;
             let (watched, files) = (cell.clone(), files.clone());
             tasks.start("bundle endpoint certificate", |cancel| async move {
-                watch_files(files, watched, cancel).await;
+                tokio::select! {
+                    () = cancel.cancelled() => {}
+                    () = files.watch(&watched) => {}
+                }
                 Ok::<_, std::convert::Infallible>(())
             });
             (Arc::new(cell), "https_web")
@@ -83,21 +82,11 @@ pub(crate) async fn start(
 /// Why the bundle endpoint cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
-    /// A file of the certificate cannot be read.
-    #[error("cannot read {}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
     /// The certificate cannot be used.
-    #[error("cannot serve the certificate in {}", path.display())]
+    #[error("cannot serve the configured certificate")]
     Certificate {
-        /// Its file.
-        path: PathBuf,
         /// Why.
-        source: CertificateError,
+        source: FilesError,
     },
     /// The address cannot be bound.
     #[error("cannot listen for bundle requests")]
@@ -168,33 +157,4 @@ fn refusal(status: StatusCode, text: &'static str) -> Page {
     let mut page = page(status, TEXT, text);
     page.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     page
-}
-
-async fn watch_files(files: ServingCertFiles, cell: CertificateCell, cancel: CancellationToken) {
-    info!(interval = ?files.sync_interval, "Started watching certificate files");
-    loop {
-        tokio::select! {
-            () = cancel.cancelled() => return,
-            () = tokio::time::sleep(files.sync_interval) => {}
-        }
-        let replaced = read(&files).and_then(|(chain, key)| {
-            cell.replace(&chain, &key)
-                .map_err(|source| EndpointError::Certificate { path: files.cert_file.clone(), source })
-        });
-        match replaced {
-            Ok(true) => info!("Loaded provided certificate with success"),
-            Ok(false) => {}
-            Err(cause) => {
-                error!(error = %Chain(&cause), "Failed to load certificate; still serving the one before");
-            }
-        }
-    }
-}
-
-/// The chain and the key, which is wiped after use.
-fn read(files: &ServingCertFiles) -> Result<(Vec<u8>, zeroize::Zeroizing<Vec<u8>>), EndpointError> {
-    let read = |path: &Path| {
-        std::fs::read(path).map_err(|source| EndpointError::File { path: path.to_owned(), source })
-    };
-    Ok((read(&files.cert_file)?, zeroize::Zeroizing::new(read(&files.key_file)?)))
 }

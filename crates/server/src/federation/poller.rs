@@ -132,11 +132,14 @@ impl Poller {
         wanted.extend(self.configured.iter().map(|(name, held)| (name.clone(), held.clone())));
         // Its own bundle a server does not fetch, whatever its configuration says.
         wanted.remove(&self.trust_domain);
+        let metrics = &self.metrics;
         self.table.retain(|name, managed| {
             let stays = wanted.contains_key(name);
             if !stays {
                 info!(trust_domain = %name, "Trust domain no longer managed");
                 managed.stop(|| RefreshError::NotManaged);
+                let label = sanitize(name.as_str());
+                metrics.forget_gauge(FETCHED, &[("trust_domain_id", label.as_str())]);
             }
             stays
         });
@@ -266,12 +269,15 @@ impl Poller {
         if matches!(outcome, Ok(Fetched::Changed)) {
             self.metrics.counter("bundle_manager_update_federated_bundle", &labels).inc();
         }
-        if outcome.is_ok() {
+        // A relationship that was deleted meanwhile has no such series any more.
+        if outcome.is_ok() && self.table.contains_key(trust_domain) {
             let seconds = self.fetcher.clock.unix_now() as f64;
-            self.metrics.gauge("vouchsafe_federated_bundle_fetched_seconds", &labels).set(seconds);
+            self.metrics.gauge(FETCHED, &labels).set(seconds);
         }
     }
 }
 
+/// When a bundle was last fetched. There as long as the relationship is.
+const FETCHED: &str = "vouchsafe_federated_bundle_fetched_seconds";
 /// How long the loop sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(60);

@@ -114,6 +114,7 @@ fn is_gone(agent: &Agent, before: i64, tofu: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vouchsafe_runtime::clock::ClockHandle;
     use vouchsafe_types::selector::SelectorSet;
 
     fn agent(expires_at: i64, new_expires_at: i64, can_reattest: bool) -> Agent {
@@ -149,15 +150,28 @@ mod tests {
         assert!(!is_gone(&banned, 100, true));
     }
 
-    async fn store_with(agents: Vec<Agent>) -> (tempfile::TempDir, Arc<dyn Store>, Clock) {
+    async fn store_with(agents: Vec<Agent>) -> (tempfile::TempDir, Arc<dyn Store>, (Clock, ClockHandle)) {
         let folder = tempfile::tempdir().unwrap();
-        let clock = Clock::derived(std::time::UNIX_EPOCH + Duration::from_secs(1_000_000));
+        let (clock, hand) = Clock::steerable(std::time::UNIX_EPOCH + Duration::from_secs(1_000_000));
         let path = folder.path().join("registry.db");
         let store = vouchsafe_store::sqlite::Sqlite::open(path, clock.clone()).await.unwrap();
         for agent in agents {
             store.put_agent(agent).await.unwrap();
         }
-        (folder, Arc::new(store), clock)
+        (folder, Arc::new(store), (clock, hand))
+    }
+
+    fn pruning(store: &Arc<dyn Store>, model: &Arc<ReadModel>, clock: &Clock) -> AgentPruning {
+        AgentPruning {
+            settings: Prune { expired_for: None, batch: 2, tofu: false },
+            expired_for: Duration::from_secs(3600),
+            key: "here".into(),
+            store: store.clone(),
+            model: model.clone(),
+            agents: Arc::new(Agents::new(model.clone(), clock.clone(), Vec::new(), None).unwrap()),
+            clock: clock.clone(),
+            metrics: Metrics::new("spire_server", &[]),
+        }
     }
 
     #[tokio::test]
@@ -166,7 +180,7 @@ mod tests {
             id: SpiffeId::parse(&format!("spiffe://example.org/spire/agent/{name}")).unwrap(),
             ..agent
         };
-        let (_folder, store, clock) = store_with(vec![
+        let (_folder, store, (clock, _)) = store_with(vec![
             named("a", agent(1, 0, true)),
             named("b", agent(1, 0, true)),
             named("c", agent(1, 0, true)),
@@ -175,16 +189,7 @@ mod tests {
         ])
         .await;
         let model = Arc::new(ReadModel::read(&*store).await.unwrap());
-        let pruning = AgentPruning {
-            settings: Prune { expired_for: None, batch: 2, tofu: false },
-            expired_for: Duration::from_secs(3600),
-            key: "here".into(),
-            store: store.clone(),
-            model: model.clone(),
-            agents: Arc::new(Agents::new(model, clock.clone(), Vec::new(), None).unwrap()),
-            clock,
-            metrics: Metrics::new("spire_server", &[]),
-        };
+        let pruning = pruning(&store, &model, &clock);
         assert_eq!(pruning.remove(pruning.due()).await.unwrap(), 2);
         let held = ReadModel::read(&*store).await.unwrap().load();
         let names: Vec<_> = held.agents.keys().map(|id| id.path().to_owned()).collect();
@@ -193,14 +198,13 @@ mod tests {
 
     #[tokio::test]
     async fn agents_outlive_a_clock_that_jumps_ahead_for_a_while() {
-        let (_folder, store, clock) = store_with(vec![agent(1_003_600, 0, true)]).await;
+        let (_folder, store, (clock, hand)) = store_with(vec![agent(1_003_600, 0, true)]).await;
         let model = Arc::new(ReadModel::read(&*store).await.unwrap());
         let pruning = pruning(&store, &model, &clock);
-        clock.jump(Duration::from_secs(3 * 24 * 3600), true);
+        hand.jump(3 * 24 * 3600);
         let due = pruning.due();
         assert_eq!(due.len(), 1, "it looks as if it had been away for days");
-        store.put_agent(agent(clock.unix_now() + 3600, 0, true)).await.unwrap();
-        pruning.agents.forget(&due[0]);
+        pruning.agents.renewed(&due[0], "2".into(), clock.unix_now() + 3600).await.unwrap();
         assert_eq!(pruning.remove(due).await.unwrap(), 0);
     }
 }

@@ -36,7 +36,7 @@ use super::attest::{self, NodeAttestors};
 use super::svid::{sign_failed, x509_to_proto};
 use super::{calling_agent, calling_agent_id};
 use crate::agents::Agents;
-use crate::audit::Audit;
+use crate::audit::{Audit, agent_filter_fields};
 use crate::authorize::Registry;
 use crate::filter::{AgentFilter, selector_set};
 use crate::ids::check_agent;
@@ -94,7 +94,10 @@ impl AgentApi for AgentService {
         &self,
         request: Request<CountAgentsRequest>,
     ) -> Result<Response<CountAgentsResponse>, Status> {
-        let filter = agent_filter(request.into_inner().filter.map(same_filter))?;
+        let audit = Audit::of(&request);
+        let filter = request.into_inner().filter.map(same_filter);
+        audit.add_all(|| filter.as_ref().map(agent_filter_fields).unwrap_or_default());
+        let filter = agent_filter(filter)?;
         let snapshot = self.model.load();
         let count = self.matching(snapshot.agents.keys().cloned(), &filter).count();
         Ok(Response::new(CountAgentsResponse { count: i32::try_from(count).unwrap_or(i32::MAX) }))
@@ -105,7 +108,9 @@ impl AgentApi for AgentService {
         request: Request<ListAgentsRequest>,
     ) -> Result<Response<ListAgentsResponse>, Status> {
         use std::ops::Bound::{Excluded, Unbounded};
+        let audit = Audit::of(&request);
         let request = request.into_inner();
+        audit.add_all(|| request.filter.as_ref().map(agent_filter_fields).unwrap_or_default());
         let filter = agent_filter(request.filter)?;
         let page = Page::new(request.page_size, &request.page_token);
         let after =

@@ -18,11 +18,12 @@ use vouchsafe_proto::spire::api::server::bundle::v1::{
 };
 use vouchsafe_proto::spire::api::types;
 use vouchsafe_store::Store;
+use vouchsafe_types::bundle::Bundle;
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use super::downstream;
-use super::federated_bundle::{CREATE, FederatedBundles, SET, UPDATE, delete_mode};
-use crate::audit::Audit;
+use super::federated_bundle::{CREATE, FederatedBundles, SET, UPDATE, delete_mode, mode_name, untaint};
+use crate::audit::{self, Audit};
 use crate::authorities::JwtPublisher;
 use crate::model::ReadModel;
 use crate::status::{invalid, item_status, store_failed};
@@ -55,6 +56,7 @@ impl BundleApi for BundleService {
         &self,
         request: Request<GetBundleRequest>,
     ) -> Result<Response<types::Bundle>, Status> {
+        Audit::of(&request).add("trust_domain_id", self.trust_domain.as_str());
         let snapshot = self.model.load();
         let bundle = snapshot.bundles.get(&self.trust_domain);
         let bundle = bundle.ok_or_else(|| Status::not_found("bundle not found"))?;
@@ -66,8 +68,8 @@ impl BundleApi for BundleService {
         request: Request<AppendBundleRequest>,
     ) -> Result<Response<types::Bundle>, Status> {
         let audit = Audit::of(&request);
-        audit.add("trust_domain_id", self.trust_domain.as_str());
         let request = request.into_inner();
+        audit.add_all(|| audit::authority_fields(&request.x509_authorities, &request.jwt_authorities));
         if request.x509_authorities.is_empty() && request.jwt_authorities.is_empty() {
             return Err(Status::invalid_argument("no authorities to append"));
         }
@@ -76,8 +78,12 @@ impl BundleApi for BundleService {
         let x509: Result<Vec<_>, _> =
             request.x509_authorities.iter().map(x509_authority_from_proto).collect();
         let x509 = x509.map_err(|e| invalid("failed to convert X.509 authority", e))?;
-        let change = move |bundle: &mut vouchsafe_types::bundle::Bundle| {
-            bundle.append(x509.clone(), jwt.clone());
+        // Taint is said by the local authority's calls alone.
+        let mut given = Bundle::new(self.trust_domain.clone());
+        given.append(x509, jwt);
+        untaint(&mut given);
+        let change = move |bundle: &mut Bundle| {
+            bundle.append(given.x509_authorities.clone(), given.jwt_authorities.clone());
             Ok(())
         };
         let updated = self.store.update_bundle(&self.trust_domain, Box::new(change)).await;
@@ -141,7 +147,7 @@ impl BundleApi for BundleService {
                 bundle: outcome.ok().map(|bundle| bundle_to_proto(&bundle, request.output_mask.as_ref())),
             });
             audit.item(results.last().and_then(|it| it.status.as_ref()), || {
-                vec![("trust_domain_id", message.trust_domain.as_str().into())]
+                audit::bundle_fields(message, None)
             });
         }
         Ok(Response::new(BatchCreateFederatedBundleResponse { results }))
@@ -161,7 +167,7 @@ impl BundleApi for BundleService {
                 bundle: outcome.ok().map(|bundle| bundle_to_proto(&bundle, request.output_mask.as_ref())),
             });
             audit.item(results.last().and_then(|it| it.status.as_ref()), || {
-                vec![("trust_domain_id", message.trust_domain.as_str().into())]
+                audit::bundle_fields(message, request.input_mask.as_ref())
             });
         }
         Ok(Response::new(BatchUpdateFederatedBundleResponse { results }))
@@ -181,7 +187,7 @@ impl BundleApi for BundleService {
                 bundle: outcome.ok().map(|bundle| bundle_to_proto(&bundle, request.output_mask.as_ref())),
             });
             audit.item(results.last().and_then(|it| it.status.as_ref()), || {
-                vec![("trust_domain_id", message.trust_domain.as_str().into())]
+                audit::bundle_fields(message, None)
             });
         }
         Ok(Response::new(BatchSetFederatedBundleResponse { results }))
@@ -198,7 +204,7 @@ impl BundleApi for BundleService {
         for trust_domain in request.trust_domains {
             let outcome = self.federated().delete(&trust_domain, mode).await;
             let status = Some(item_status(outcome.as_ref().copied()));
-            let about = || vec![("trust_domain_id", trust_domain.as_str().into())];
+            let about = || vec![("trust_domain_id", trust_domain.as_str().into()), ("mode", mode_name(mode).into())];
             audit.item(status.as_ref(), about);
             results.push(batch_delete_federated_bundle_response::Result { status, trust_domain });
         }

@@ -136,7 +136,10 @@ impl EntryApi for EntryService {
         &self,
         request: Request<CountEntriesRequest>,
     ) -> Result<Response<CountEntriesResponse>, Status> {
-        let filter = EntryFilter::parse(&self.trust_domain, request.into_inner().filter.map(same_filter))?;
+        let audit = Audit::of(&request);
+        let filter = request.into_inner().filter.map(same_filter);
+        audit.add_all(|| filter.as_ref().map(audit::entry_filter_fields).unwrap_or_default());
+        let filter = EntryFilter::parse(&self.trust_domain, filter)?;
         let snapshot = self.model.load();
         let count = snapshot.entries.after(None).filter(|entry| filter.matches(entry)).count();
         Ok(Response::new(CountEntriesResponse { count: i32::try_from(count).unwrap_or(i32::MAX) }))
@@ -146,7 +149,9 @@ impl EntryApi for EntryService {
         &self,
         request: Request<ListEntriesRequest>,
     ) -> Result<Response<ListEntriesResponse>, Status> {
+        let audit = Audit::of(&request);
         let request = request.into_inner();
+        audit.add_all(|| request.filter.as_ref().map(audit::entry_filter_fields).unwrap_or_default());
         let filter = EntryFilter::parse(&self.trust_domain, request.filter)?;
         let page = Page::new(request.page_size, &request.page_token);
         let snapshot = self.model.load();

@@ -164,6 +164,16 @@ pub(super) fn delete_mode(mode: i32) -> Result<DeleteMode, Status> {
     }
 }
 
+/// The name of a mode.
+pub(super) fn mode_name(mode: DeleteMode) -> &'static str {
+    match mode {
+        DeleteMode::Restrict => Mode::Restrict,
+        DeleteMode::Delete => Mode::Delete,
+        DeleteMode::Dissociate => Mode::Dissociate,
+    }
+    .as_str_name()
+}
+
 /// Taint is said of the own trust domain's authorities, by its operators; of foreign ones nothing is known.
 pub(super) fn untaint(bundle: &mut Bundle) {
     bundle.x509_authorities.iter_mut().for_each(|authority| authority.tainted = false);

@@ -14,7 +14,7 @@ use vouchsafe_types::federation::{EndpointProfile, FederationRelationship};
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use super::federated_bundle::untaint;
-use crate::audit::Audit;
+use crate::audit::{self, Audit};
 use crate::federation::{RefreshError, Refresher};
 use crate::model::ReadModel;
 use crate::page::Page;
@@ -171,10 +171,7 @@ impl TrustDomainApi for TrustDomainService {
                     .map(|held| self.message(&held, request.output_mask.as_ref())),
             });
             audit.item(results.last().and_then(|it| it.status.as_ref()), || {
-                vec![
-                    ("trust_domain_id", message.trust_domain.as_str().into()),
-                    ("bundle_endpoint_url", message.bundle_endpoint_url.as_str().into()),
-                ]
+                audit::relationship_fields(message, None)
             });
         }
         Ok(Response::new(api::BatchCreateFederationRelationshipResponse { results }))
@@ -196,10 +193,7 @@ impl TrustDomainApi for TrustDomainService {
                     .map(|held| self.message(&held, request.output_mask.as_ref())),
             });
             audit.item(results.last().and_then(|it| it.status.as_ref()), || {
-                vec![
-                    ("trust_domain_id", message.trust_domain.as_str().into()),
-                    ("bundle_endpoint_url", message.bundle_endpoint_url.as_str().into()),
-                ]
+                audit::relationship_fields(message, request.input_mask.as_ref())
             });
         }
         Ok(Response::new(api::BatchUpdateFederationRelationshipResponse { results }))

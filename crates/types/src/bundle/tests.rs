@@ -296,6 +296,11 @@ fn pruning_drops_what_has_ended_and_never_the_last() {
     bundle.x509_authorities.clear();
     bundle.jwt_authorities = vec![JwtAuthority { expires_at: 10, ..jwt("a", &key) }];
     assert_eq!(bundle.prune(10), Err(PruneError::AllJwt));
+    // JWT-SVIDs were switched off long ago: that keeps no X.509 authority in the bundle.
+    bundle.x509_authorities = before.x509_authorities;
+    bundle.x509_authorities.push(ends(2001));
+    assert_eq!(bundle.prune(978_307_200), Ok(true));
+    assert_eq!((bundle.x509_authorities.len(), bundle.jwt_authorities.len()), (1, 1));
     assert_eq!(Bundle::new(trust_domain()).prune(i64::MAX), Ok(false));
 }
 

@@ -315,3 +315,46 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn metrics_over_tls_are_configured_as_in_spire() {
+    let with = |tls: &str| SERVER.replacen("Prometheus {", &format!("Prometheus {{\n tls {{\n{tls}\n}}\n"), 1);
+    let read = |tls: &str| {
+        let config = server::load(&source(&with(tls)), &server::Overrides::default()).unwrap();
+        config.telemetry.prometheus.unwrap().tls.unwrap()
+    };
+    let files = "cert_file = \"c\"\n key_file = \"k\"\n";
+    assert_eq!(
+        read(&format!("{files} client_ca_file = \"a\"")),
+        MetricsTls {
+            certificate: MetricsCertificate::Files { cert_file: "c".into(), key_file: "k".into() },
+            clients: MetricsClients::IssuedBy("a".into()),
+        }
+    );
+    let by_id = "authorized_spiffe_ids = [\"spiffe://example.org/p\"]";
+    assert_eq!(
+        read(&format!("use_spire_svid = true\n {by_id}")),
+        MetricsTls {
+            certificate: MetricsCertificate::OwnSvid,
+            clients: MetricsClients::SpiffeIds(vec!["spiffe://example.org/p".parse().unwrap()]),
+        }
+    );
+    assert_eq!(read(files).clients, MetricsClients::Anyone);
+    for (tls, problem) in [
+        ("", "cert_file and key_file must both be configured unless use_spire_svid is enabled"),
+        ("cert_file = \"c\"", "cert_file and key_file must both be configured unless use_spire_svid is enabled"),
+        (
+            &*format!("use_spire_svid = true\n {files}"),
+            "cert_file and key_file cannot be configured when use_spire_svid is enabled",
+        ),
+        (
+            &*format!("{files} {by_id}\n client_ca_file = \"a\""),
+            "client_ca_file cannot be configured with authorized_spiffe_ids",
+        ),
+        (&*format!("{files} authorized_spiffe_ids = [\"x\"]"), "invalid authorized SPIFFE ID \"x\""),
+        (&*format!("{files} other = 1"), "unknown configuration"),
+    ] {
+        let refused = server_error(&with(tls));
+        assert!(refused.contains(problem), "{tls}: {refused}");
+    }
+}

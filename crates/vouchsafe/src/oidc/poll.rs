@@ -141,15 +141,12 @@ fn log(error: &FetchError) {
     }
 }
 
+/// The error with its causes; that of a call in SPIRE's words.
 fn chain(error: &FetchError) -> String {
-    let mut text = error.to_string();
-    let status = match error {
-        FetchError::ServerApi { source } | FetchError::WorkloadApi { source } => Some(source),
-        _ => None,
-    };
-    if let Some(status) = status {
-        return format!("{text}: {}", go::rpc_error(status));
+    if let FetchError::ServerApi { source } | FetchError::WorkloadApi { source } = error {
+        return go::rpc_error(source);
     }
+    let mut text = error.to_string();
     let mut next = std::error::Error::source(error);
     while let Some(cause) = next {
         text.push_str(": ");

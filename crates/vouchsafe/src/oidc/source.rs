@@ -156,3 +156,40 @@ pub(crate) enum FetchError {
     #[error("no answer in time")]
     Late,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_has_the_keys_that_are_for_jwt_svids() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bundle.json");
+        let mut source = Source::File(path.clone());
+        assert!(matches!(source.fetch().await, Err(FetchError::File { .. })));
+        std::fs::write(&path, "no JSON").unwrap();
+        assert!(matches!(source.fetch().await, Err(FetchError::Bundle { .. })));
+        let coordinate = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE";
+        let key = |kid: &str, usage: &str| {
+            format!(
+                r#"{{"use":"{usage}","kty":"EC","kid":"{kid}","crv":"P-256","x":"{coordinate}","y":"{coordinate}"}}"#
+            )
+        };
+        std::fs::write(&path, format!(r#"{{"keys":[{},{}]}}"#, key("a", "jwt-svid"), key("b", "sig")))
+            .unwrap();
+        let fetched = source.fetch().await.unwrap();
+        assert_eq!(fetched.keys.iter().map(|key| key.id.as_str()).collect::<Vec<_>>(), ["a"]);
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_nobody_listens_on_is_an_error_and_asked_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("s");
+        let trust_domain = TrustDomain::parse("example.org").unwrap();
+        for mut source in [Source::server_api(&socket), Source::workload_api(&socket, trust_domain)] {
+            for _ in 0..2 {
+                assert!(source.fetch().await.is_err());
+            }
+        }
+    }
+}

@@ -13,7 +13,7 @@ use vouchsafe_identity::path::Authorities;
 use vouchsafe_runtime::metrics::Registry;
 use vouchsafe_server::config as settings;
 use vouchsafe_server::config::admission::{self, Admission};
-use vouchsafe_server::config::federation::{BundleEndpoint, ServingCertFiles, ServingProfile};
+use vouchsafe_server::config::federation::{BundleEndpoint, CertificateFiles, ServingProfile};
 use vouchsafe_server::{Config, Deps, Policy, Running, Server};
 use vouchsafe_store::sqlite::Sqlite;
 use vouchsafe_types::pem;
@@ -155,7 +155,7 @@ async fn federation(config: &server::Federation) -> anyhow::Result<settings::Fed
         let profile = match endpoint.profile.clone() {
             server::EndpointProfile::HttpsSpiffe => ServingProfile::HttpsSpiffe,
             server::EndpointProfile::HttpsWeb { cert_file_path, key_file_path, file_sync_interval } => {
-                ServingProfile::HttpsWeb(ServingCertFiles {
+                ServingProfile::HttpsWeb(CertificateFiles {
                     cert_file: cert_file_path,
                     key_file: key_file_path,
                     sync_interval: file_sync_interval,

@@ -75,10 +75,7 @@ pub(crate) async fn import(config: &Config, options: Import) -> anyhow::Result<M
     let store = Sqlite::open(&new, Clock::system()).await.context("cannot create the new datastore")?;
     store.restore(read.contents).await.context("cannot fill the new datastore")?;
     store.close().await;
-    if source == path {
-        put(path, &kept)?;
-    }
-    put(&new, path)?;
+    exchange(&new, path, &kept)?;
     moved.kept = Some(kept);
     Ok(moved)
 }
@@ -109,10 +106,7 @@ pub(crate) async fn export(config: &Config) -> anyhow::Result<Moved> {
     let records = records(held);
     spire::write(&spires, &records, &journals).context("cannot fill the SPIRE database")?;
     spire::fold_log(&spires).context("cannot close the SPIRE database")?;
-    if source == path {
-        put(path, &kept)?;
-    }
-    put(&spires, path)?;
+    exchange(&spires, path, &kept)?;
     Ok(Moved { kept: Some(kept), keys_known: !journals.is_empty(), ..count(&records) })
 }
 
@@ -154,17 +148,31 @@ fn records(held: Snapshot) -> Vec<Record> {
     entries.chain(agents).chain(bundles).chain(tokens).chain(federation).collect()
 }
 
-/// Moves a database that nobody has open. Its log was written back when it was closed, unless the disk is full: then half of
-/// the database is in the log, and a log that waits at the new place would be read as this database's.
-fn put(from: &Path, to: &Path) -> anyhow::Result<()> {
-    for log in [beside(from, "-wal"), beside(to, "-wal")] {
+/// Puts the database `new` in the place of `path`, whose content is kept as `kept`, unless an interrupted run has moved it
+/// there already. Nobody has any of them open.
+///
+/// A log beside one of them was not written back, for want of room mostly: then half of the database is in the log, which
+/// does not move along and would be read as part of the other one.
+fn exchange(new: &Path, path: &Path, kept: &Path) -> anyhow::Result<()> {
+    for log in [beside(new, "-wal"), beside(path, "-wal")] {
         if log.exists() {
-            bail!(
-                "{} was not written back into its database (is the disk full?), so that was not moved; nothing is lost",
-                log.display()
-            );
+            bail!("{} was not written back into its database; is the disk full? Nothing was moved", log.display());
         }
     }
+    let has_moved = path.exists();
+    if has_moved {
+        put(path, kept)?;
+    }
+    // Without a database in its place, a server that is started would make an empty one, and new signing keys.
+    put(new, path).or_else(|error| {
+        if has_moved {
+            put(kept, path)?;
+        }
+        Err(error)
+    })
+}
+
+fn put(from: &Path, to: &Path) -> anyhow::Result<()> {
     std::fs::rename(from, to).with_context(|| format!("cannot rename {} to {}", from.display(), to.display()))
 }
 
@@ -181,4 +189,39 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(file: &Path) -> String {
+        std::fs::read_to_string(file).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_database_is_not_moved_away_from_its_log_nor_under_the_log_of_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let [new, path, kept] = ["new", "registry", "kept"].map(|name| dir.path().join(name));
+        std::fs::write(&new, "new").unwrap();
+        std::fs::write(&path, "old").unwrap();
+        for log in [beside(&new, "-wal"), beside(&path, "-wal")] {
+            std::fs::write(&log, "half of a database").unwrap();
+            let refused = exchange(&new, &path, &kept).unwrap_err().to_string();
+            assert!(refused.contains(log.to_str().unwrap()), "{refused}");
+            assert_eq!((&*text(&new), &*text(&path), &*text(&kept)), ("new", "old", ""));
+            std::fs::remove_file(log).unwrap();
+        }
+        exchange(&new, &path, &kept).unwrap();
+        assert_eq!((&*text(&new), &*text(&path), &*text(&kept)), ("", "new", "old"));
+    }
+
+    #[test]
+    fn an_exchange_that_fails_leaves_the_database_in_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let [new, path, kept] = ["new", "registry", "kept"].map(|name| dir.path().join(name));
+        std::fs::write(&path, "old").unwrap();
+        exchange(&new, &path, &kept).unwrap_err();
+        assert_eq!((&*text(&path), &*text(&kept)), ("old", ""));
+    }
 }

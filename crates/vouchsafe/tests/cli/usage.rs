@@ -5,8 +5,13 @@ use vouchsafe::cli::Part;
 use crate::{golden, run, run_words};
 
 /// What is called by another name than the grammar's, besides every command in the order of the help.
-const OTHER_NAMES: [&str; 4] =
-    ["/usr/bin/spire-server", "spire-server entry create", "spire-agent", "spire-agent api fetch jwt"];
+const OTHER_NAMES: [&str; 5] = [
+    "/usr/bin/spire-server",
+    "spire-server entry create",
+    "spire-agent",
+    "spire-agent api fetch jwt",
+    "oidc-discovery-provider",
+];
 
 #[test]
 fn help_is_as_reviewed() {
@@ -57,6 +62,8 @@ fn the_version_is_printed_in_both_styles() {
         let outcome = run(command, "", &[]);
         assert_eq!((outcome.code, outcome.stdout.as_str(), outcome.stderr.as_str()), (0, "", version));
     }
+    let outcome = run("oidc-discovery-provider -version", "", &[]);
+    assert_eq!((outcome.code, outcome.stdout.as_str(), outcome.stderr.as_str()), (0, version, ""));
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod endpoints;
 mod entries;
 mod federation;
 mod join_token;
+mod metrics_tls;
 mod nested;
 mod node_attestation;
 mod oidc;

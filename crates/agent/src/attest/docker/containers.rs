@@ -30,6 +30,11 @@ use tracing::{debug, warn};
 use vouchsafe_transport::fetch::{self, Bounds, Target, fetch};
 use vouchsafe_types::selector::Selector;
 
+use crate::trust::error_chain;
+use remembered::{Remembered, weight};
+
+mod remembered;
+
 /// A container of a daemon.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Place {
@@ -86,19 +91,12 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    known: HashMap<Place, Known>,
+    known: Remembered,
     flights: HashMap<Place, Landing>,
     /// For each daemon that is being asked, who may ask it now.
     turns: HashMap<PathBuf, Arc<Semaphore>>,
     /// Daemons that do not answer, and when they are asked the next time.
     hanging: HashMap<PathBuf, Instant>,
-}
-
-#[derive(Debug)]
-struct Known {
-    found: Found,
-    at: Instant,
-    used: Instant,
 }
 
 /// What is to be done for a caller.
@@ -147,10 +145,7 @@ impl Containers {
         let now = Instant::now();
         let mut state = self.shared.lock();
         let state = &mut *state;
-        let held = state.known.get_mut(place).map(|known| {
-            known.used = now;
-            (Arc::clone(&known.found), now < known.at + FRESH)
-        });
+        let held = state.known.recall(place, now).map(|(found, at)| (found, now < at + FRESH));
         if let Some((found, true)) = held {
             return Step::Answer(found);
         }
@@ -201,36 +196,6 @@ impl State {
         let of_daemon = || self.flights.keys().filter(|place| place.socket == socket).count();
         self.flights.len() < MAX_FLIGHTS && of_daemon() < MAX_FLIGHTS_OF_DAEMON
     }
-
-    /// Remembers `found`. For the room that it needs go those of the daemon that has most, longest unused first.
-    fn remember(&mut self, place: &Place, found: &Found, now: Instant) {
-        self.known.retain(|held, known| now < known.used + FORGET && held != place);
-        while !self.known.is_empty()
-            && (self.known.len() >= MAX_KNOWN
-                || self.known.values().map(Known::weight).sum::<usize>() + weight(found) > MAX_KNOWN_BYTES)
-        {
-            let mut weights: HashMap<&Path, usize> = HashMap::new();
-            for (place, known) in &self.known {
-                *weights.entry(&place.socket).or_default() += known.weight();
-            }
-            let most = weights.into_iter().max_by_key(|(_, weight)| *weight).map(|(socket, _)| socket);
-            let of_most = self.known.iter().filter(|(place, _)| Some(&*place.socket) == most);
-            let oldest = of_most.min_by_key(|(_, known)| known.used).map(|(place, _)| place.clone());
-            oldest.map(|oldest| self.known.remove(&oldest));
-        }
-        self.known.insert(place.clone(), Known { found: Arc::clone(found), at: now, used: now });
-    }
-}
-
-impl Known {
-    fn weight(&self) -> usize {
-        weight(&self.found)
-    }
-}
-
-/// Bytes of memory that selectors take, roughly.
-fn weight(found: &[Selector]) -> usize {
-    512 + found.iter().map(|selector| selector.as_str().len() + 64).sum::<usize>()
 }
 
 impl Shared {
@@ -257,7 +222,7 @@ impl Shared {
             state.hanging.remove(&place.socket);
         }
         if let Ok(found) = outcome {
-            state.remember(place, found, now);
+            state.known.remember(place, found, now);
         }
     }
 
@@ -302,8 +267,7 @@ impl Shared {
             return too_many();
         }
         // What is too long for a selector can be in no entry either.
-        let found: Found =
-            values.iter().filter_map(|value| Selector::new(super::KIND, value).ok()).collect();
+        let found: Found = values.iter().filter_map(|value| Selector::new(super::KIND, value).ok()).collect();
         if weight(&found) > MAX_WEIGHT { too_many() } else { Ok(found) }
     }
 
@@ -313,12 +277,13 @@ impl Shared {
         resource: &str,
         end: Instant,
     ) -> Result<T, ContainerError> {
-        let target = Target::unix(&place.socket, resource).map_err(|error| failed(place, &chain(&error)))?;
+        let target =
+            Target::unix(&place.socket, resource).map_err(|error| failed(place, &error_chain(&error)))?;
         let deadline = end.saturating_duration_since(Instant::now());
         let answer =
             fetch(&target, Bounds { deadline, body: MAX_BODY }).await.map_err(|error| match error {
                 fetch::Error::TimedOut { .. } => hangs(place),
-                other => failed(place, &chain(&other)),
+                other => failed(place, &error_chain(&other)),
             })?;
         if answer.status != StatusCode::OK {
             let said: Refusal = serde_json::from_slice(&answer.body).unwrap_or_default();
@@ -384,16 +349,6 @@ fn hangs(place: &Place) -> ContainerError {
     ContainerError::Hangs { socket: place.socket.clone(), id: place.id.clone() }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
 /// How long a caller waits for a daemon.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -406,19 +361,10 @@ pub const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long an answer is believed without asking again.
 pub const FRESH: Duration = Duration::from_secs(60);
 
-/// A container that nobody asked for in so long is forgotten.
-const FORGET: Duration = Duration::from_secs(600);
-
 const RETRIES: u32 = 3;
 
 /// Doubles from one repetition to the next.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
-
-/// Containers that are remembered. Above it one of the daemon with most of them goes.
-const MAX_KNOWN: usize = 1024;
-
-/// Bytes that are remembered of all containers. Above it as many go as must.
-const MAX_KNOWN_BYTES: usize = 16 * 1024 * 1024;
 
 /// Containers of one daemon that it is asked for at a time. The others wait.
 const MAX_ASKED: usize = 32;

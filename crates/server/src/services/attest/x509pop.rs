@@ -196,7 +196,8 @@ impl X509Pop {
         let denied = |text: &str| refused(Code::PermissionDenied, text.to_owned());
         let uri = leaf.uris.iter().find(|uri| uri.starts_with("spiffe://"));
         // An authority of ours may be one of a larger PKI, which certifies members of other trust domains too.
-        let id = uri.and_then(|uri| SpiffeId::parse(uri).ok()).filter(|id| id.is_member_of(&self.trust_domain));
+        let id =
+            uri.and_then(|uri| SpiffeId::parse(uri).ok()).filter(|id| id.is_member_of(&self.trust_domain));
         let id = id.ok_or_else(|| denied("valid SVID x509 cert not found"))?;
         let path = id.path().strip_prefix(prefix.as_str());
         Ok(path.ok_or_else(|| denied("x509 cert doesnt match SVID prefix"))?.to_owned())

@@ -149,7 +149,7 @@ fn read_web(profile: &Section<'_>) -> Option<EndpointProfile> {
     Some(EndpointProfile::HttpsWeb {
         cert_file_path: cert_file_path?.into(),
         key_file_path: key_file_path?.into(),
-        file_sync_interval: interval.unwrap_or(settings::ServingCertFiles::DEFAULT_SYNC_INTERVAL),
+        file_sync_interval: interval.unwrap_or(settings::BundleEndpoint::DEFAULT_SYNC_INTERVAL),
     })
 }
 

@@ -214,24 +214,6 @@ fn what_is_known_is_handed_out_while_the_daemon_hangs() {
     });
 }
 
-#[test]
-fn containers_that_nobody_asks_for_are_forgotten() {
-    let containers = Containers::new(None);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    runtime.block_on(async {
-        let found: Found = Arc::from([]);
-        let place = |id: usize| Place { socket: "/s".into(), id: id.to_string() };
-        for id in 0..2 * MAX_KNOWN {
-            containers.shared.land(&place(id), &Ok(Arc::clone(&found)));
-        }
-        assert_eq!(containers.shared.lock().known.len(), MAX_KNOWN);
-        tokio::time::advance(FORGET).await;
-        containers.shared.land(&place(0), &Ok(found));
-        assert_eq!(containers.shared.lock().known.len(), 1);
-    });
-}
-
 #[tokio::test]
 async fn a_daemon_that_is_not_there_or_talks_nonsense_is_no_answer() {
     let containers = Containers::new(None);
@@ -247,43 +229,15 @@ async fn a_daemon_that_is_not_there_or_talks_nonsense_is_no_answer() {
     assert!(containers.selectors(&daemon.place("a/../b")).await.is_err());
 }
 
-fn paused(test: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap().block_on(test);
-}
-
-#[test]
-fn a_daemon_that_says_much_of_many_containers_pushes_out_its_own() {
-    paused(async {
-        let containers = Containers::new(None);
-        let place = |socket: &str, id: usize| Place { socket: socket.into(), id: id.to_string() };
-        let small: Found = Arc::from([Selector::parse("docker:label:a:b").unwrap()]);
-        containers.shared.land(&place("/docker", 0), &Ok(small));
-        let value = "x".repeat(200);
-        let large: Found =
-            (0..900).map(|n| Selector::new("docker", &format!("label:{n}:{value}")).unwrap()).collect();
-        assert!(weight(&large) <= MAX_WEIGHT);
-        for id in 0..200 {
-            tokio::time::advance(Duration::from_millis(1)).await;
-            containers.shared.land(&place("/liar", id), &Ok(Arc::clone(&large)));
-        }
-        let state = containers.shared.lock();
-        assert!(state.known.values().map(Known::weight).sum::<usize>() <= MAX_KNOWN_BYTES);
-        assert!(state.known.contains_key(&place("/docker", 0)), "of another daemon, and the oldest");
-        assert!(state.known.contains_key(&place("/liar", 199)), "the newest");
-    });
-}
-
-#[test]
-fn a_daemon_that_is_asked_for_ever_more_containers_leaves_the_others_theirs() {
-    paused(async {
-        let containers = Containers::new(None);
-        let place = |socket: &str, id: usize| Place { socket: socket.into(), id: id.to_string() };
-        let refused = (0..2 * MAX_FLIGHTS_OF_DAEMON)
-            .filter(|id| matches!(containers.step(&place("/liar", *id)), Step::Refuse(ContainerError::TooMany)))
-            .count();
-        assert_eq!(refused, MAX_FLIGHTS_OF_DAEMON);
-        assert!(matches!(containers.step(&place("/docker", 0)), Step::Wait(_)));
-    });
+#[tokio::test]
+async fn a_daemon_that_is_asked_for_ever_more_containers_leaves_the_others_theirs() {
+    let containers = Containers::new(None);
+    let place = |socket: &str, id: usize| Place { socket: socket.into(), id: id.to_string() };
+    let refused = (0..2 * MAX_FLIGHTS_OF_DAEMON)
+        .filter(|id| matches!(containers.step(&place("/liar", *id)), Step::Refuse(ContainerError::TooMany)))
+        .count();
+    assert_eq!(refused, MAX_FLIGHTS_OF_DAEMON);
+    assert!(matches!(containers.step(&place("/docker", 0)), Step::Wait(_)));
 }
 
 #[tokio::test]
