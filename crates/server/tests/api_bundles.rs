@@ -17,9 +17,13 @@ async fn an_appended_authority_is_in_the_bundle_once_and_is_trusted() {
     let (world, elsewhere) = (World::new(), World::new());
     let (server, other) = (world.start().await, elsewhere.start().await);
     let (before, added) = (server.bundle().await, other.bundle().await);
+    // Taint is not appended: it is said by the local authority's calls alone.
+    let tainted =
+        |authority: &types::X509Certificate| types::X509Certificate { tainted: true, ..authority.clone() };
+    let tainted_key = |key: &types::JwtKey| types::JwtKey { tainted: true, ..key.clone() };
     let request = AppendBundleRequest {
-        x509_authorities: added.x509_authorities.clone(),
-        jwt_authorities: added.jwt_authorities.clone(),
+        x509_authorities: added.x509_authorities.iter().map(tainted).collect(),
+        jwt_authorities: added.jwt_authorities.iter().map(tainted_key).collect(),
         ..AppendBundleRequest::default()
     };
     let mut sequence = Vec::new();

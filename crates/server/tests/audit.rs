@@ -14,9 +14,16 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use vouchsafe_proto::spire::api::server::agent::v1::attest_agent_request::{Params, Step};
 use vouchsafe_proto::spire::api::server::agent::v1::{
-    AgentX509svidParams, AttestAgentRequest, BanAgentRequest, CreateJoinTokenRequest,
+    AgentX509svidParams, AttestAgentRequest, BanAgentRequest, CountAgentsRequest, CreateJoinTokenRequest,
+    count_agents_request,
 };
-use vouchsafe_proto::spire::api::server::entry::v1::{BatchDeleteEntryRequest, ListEntriesRequest};
+use vouchsafe_proto::spire::api::server::bundle::v1::{
+    BatchDeleteFederatedBundleRequest, BatchSetFederatedBundleRequest,
+};
+use vouchsafe_proto::spire::api::server::entry::v1::{
+    BatchDeleteEntryRequest, ListEntriesRequest, list_entries_request,
+};
+use vouchsafe_proto::spire::api::types;
 use vouchsafe_proto::spire::api::types::AttestationData;
 
 #[derive(Clone, Default)]
@@ -138,6 +145,27 @@ async fn every_call_leaves_a_line_that_says_who_did_what_and_how_it_ended() {
     server.admin.agents().ban_agent(BanAgentRequest { id: id_of(&agent.id) }).await.unwrap();
     let line = lines.next("BanAgent").await;
     assert_line(&line, &json!({"status": "success", "spiffe_id": agent.id.as_str()}));
+    let filter = list_entries_request::Filter { by_hint: Some("h".into()), ..Default::default() };
+    let request = ListEntriesRequest { filter: Some(filter), ..Default::default() };
+    server.admin.entries().list_entries(request).await.unwrap();
+    assert_line(&lines.next("ListEntries").await, &json!({"status": "success", "hint": "h"}));
+    let filter = count_agents_request::Filter { by_banned: Some(true), ..Default::default() };
+    server.admin.agents().count_agents(CountAgentsRequest { filter: Some(filter) }).await.unwrap();
+    assert_line(&lines.next("CountAgents").await, &json!({"status": "success", "by_banned": true}));
+    let foreign = types::Bundle { trust_domain: "b.test".into(), refresh_hint: 5, ..server.bundle().await };
+    let key = foreign.jwt_authorities[0].key_id.clone();
+    let request = BatchSetFederatedBundleRequest { bundle: vec![foreign], output_mask: None };
+    server.admin.bundles().batch_set_federated_bundle(request).await.unwrap();
+    let line = lines.next("BatchSetFederatedBundle").await;
+    assert_line(
+        &line,
+        &json!({"trust_domain_id": "b.test", "refresh_hint": 5, "jwt_authority_key_id.0": key}),
+    );
+    assert_eq!(line["x509_authorities_asn1_sha256.0"].as_str().unwrap().len(), 64);
+    let request = BatchDeleteFederatedBundleRequest { trust_domains: vec!["b.test".into()], mode: 2 };
+    server.admin.bundles().batch_delete_federated_bundle(request).await.unwrap();
+    let line = lines.next("BatchDeleteFederatedBundle").await;
+    assert_line(&line, &json!({"status": "success", "trust_domain_id": "b.test", "mode": "DISSOCIATE"}));
     // Nothing of its own is told; there is a line all the same.
     server.admin.entries().list_entries(ListEntriesRequest::default()).await.unwrap();
     assert_line(&lines.next("ListEntries").await, &json!({"status": "success", "authorized_as": "local"}));

@@ -139,6 +139,10 @@ async fn two_servers_federate_with_each_other_by_spiffe_id() {
     ] {
         assert!(metrics.contains(series), "{series} in {metrics}");
     }
+    let deleted = td::BatchDeleteFederationRelationshipRequest { trust_domains: vec!["b.example".into()] };
+    a.admin.trust_domains().batch_delete_federation_relationship(deleted).await.unwrap();
+    let gone = async || (!a.metrics.render().contains("federated_bundle_fetched_seconds")).then_some(());
+    eventually(gone).await;
 }
 
 #[tokio::test]

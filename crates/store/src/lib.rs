@@ -29,6 +29,6 @@ pub use change::{Change, Changes, Position, Record, Snapshot};
 pub use error::{Error, Kind, Outcome, Rejected};
 pub use sqlite::Sqlite;
 pub use store::{
-    Admission, AgentChange, BundleChange, BundleUpdate, BundleWrite, Contents, CreateOutcome, DeleteMode, EntryChange,
-    FederationChange, JournalRecord, Store,
+    Admission, AgentChange, BundleChange, BundleUpdate, BundleWrite, Contents, CreateOutcome, DeleteMode,
+    EntryChange, FederationChange, JournalRecord, Store,
 };

@@ -39,8 +39,8 @@ use vouchsafe_types::trust_domain::TrustDomain;
 use crate::change::{Changes, Position, Record};
 use crate::error::{Error, Rejected};
 use crate::store::{
-    Admission, AgentChange, BundleChange, BundleUpdate, BundleWrite, Contents, CreateOutcome, DeleteMode, EntryChange,
-    FederationChange, JournalRecord, MAX_JOURNAL_BYTES, Store,
+    Admission, AgentChange, BundleChange, BundleUpdate, BundleWrite, Contents, CreateOutcome, DeleteMode,
+    EntryChange, FederationChange, JournalRecord, MAX_JOURNAL_BYTES, Store,
 };
 
 mod agents;

@@ -96,8 +96,17 @@ impl Host {
         raise_open_files();
         // From here on a signal is kept for `run`, also one that comes while the part starts.
         let shutdown = signals::shutdown()?;
+        let mut reconfigure = signals::user1()?;
+        let mut tasks = Supervisor::new();
+        // SPIRE reads `plugin_data_file` again. Uncaught, the signal would end the process.
+        tasks.start("reconfigure", |cancel| async move {
+            while cancel.run_until_cancelled(reconfigure.recv()).await.is_some() {
+                tracing::warn!("Plugins are configured at start; restart to read plugin_data_file again");
+            }
+            Ok::<_, std::convert::Infallible>(())
+        });
         let readiness = Readiness::new(clock.clone());
-        Ok(Self { clock, entropy, readiness, tasks: Supervisor::new(), log, log_level, shutdown })
+        Ok(Self { clock, entropy, readiness, tasks, log, log_level, shutdown })
     }
 
     /// Runs until the first signal, then drains; a second signal skips to the end.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::server::{
+    NoServerSessionStorage, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier,
+};
 use vouchsafe_runtime::clock::Clock;
 
 use crate::config::{Expect, KeyExchange, WallTime, provider};
@@ -181,8 +183,7 @@ mod tests {
     async fn an_svid_must_be_the_expected_one_of_a_known_trust_domain() {
         let (ca, other) = (Ca::root("ca"), Ca::root("other"));
         let expected = "spiffe://example.org/prometheus".parse().unwrap();
-        let clients =
-            Clients::Svids(RootsCell::new(roots(&[("example.org", &[&ca])])), Expect::Id(expected));
+        let clients = Clients::Svids(RootsCell::new(roots(&[("example.org", &[&ca])])), Expect::Id(expected));
         assert!(is_served(&clients, Some(&ca.issue("spiffe://example.org/prometheus"))).await);
         assert!(!is_served(&clients, None).await);
         assert!(!is_served(&clients, Some(&ca.issue("spiffe://example.org/other"))).await);

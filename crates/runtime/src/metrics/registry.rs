@@ -314,6 +314,19 @@ mod tests {
         assert!(text.ends_with("\nspire_agent_rpc 2\n") && !text.contains("lru"), "{text}");
     }
 
+    #[test]
+    fn a_gauge_of_something_that_is_no_more_goes_alone() {
+        let registry = Registry::new("spire_server", &[]);
+        for name in ["a", "b"] {
+            registry.gauge("fetched", &[("trust_domain_id", name)]).set(1.0);
+        }
+        registry.forget_gauge("fetched", &[("trust_domain_id", "a")]);
+        let text = own_lines(&registry);
+        assert!(!text.contains("\"a\"") && text.contains("{trust_domain_id=\"b\"} 1"), "{text}");
+        registry.forget_gauge("fetched", &[("trust_domain_id", "b")]);
+        assert_eq!(own_lines(&registry), "");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_text_is_what_dashboards_scrape() {
         let registry = Registry::new("spire_agent", &[("host", "node1")]);

@@ -204,7 +204,8 @@ impl BundleApi for BundleService {
         for trust_domain in request.trust_domains {
             let outcome = self.federated().delete(&trust_domain, mode).await;
             let status = Some(item_status(outcome.as_ref().copied()));
-            let about = || vec![("trust_domain_id", trust_domain.as_str().into()), ("mode", mode_name(mode).into())];
+            let about =
+                || vec![("trust_domain_id", trust_domain.as_str().into()), ("mode", mode_name(mode).into())];
             audit.item(status.as_ref(), about);
             results.push(batch_delete_federated_bundle_response::Result { status, trust_domain });
         }

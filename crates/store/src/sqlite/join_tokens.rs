@@ -6,10 +6,10 @@ use vouchsafe_types::entry::Entry;
 use vouchsafe_types::join_token::JoinToken;
 use vouchsafe_types::secret::SecretText;
 
-use super::{agents, entries};
 use super::fail::Fail;
 use super::feed::Tx;
 use super::text;
+use super::{agents, entries};
 use crate::change::Position;
 use crate::error::Kind;
 use crate::store::{Admission, CreateOutcome};

@@ -14,9 +14,9 @@ pub(super) async fn a_token_admits_one_agent_even_when_many_come_at_a_time(bed: 
     for number in 0..8 {
         let store = bed.store();
         let agent = Agent { serial_number: number.to_string(), ..agent("secret-1") };
-        callers.spawn(async move {
-            (agent.clone(), store.admit_by_token("secret-1", 100, agent).await.unwrap())
-        });
+        callers.spawn(
+            async move { (agent.clone(), store.admit_by_token("secret-1", 100, agent).await.unwrap()) },
+        );
     }
     let mut admitted = Vec::new();
     for (agent, admission) in callers.join_all().await {

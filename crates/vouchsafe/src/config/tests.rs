@@ -318,7 +318,8 @@ proptest! {
 
 #[test]
 fn metrics_over_tls_are_configured_as_in_spire() {
-    let with = |tls: &str| SERVER.replacen("Prometheus {", &format!("Prometheus {{\n tls {{\n{tls}\n}}\n"), 1);
+    let with =
+        |tls: &str| SERVER.replacen("Prometheus {", &format!("Prometheus {{\n tls {{\n{tls}\n}}\n"), 1);
     let read = |tls: &str| {
         let config = server::load(&source(&with(tls)), &server::Overrides::default()).unwrap();
         config.telemetry.prometheus.unwrap().tls.unwrap()
@@ -342,7 +343,10 @@ fn metrics_over_tls_are_configured_as_in_spire() {
     assert_eq!(read(files).clients, MetricsClients::Anyone);
     for (tls, problem) in [
         ("", "cert_file and key_file must both be configured unless use_spire_svid is enabled"),
-        ("cert_file = \"c\"", "cert_file and key_file must both be configured unless use_spire_svid is enabled"),
+        (
+            "cert_file = \"c\"",
+            "cert_file and key_file must both be configured unless use_spire_svid is enabled",
+        ),
         (
             &*format!("use_spire_svid = true\n {files}"),
             "cert_file and key_file cannot be configured when use_spire_svid is enabled",

@@ -80,7 +80,8 @@ fn clients(chosen: &MetricsClients, part: &Part) -> anyhow::Result<Clients> {
         MetricsClients::Anyone => Clients::Anyone,
         MetricsClients::SpiffeIds(ids) => {
             let ids = ids.clone();
-            let expect = Expect::Matching("one of authorized_spiffe_ids", Arc::new(move |id| ids.contains(id)));
+            let expect =
+                Expect::Matching("one of authorized_spiffe_ids", Arc::new(move |id| ids.contains(id)));
             Clients::Svids(part.roots.clone(), expect)
         }
         MetricsClients::IssuedBy(path) => {

@@ -19,8 +19,8 @@ use vouchsafe_store::sqlite::Sqlite;
 use vouchsafe_types::pem;
 
 use super::data_dir::{self, DataDirLock};
-use super::metrics_tls::Part;
 use super::measured::{MeasuredKeys, MeasuredStore};
+use super::metrics_tls::Part;
 use super::{Host, http, key_type, resolve};
 use crate::config::server::{self, DataStore};
 use crate::config::{self};

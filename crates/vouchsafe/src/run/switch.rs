@@ -156,7 +156,10 @@ fn records(held: Snapshot) -> Vec<Record> {
 fn exchange(new: &Path, path: &Path, kept: &Path) -> anyhow::Result<()> {
     for log in [beside(new, "-wal"), beside(path, "-wal")] {
         if log.exists() {
-            bail!("{} was not written back into its database; is the disk full? Nothing was moved", log.display());
+            bail!(
+                "{} was not written back into its database; is the disk full? Nothing was moved",
+                log.display()
+            );
         }
     }
     let has_moved = path.exists();

@@ -76,7 +76,8 @@ fn metrics_over_tls_are_for_those_who_may_ask_for_them() {
         (server_port, "spire_server_started", &of_server as &dyn Fn() -> Expect),
         (agent_port, "spire_agent_started", &of_agent),
     ] {
-        let text = eventually(name, || ask("127.0.0.1", port, &spiffe_client(&server, expect(), Some(&allowed))));
+        let text =
+            eventually(name, || ask("127.0.0.1", port, &spiffe_client(&server, expect(), Some(&allowed))));
         assert!(text.contains(name), "{text}");
         assert_eq!(ask("127.0.0.1", port, &spiffe_client(&server, expect(), Some(&other))), None);
         assert_eq!(ask("127.0.0.1", port, &spiffe_client(&server, expect(), None)), None);
@@ -95,7 +96,7 @@ fn metrics_over_tls_are_for_those_who_may_ask_for_them() {
         plugins: format!("{}plugins {{", telemetry(files_port, &by_authority)),
         ..ServerSettings::default()
     };
-    world.server("f", &settings);
+    let _server = world.server("f", &settings);
     let roots = WebRoots::Pem(std::fs::read(&ca.certificate).unwrap().into());
     let anonymous = web_client_config(&roots, Clock::system()).unwrap();
     let mut known = anonymous.clone();

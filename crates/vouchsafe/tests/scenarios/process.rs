@@ -44,6 +44,11 @@ impl Process {
         self.end(Signal::SIGTERM);
     }
 
+    /// Asks for what SPIRE calls reconfiguration.
+    pub fn reconfigure(&self) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGUSR1).unwrap();
+    }
+
     /// Ends it as a power cut would.
     pub fn kill(&mut self) {
         self.end(Signal::SIGKILL);

@@ -96,3 +96,15 @@ fn configuration_is_validated() {
     assert_ne!(refused.code, 0);
     assert!(format!("{}{}", refused.stdout, refused.stderr).contains("data_dir"), "{refused:?}");
 }
+
+/// SPIRE reads `plugin_data_file` at this signal; whatever a server makes of it, it goes on.
+#[test]
+fn a_server_goes_on_after_sigusr1() {
+    let world = World::new();
+    let server = world.server("s", &ServerSettings::default());
+    server.reconfigure();
+    if world.kind.our_server {
+        server.wait_for_log(&["level=warn", "restart to read plugin_data_file again"]);
+    }
+    server.cli(&["entry", "count"]).ok();
+}

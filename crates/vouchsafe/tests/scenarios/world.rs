@@ -293,6 +293,10 @@ impl Server {
         eventually(&format!("the server logs {parts:?}"), || has_line(&self.log(), parts).then_some(()));
     }
 
+    pub fn reconfigure(&self) {
+        self.process.borrow().reconfigure();
+    }
+
     pub fn stop(&self) {
         self.process.borrow_mut().terminate();
     }

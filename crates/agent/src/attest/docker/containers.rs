@@ -179,10 +179,7 @@ impl Containers {
         let turns = Arc::clone(turns.or_insert_with(|| Arc::new(Semaphore::new(MAX_ASKED))));
         let (shared, place) = (Arc::clone(&self.shared), place.clone());
         self.shared.tasks.spawn(async move {
-            let outcome = match turns.acquire().await {
-                Ok(_turn) => shared.ask(&place).await,
-                Err(_) => Err(hangs(&place)),
-            };
+            let outcome = shared.ask(&place, &turns).await;
             drop(turns);
             shared.land(&place, &outcome);
             sender.send_replace(Some(outcome));
@@ -226,12 +223,17 @@ impl Shared {
         }
     }
 
-    /// Asks until there is an answer, at most [`DEADLINE`].
-    async fn ask(&self, place: &Place) -> Outcome {
-        let end = Instant::now() + DEADLINE;
+    /// Asks until there is an answer, at most [`DEADLINE`] from the first turn on.
+    async fn ask(&self, place: &Place, turns: &Semaphore) -> Outcome {
         let mut wait = FIRST_RETRY;
+        let mut end = None;
         for attempt in 0..=RETRIES {
-            match self.inspect(place, end).await {
+            // Given back between attempts: containers that the daemon does not have must not keep others waiting.
+            let Ok(turn) = turns.acquire().await else { return Err(hangs(place)) };
+            let end = *end.get_or_insert_with(|| Instant::now() + DEADLINE);
+            let outcome = self.inspect(place, end).await;
+            drop(turn);
+            match outcome {
                 Err(ContainerError::Failed { problem, .. }) if attempt < RETRIES => {
                     debug!(container_id = place.id, problem, "Container not known yet; asking again");
                     tokio::time::sleep(wait).await;

@@ -252,6 +252,22 @@ async fn a_daemon_is_asked_a_few_things_at_a_time_and_the_others_wait() {
 }
 
 #[tokio::test]
+async fn containers_that_the_daemon_does_not_have_do_not_keep_others_waiting() {
+    let daemon = Daemon::start();
+    daemon.has("/containers/abc/json", CONTAINER);
+    let containers = Containers::new(None);
+    let missing: Vec<_> = (0..4 * MAX_ASKED).map(|id| daemon.place(&id.to_string())).collect();
+    let missing = futures_util::future::join_all(missing.iter().map(|place| containers.selectors(place)));
+    let place = daemon.place("abc");
+    let began = Instant::now();
+    let there = async { (containers.selectors(&place).await, began.elapsed()) };
+    let (missing, (there, after)) = tokio::join!(missing, there);
+    assert!(there.is_ok() && missing.iter().all(Result::is_err));
+    // Every one that is missing is asked for four times, over 0.7 s.
+    assert!(after < Duration::from_millis(600), "{after:?}");
+}
+
+#[tokio::test]
 async fn a_container_with_too_much_to_say_has_no_selectors() {
     let daemon = Daemon::start();
     let containers = Containers::new(None);
