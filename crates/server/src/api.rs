@@ -52,13 +52,18 @@ pub(crate) struct Parts<'a> {
     pub(crate) refresher: Refresher,
 }
 
+/// Largest message of an agent that is not attested yet. Evidence is a token or a chain of certificates.
+const MAX_AGENT_MESSAGE: usize = 256 << 10;
+/// Largest request for signatures: 500 CSRs with the largest keys.
+const MAX_SVID_MESSAGE: usize = 2 << 20;
+
 impl Parts<'_> {
     /// The services of the server, besides those in `health`.
     pub(crate) fn api(&self, health: Routes) -> Api {
         let routes = health
-            .add_service(AgentServer::new(self.agent()))
+            .add_service(AgentServer::new(self.agent()).max_decoding_message_size(MAX_AGENT_MESSAGE))
             .add_service(EntryServer::new(self.entry()).max_encoding_message_size(usize::MAX))
-            .add_service(SvidServer::new(self.svid()))
+            .add_service(SvidServer::new(self.svid()).max_decoding_message_size(MAX_SVID_MESSAGE))
             .add_service(BundleServer::new(self.bundle()))
             .add_service(TrustDomainServer::new(self.trust_domain()))
             .add_service(LocalAuthorityServer::new(LocalAuthorityService {

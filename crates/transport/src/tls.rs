@@ -48,6 +48,7 @@ pub struct TlsListener {
     acceptor: TlsAcceptor,
     limits: Limits,
     balancers: Arc<Balancers>,
+    foreign_certificates: bool,
     handshakes: JoinSet<(Option<PeerKey>, Result<Step, HandshakeError>)>,
     unfinished: HashMap<PeerKey, usize>,
 }
@@ -80,13 +81,28 @@ impl TlsListener {
     pub fn new(tcp: TcpListener, config: Arc<rustls::ServerConfig>, limits: Limits) -> Self {
         let acceptor = TlsAcceptor::from(config);
         let balancers = Arc::new(Balancers::default());
-        Self { tcp, acceptor, limits, balancers, handshakes: JoinSet::new(), unfinished: HashMap::new() }
+        Self {
+            tcp,
+            acceptor,
+            limits,
+            balancers,
+            foreign_certificates: false,
+            handshakes: JoinSet::new(),
+            unfinished: HashMap::new(),
+        }
     }
 
     /// Believes the PROXY headers of `balancers`. Without this, nobody may send one.
     #[must_use]
     pub fn with_balancers(self, balancers: Balancers) -> Self {
         Self { balancers: Arc::new(balancers), ..self }
+    }
+
+    /// Serves clients whose certificate is no SVID too, if the configuration's verifier accepts it. Such a client has no
+    /// [`TlsPeer::svid`].
+    #[must_use]
+    pub fn with_foreign_certificates(self) -> Self {
+        Self { foreign_certificates: true, ..self }
     }
 
     /// Where clients connect.
@@ -164,7 +180,7 @@ impl Listener for TlsListener {
                         match outcome {
                             Ok(Step::Known(tcp, client, deadline)) => {
                                 let Some(peer) = self.take_place(client) else { continue };
-                                let handshake = shake_hands(self.acceptor.clone(), tcp, client);
+                                let handshake = shake_hands(self.acceptor.clone(), tcp, client, self.foreign_certificates);
                                 self.start(Some(peer), client, deadline, handshake);
                             }
                             Ok(Step::Done(connection)) => return Ok(*connection),
@@ -188,13 +204,17 @@ async fn shake_hands(
     acceptor: TlsAcceptor,
     tcp: TcpStream,
     address: SocketAddr,
+    foreign_certificates: bool,
 ) -> Result<Step, HandshakeError> {
     let failed = |source| HandshakeError::Failed { address, source };
     // tonic sets this on its own listener only; without it small replies wait for delayed acknowledgements.
     tcp.set_nodelay(true).map_err(failed)?;
     let stream = acceptor.accept(tcp).await.map_err(failed)?;
     let svid = presented(stream.get_ref().1.peer_certificates().unwrap_or_default());
-    let svid = svid.map_err(|source| HandshakeError::NotAnSvid { address, source })?;
+    let svid = match svid {
+        Err(_) if foreign_certificates => None,
+        svid => svid.map_err(|source| HandshakeError::NotAnSvid { address, source })?,
+    };
     Ok(Step::Done(Box::new(TlsConnection { peer: TlsPeer { address, svid }, stream })))
 }
 

@@ -42,7 +42,7 @@ pub(super) async fn serve(
     let config = server_config_for(clients, part.key_exchange, certificate, host.clock.clone())
         .context("failed to create TLS config for Prometheus")?;
     let listener = TlsListener::bind(address, Arc::new(config), Limits::default()).await;
-    let listener = listener.context("cannot serve metrics")?;
+    let listener = listener.context("cannot serve metrics")?.with_foreign_certificates();
     let address = listener.local_addr()?;
     tracing::info!(%address, tls = true, "Serving metrics");
     // All of them may come from one proxy.

@@ -21,7 +21,7 @@ use vouchsafe_types::pem;
 use super::data_dir::{self, DataDirLock};
 use super::measured::{MeasuredKeys, MeasuredStore};
 use super::metrics_tls::Part;
-use super::{Host, http, key_type, resolve};
+use super::{Host, http, key_type, resolve, switch};
 use crate::config::server::{self, DataStore};
 use crate::config::{self};
 
@@ -44,6 +44,7 @@ pub(super) async fn start(
     registry: &Registry,
 ) -> anyhow::Result<Running> {
     let DataStore::Sqlite { path } = &config.data_store;
+    switch::check_finished(path)?;
     data_dir::create_parent(path)?;
     let store = Sqlite::open(path, host.clock.clone()).await.context("cannot open the datastore")?;
     let keys = MeasuredKeys::new(key_manager(&config.key_manager)?, registry.clone());

@@ -110,6 +110,19 @@ pub(crate) async fn export(config: &Config) -> anyhow::Result<Moved> {
     Ok(Moved { kept: Some(kept), keys_known: !journals.is_empty(), ..count(&records) })
 }
 
+/// Refuses to start a server on the empty place that an interrupted [`import`] left: it would begin with new keys.
+pub(super) fn check_finished(path: &Path) -> anyhow::Result<()> {
+    let kept = beside(path, ".spire");
+    if !path.exists() && kept.exists() {
+        bail!(
+            "{} is there and {} is not: an import was interrupted; run `vouchsafe server import` again",
+            kept.display(),
+            path.display()
+        );
+    }
+    Ok(())
+}
+
 /// No server may run on what is moved.
 fn at_rest(config: &Config) -> anyhow::Result<DataDirLock> {
     if UnixStream::connect(&config.socket_path).is_ok() {
@@ -226,5 +239,16 @@ mod tests {
         std::fs::write(&path, "old").unwrap();
         exchange(&new, &path, &kept).unwrap_err();
         assert_eq!((&*text(&path), &*text(&kept)), ("old", ""));
+    }
+
+    #[test]
+    fn a_server_does_not_begin_anew_where_an_import_was_interrupted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("registry");
+        check_finished(&path).unwrap();
+        std::fs::write(beside(&path, ".spire"), "theirs").unwrap();
+        assert!(check_finished(&path).unwrap_err().to_string().contains("server import` again"));
+        std::fs::write(&path, "ours").unwrap();
+        check_finished(&path).unwrap();
     }
 }

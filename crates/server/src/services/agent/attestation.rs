@@ -50,8 +50,8 @@ impl AgentParts {
             Ok((attested, _)) => attested.token.is_none(),
             Err(status) => status.code() == Code::Unavailable,
         };
-        if settled {
-            attempt.take().map(Attempt::refund);
+        if settled && let Some(attempt) = attempt.take() {
+            attempt.refund();
         }
         let (attested, public_key_der) = proven?;
         applicant.audit.add("agent_id", attested.id.as_str());
@@ -64,8 +64,11 @@ impl AgentParts {
         let issued = self.issuer.agent_x509(&attested.id, &public_key_der).await;
         let issued = issued.map_err(|e| sign_failed("failed to sign X509 SVID", &e))?;
         let admitted = self.admit(evidence.kind, &attested, &issued).await;
-        if admitted.as_ref().map_or_else(|status| status.code() != Code::InvalidArgument, |()| true) {
-            attempt.map(Attempt::refund);
+        // A token that somebody else used, or that came too late, has proven nothing.
+        let proven =
+            admitted.as_ref().map_or_else(|status| status.code() != Code::InvalidArgument, |()| true);
+        if proven && let Some(attempt) = attempt {
+            attempt.refund();
         }
         admitted?;
         let address = applicant.address.map(|address| address.to_string());
