@@ -5,21 +5,21 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 /// All series of a name.
-pub struct Family {
+pub(crate) struct Family {
     kind: String,
     labels: BTreeSet<String>,
 }
 
 impl Family {
     /// `name type labels`
-    pub fn line(&self, name: &str) -> String {
+    pub(crate) fn line(&self, name: &str) -> String {
         let labels: Vec<_> = self.labels.iter().map(String::as_str).collect();
         format!("{name} {} {}", self.kind, labels.join(",")).trim_end().to_owned()
     }
 }
 
 /// What the port serves, by name without `prefix_`; names without the prefix stay as they are.
-pub fn scrape(port: u16, prefix: &str) -> BTreeMap<String, Family> {
+pub(crate) fn scrape(port: u16, prefix: &str) -> BTreeMap<String, Family> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();

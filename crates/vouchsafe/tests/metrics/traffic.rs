@@ -12,7 +12,7 @@ use crate::process::eventually;
 use crate::world::{Agent, Server};
 
 /// Every method that a server serves on its administrative socket.
-pub const SERVER_METHODS: &[&str] = &[
+pub(crate) const SERVER_METHODS: &[&str] = &[
     "spire.api.server.agent.v1.Agent/CountAgents",
     "spire.api.server.agent.v1.Agent/ListAgents",
     "spire.api.server.agent.v1.Agent/GetAgent",
@@ -71,7 +71,7 @@ pub const SERVER_METHODS: &[&str] = &[
 ];
 
 /// Every method that an agent serves to workloads.
-pub const AGENT_METHODS: &[&str] = &[
+pub(crate) const AGENT_METHODS: &[&str] = &[
     "SpiffeWorkloadAPI/FetchX509SVID",
     "SpiffeWorkloadAPI/FetchX509Bundles",
     "SpiffeWorkloadAPI/FetchJWTSVID",
@@ -83,7 +83,7 @@ pub const AGENT_METHODS: &[&str] = &[
 ];
 
 /// Every method that an agent serves on its administrative socket.
-pub const AGENT_ADMIN_METHODS: &[&str] = &[
+pub(crate) const AGENT_ADMIN_METHODS: &[&str] = &[
     "spire.agent.debug.v1.Debug/GetInfo",
     "spire.api.agent.logger.v1.Logger/GetLogger",
     "spire.api.agent.logger.v1.Logger/SetLogLevel",
@@ -95,7 +95,7 @@ pub const AGENT_ADMIN_METHODS: &[&str] = &[
 ];
 
 /// A workload that has an identity, and one that is renamed and removed.
-pub fn of_workloads(server: &Server, agent: &Agent) {
+pub(crate) fn of_workloads(server: &Server, agent: &Agent) {
     server.entry_for_this_user("workload", &[]);
     agent.wait_for_svid("workload");
     agent.fetch_jwt("somebody");
@@ -109,13 +109,13 @@ pub fn of_workloads(server: &Server, agent: &Agent) {
 }
 
 /// A workload asks too often, once the limit of one JWT-SVID per second is there.
-pub fn above_the_limit(agent: &Agent) {
+pub(crate) fn above_the_limit(agent: &Agent) {
     let fetch = ["api", "fetch", "jwt", "-audience", "somebody"];
     eventually("a refusal", || (agent.cli(&fetch).code != 0).then_some(()));
 }
 
 /// Objects of every kind are made, changed and removed.
-pub fn of_operators(server: &Server) {
+pub(crate) fn of_operators(server: &Server) {
     let entry = server.entry("other", "node", "unix:uid:4294967290", &[]);
     let (id, parent) = (server.id("other"), server.id("node"));
     let changed = ["-spiffeID", &id, "-parentID", &parent, "-selector", "unix:uid:4294967291"];
@@ -147,14 +147,14 @@ pub fn of_operators(server: &Server) {
 }
 
 /// The one agent is evicted.
-pub fn end_of_the_agent(server: &Server) {
+pub(crate) fn end_of_the_agent(server: &Server) {
     let agents = server.json(&["agent", "list"]);
     let path = agents["agents"][0]["id"]["path"].as_str().unwrap();
     server.cli(&["agent", "evict", "-spiffeID", &server.id(path.trim_start_matches('/'))]).ok();
 }
 
 /// Calls each method with an empty message. How it ends makes no difference; that it is counted does.
-pub fn of_every_method(socket: &Path, methods: &[&'static str]) {
+pub(crate) fn of_every_method(socket: &Path, methods: &[&'static str]) {
     let calls = async {
         let channel = uds_channel(socket).await.unwrap();
         for method in methods {

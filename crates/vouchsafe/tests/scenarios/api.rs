@@ -20,17 +20,17 @@ use crate::svids;
 use crate::world::{Agent, Server};
 
 /// Runs `calls` to their end.
-pub fn block_on<F: Future>(calls: F) -> F::Output {
+pub(crate) fn block_on<F: Future>(calls: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(calls)
 }
 
 /// A channel over a Unix socket.
-pub async fn local(socket: &Path) -> Channel {
+pub(crate) async fn local(socket: &Path) -> Channel {
     uds_channel(socket).await.unwrap()
 }
 
 /// A channel to the server's TCP port; anonymous without `own`.
-pub fn remote(server: &Server, own: Option<&SvidCell>) -> Channel {
+pub(crate) fn remote(server: &Server, own: Option<&SvidCell>) -> Channel {
     let trust_domain = TrustDomain::parse(server.trust_domain).unwrap();
     let bundle = format::from_pem(&trust_domain, &server.bundle_pem()).unwrap();
     let roots = RootsCell::new(TrustRoots::of([&bundle]));
@@ -40,15 +40,14 @@ pub fn remote(server: &Server, own: Option<&SvidCell>) -> Channel {
 }
 
 /// The SVID for `path` that this user's processes get, with its key.
-pub fn identity(agent: &Agent, path: &str) -> SvidCell {
+pub(crate) fn identity(agent: &Agent, path: &str) -> SvidCell {
     let folder = tempfile::tempdir_in(&agent.folder).unwrap();
     let write = folder.path().to_str().unwrap();
     let n = eventually(&format!("the identity {path}"), || {
         (agent.cli(&["api", "fetch", "x509", "-write", write]).code == 0).then_some(())?;
-        let found = (0..)
+        (0..)
             .take_while(|n| folder.path().join(format!("svid.{n}.pem")).exists())
-            .find(|n| svids::read(folder.path(), *n).svid.id.path() == format!("/{path}"));
-        found
+            .find(|n| svids::read(folder.path(), *n).svid.id.path() == format!("/{path}"))
     });
     let chain = svids::certificates(&folder.path().join(format!("svid.{n}.pem")));
     let key = pem::parse(&std::fs::read(folder.path().join(format!("svid.{n}.key"))).unwrap()).unwrap();

@@ -89,7 +89,7 @@ fn jwt_svids_are_cached_and_can_be_switched_off() {
     let first = agent.fetch_jwt("db");
     assert_eq!(first.token, agent.fetch_jwt("db").token);
     assert_ne!(first.token, agent.fetch_jwt("other").token);
-    assert_eq!(first.bundle, [first.key_id.clone()]);
+    assert_eq!(first.bundle, std::slice::from_ref(&first.key_id));
     let valid = agent.cli(&["api", "validate", "jwt", "-audience", "db", "-svid", &first.token]).ok();
     assert!(valid.contains("SVID is valid."), "{valid}");
     let wrong = agent.cli(&["api", "validate", "jwt", "-audience", "else", "-svid", &first.token]).err();

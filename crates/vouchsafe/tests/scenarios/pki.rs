@@ -8,23 +8,23 @@ use rcgen::{
 };
 
 /// An authority with its files.
-pub struct Authority {
-    pub certificate: PathBuf,
-    pub key: PathBuf,
+pub(crate) struct Authority {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
     issuer: Issuer<'static, KeyPair>,
 }
 
 /// A machine's certificate with its files.
-pub struct Leaf {
-    pub certificate: PathBuf,
-    pub key: PathBuf,
+pub(crate) struct Leaf {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
     /// SHA-1 of the certificate, in hex: the last part of the agent's SPIFFE ID.
-    pub fingerprint: String,
+    pub(crate) fingerprint: String,
 }
 
 impl Authority {
     /// A new root in `folder`. `uri` becomes its URI SAN.
-    pub fn root(folder: &Path, name: &str, uri: Option<&str>) -> Self {
+    pub(crate) fn root(folder: &Path, name: &str, uri: Option<&str>) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::OrganizationName, "SPIFFE");
         params.distinguished_name.push(DnType::CommonName, name);
@@ -41,12 +41,12 @@ impl Authority {
     }
 
     /// A certificate for a machine.
-    pub fn machine(&self, folder: &Path, name: &str) -> Leaf {
+    pub(crate) fn machine(&self, folder: &Path, name: &str) -> Leaf {
         self.leaf(folder, name, vec![])
     }
 
     /// A certificate for a web server on the loopback interface.
-    pub fn web_server(&self, folder: &Path, name: &str) -> Leaf {
+    pub(crate) fn web_server(&self, folder: &Path, name: &str) -> Leaf {
         let address = std::net::IpAddr::from([127, 0, 0, 1]);
         self.leaf(
             folder,

@@ -10,47 +10,47 @@ use nix::unistd::Pid;
 use tokio::time::Instant;
 
 /// A running program. Ends with the value.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     log: PathBuf,
 }
 
 /// What a command that ran to its end said.
 #[derive(Clone, Debug)]
-pub struct Outcome {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Outcome {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Process {
     /// Starts `command`, with both its streams appended to `log`.
-    pub fn start(mut command: Command, log: &Path) -> Self {
+    pub(crate) fn start(mut command: Command, log: &Path) -> Self {
         let file = File::options().create(true).append(true).open(log).unwrap();
         command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
         Self { child: command.spawn().unwrap(), log: log.to_owned() }
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    pub fn exited(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
 
     /// Ends it as `systemctl stop` would.
-    pub fn terminate(&mut self) {
+    pub(crate) fn terminate(&mut self) {
         self.end(Signal::SIGTERM);
     }
 
     /// Asks for what SPIRE calls reconfiguration.
-    pub fn reconfigure(&self) {
+    pub(crate) fn reconfigure(&self) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGUSR1).unwrap();
     }
 
     /// Ends it as a power cut would.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.end(Signal::SIGKILL);
     }
 
@@ -84,7 +84,7 @@ impl Drop for Process {
 }
 
 /// Runs `command` to its end.
-pub fn run(command: &mut Command) -> Outcome {
+pub(crate) fn run(command: &mut Command) -> Outcome {
     let output = command.stdin(Stdio::null()).output().unwrap();
     Outcome {
         code: output.status.code().unwrap_or(-1),
@@ -96,20 +96,20 @@ pub fn run(command: &mut Command) -> Outcome {
 impl Outcome {
     /// The standard output of a command that succeeded.
     #[track_caller]
-    pub fn ok(self) -> String {
+    pub(crate) fn ok(self) -> String {
         assert_eq!(self.code, 0, "{self:?}");
         self.stdout
     }
 
     /// The same as JSON.
     #[track_caller]
-    pub fn json(self) -> serde_json::Value {
+    pub(crate) fn json(self) -> serde_json::Value {
         serde_json::from_str(&self.ok()).unwrap()
     }
 
     /// The standard error of a command that failed.
     #[track_caller]
-    pub fn err(self) -> String {
+    pub(crate) fn err(self) -> String {
         assert_ne!(self.code, 0, "{self:?}");
         self.stderr
     }
@@ -117,7 +117,7 @@ impl Outcome {
 
 /// Asks again and again until there is an answer.
 #[track_caller]
-pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + PATIENCE;
     loop {
         if let Some(answer) = ask() {
@@ -128,8 +128,7 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the processes that are waited for run on real time")]
-pub fn pause() {
+pub(crate) fn pause() {
     std::thread::sleep(PAUSE);
 }
 

@@ -3,24 +3,24 @@
 use std::path::{Path, PathBuf};
 
 /// The programs of one scenario, under the names that SPIRE's have.
-pub struct Programs {
-    pub server: PathBuf,
-    pub agent: PathBuf,
-    pub oidc: PathBuf,
+pub(crate) struct Programs {
+    pub(crate) server: PathBuf,
+    pub(crate) agent: PathBuf,
+    pub(crate) oidc: PathBuf,
     /// Whose server and agent these are.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
 }
 
 /// Where a scenario expects different things of SPIRE's programs and ours, it asks for this.
 #[derive(Clone, Copy, Debug)]
-pub struct Kind {
-    pub our_server: bool,
-    pub our_agent: bool,
+pub(crate) struct Kind {
+    pub(crate) our_server: bool,
+    pub(crate) our_agent: bool,
 }
 
 impl Programs {
     /// Links to the programs in `folder`.
-    pub fn link_into(folder: &Path) -> Self {
+    pub(crate) fn link_into(folder: &Path) -> Self {
         let (server, agent) = (chosen("SCENARIO_SERVER"), chosen("SCENARIO_AGENT"));
         let kind = Kind { our_server: server.is_none(), our_agent: agent.is_none() };
         let ours = Self::ours();
@@ -38,7 +38,7 @@ impl Programs {
     }
 
     /// The binary that the interop suites test, or the one of this build.
-    pub fn ours() -> PathBuf {
+    pub(crate) fn ours() -> PathBuf {
         chosen("VOUCHSAFE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_vouchsafe").into())
     }
 }

@@ -15,16 +15,16 @@ use vouchsafe_types::trust_domain::TrustDomain;
 use vouchsafe_types::x509_svid::X509Svid;
 
 /// An X.509-SVID that was written by `api fetch x509 -write`.
-pub struct Fetched {
-    pub svid: X509Svid,
+pub(crate) struct Fetched {
+    pub(crate) svid: X509Svid,
     /// Subject key identifiers of the bundle's authorities, in hex.
-    pub authorities: Vec<String>,
+    pub(crate) authorities: Vec<String>,
     /// Subject key identifier of the authority that signed the leaf, in hex.
-    pub signed_by: String,
+    pub(crate) signed_by: String,
 }
 
 /// Reads `svid.<n>.pem` and `bundle.<n>.pem` in `folder`; the chain must verify with the bundle.
-pub fn read(folder: &Path, n: usize) -> Fetched {
+pub(crate) fn read(folder: &Path, n: usize) -> Fetched {
     let chain = certificates(&folder.join(format!("svid.{n}.pem")));
     let bundle = std::fs::read(folder.join(format!("bundle.{n}.pem"))).unwrap();
     let parsed = X509Svid::parse(chain.clone()).unwrap();
@@ -37,7 +37,7 @@ pub fn read(folder: &Path, n: usize) -> Fetched {
 }
 
 /// The certificates of a PEM file.
-pub fn certificates(file: &Path) -> Vec<Arc<[u8]>> {
+pub(crate) fn certificates(file: &Path) -> Vec<Arc<[u8]>> {
     pem::parse(&std::fs::read(file).unwrap())
         .unwrap()
         .into_iter()
@@ -46,7 +46,11 @@ pub fn certificates(file: &Path) -> Vec<Arc<[u8]>> {
 }
 
 /// Verifies `chain` by a PEM bundle of `trust_domain`, now.
-pub fn verify(chain: &[Arc<[u8]>], trust_domain: &TrustDomain, bundle: &[u8]) -> Result<X509Svid, String> {
+pub(crate) fn verify(
+    chain: &[Arc<[u8]>],
+    trust_domain: &TrustDomain,
+    bundle: &[u8],
+) -> Result<X509Svid, String> {
     let bundle = format::from_pem(trust_domain, bundle).unwrap();
     let verifier = SvidVerifier::new(RootsCell::new(TrustRoots::of([&bundle])));
     let chain: Vec<_> = chain.iter().map(|der| CertificateDer::from(der.to_vec())).collect();

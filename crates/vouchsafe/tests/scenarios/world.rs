@@ -13,63 +13,63 @@ use crate::programs::{Kind, Programs};
 use crate::svids::{self, Fetched};
 
 /// A place for one scenario.
-pub struct World {
-    pub kind: Kind,
+pub(crate) struct World {
+    pub(crate) kind: Kind,
     folder: TempDir,
     programs: Programs,
 }
 
 /// What a server's file says besides what every file says.
-pub struct ServerSettings {
-    pub trust_domain: &'static str,
+pub(crate) struct ServerSettings {
+    pub(crate) trust_domain: &'static str,
     /// Further lines of the section `server`.
-    pub server: String,
+    pub(crate) server: String,
     /// Further blocks of the section `plugins`.
-    pub plugins: String,
+    pub(crate) plugins: String,
     /// Its environment besides ours.
-    pub environment: Environment,
+    pub(crate) environment: Environment,
 }
 
 type Environment = Vec<(String, String)>;
 
 /// What an agent's file says besides what every file says.
-pub struct AgentSettings {
+pub(crate) struct AgentSettings {
     /// Further lines of the section `agent`.
-    pub agent: String,
+    pub(crate) agent: String,
     /// The node attestor's block. Empty: `join_token`.
-    pub attestor: String,
+    pub(crate) attestor: String,
     /// The key manager.
-    pub key_manager: &'static str,
+    pub(crate) key_manager: &'static str,
 }
 
 /// A server.
-pub struct Server {
-    pub trust_domain: &'static str,
-    pub folder: PathBuf,
-    pub port: u16,
-    pub socket: PathBuf,
+pub(crate) struct Server {
+    pub(crate) trust_domain: &'static str,
+    pub(crate) folder: PathBuf,
+    pub(crate) port: u16,
+    pub(crate) socket: PathBuf,
     program: RefCell<PathBuf>,
     environment: Environment,
     process: RefCell<Process>,
 }
 
 /// An agent.
-pub struct Agent {
-    pub folder: PathBuf,
-    pub socket: PathBuf,
-    pub admin_socket: PathBuf,
+pub(crate) struct Agent {
+    pub(crate) folder: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) admin_socket: PathBuf,
     program: PathBuf,
     process: RefCell<Process>,
 }
 
 /// An OIDC discovery provider.
-pub struct Provider {
+pub(crate) struct Provider {
     process: Process,
 }
 
 impl Provider {
     /// Waits for a line that has all of `parts`.
-    pub fn wait_for_log(&self, parts: &[&str]) {
+    pub(crate) fn wait_for_log(&self, parts: &[&str]) {
         let has = || has_line(&self.process.log(), parts).then_some(());
         eventually(&format!("the provider logs {parts:?}"), has);
     }
@@ -94,18 +94,18 @@ impl Default for AgentSettings {
 
 impl World {
     /// A new folder; short, because a socket's path has room for 107 bytes.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("vs").tempdir_in("/tmp").unwrap();
         let programs = Programs::link_into(folder.path());
         Self { kind: programs.kind, programs, folder }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
     /// Starts a server and waits until it is healthy.
-    pub fn server(&self, name: &str, settings: &ServerSettings) -> Server {
+    pub(crate) fn server(&self, name: &str, settings: &ServerSettings) -> Server {
         let folder = self.path().join(name);
         std::fs::create_dir(&folder).unwrap();
         let port = free_port();
@@ -148,7 +148,7 @@ plugins {{
 
     /// Starts an agent that attests with a new join token, and waits until it is healthy. The agent's entries are
     /// parented to `spiffe://<trust domain>/node`.
-    pub fn agent(&self, name: &str, server: &Server, settings: &AgentSettings) -> Agent {
+    pub(crate) fn agent(&self, name: &str, server: &Server, settings: &AgentSettings) -> Agent {
         let token = server.join_token(Some("node"));
         let agent = self.agent_with(name, server, settings, &["-joinToken", &token]);
         agent.wait_until_healthy();
@@ -156,7 +156,13 @@ plugins {{
     }
 
     /// Starts an agent with further flags and does not wait.
-    pub fn agent_with(&self, name: &str, server: &Server, settings: &AgentSettings, flags: &[&str]) -> Agent {
+    pub(crate) fn agent_with(
+        &self,
+        name: &str,
+        server: &Server,
+        settings: &AgentSettings,
+        flags: &[&str],
+    ) -> Agent {
         let folder = self.path().join(name);
         std::fs::create_dir(&folder).unwrap();
         std::fs::write(folder.join("bundle.pem"), server.cli(&["bundle", "show"]).ok()).unwrap();
@@ -200,7 +206,7 @@ plugins {{
     }
 
     /// Starts an OIDC discovery provider for `localhost` whose file has these `lines` too, and does not wait.
-    pub fn oidc(&self, name: &str, lines: &str) -> Provider {
+    pub(crate) fn oidc(&self, name: &str, lines: &str) -> Provider {
         let folder = self.path().join(name);
         std::fs::create_dir(&folder).unwrap();
         let file = folder.join("oidc.conf");
@@ -212,7 +218,7 @@ plugins {{
     }
 
     /// Our server under the name of SPIRE's, whichever the scenario runs.
-    pub fn our_server(&self) -> PathBuf {
+    pub(crate) fn our_server(&self) -> PathBuf {
         let folder = self.path().join("ours");
         std::fs::create_dir(&folder).unwrap();
         let link = folder.join("spire-server");
@@ -221,30 +227,30 @@ plugins {{
     }
 
     /// A command of the server's program that needs no server.
-    pub fn server_program(&self, arguments: &[&str]) -> Outcome {
+    pub(crate) fn server_program(&self, arguments: &[&str]) -> Outcome {
         run(Command::new(&self.programs.server).args(arguments))
     }
 
     /// A command of the agent's program that needs no agent.
-    pub fn agent_program(&self, arguments: &[&str]) -> Outcome {
+    pub(crate) fn agent_program(&self, arguments: &[&str]) -> Outcome {
         run(Command::new(&self.programs.agent).args(arguments))
     }
 }
 
 impl Server {
     /// Runs a command of the server's program on this server.
-    pub fn cli(&self, arguments: &[&str]) -> Outcome {
+    pub(crate) fn cli(&self, arguments: &[&str]) -> Outcome {
         run(Command::new(&*self.program.borrow()).args(arguments).arg("-socketPath").arg(&self.socket))
     }
 
     /// The command's answer as JSON.
     #[track_caller]
-    pub fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         self.cli(&[arguments, &["-output", "json"]].concat()).json()
     }
 
     /// A join token, for an agent that is to be known as `spiffe://<trust domain>/<alias>` too.
-    pub fn join_token(&self, alias: Option<&str>) -> String {
+    pub(crate) fn join_token(&self, alias: Option<&str>) -> String {
         let id = alias.map(|alias| self.id(alias));
         let mut arguments = vec!["token", "generate"];
         arguments.extend(id.iter().flat_map(|id| ["-spiffeID", id]));
@@ -253,19 +259,19 @@ impl Server {
     }
 
     /// `spiffe://<trust domain>/<path>`
-    pub fn id(&self, path: &str) -> String {
+    pub(crate) fn id(&self, path: &str) -> String {
         format!("spiffe://{}/{path}", self.trust_domain)
     }
 
     /// Creates an entry for this user's processes below `node` and returns its id.
-    pub fn entry_for_this_user(&self, path: &str, flags: &[&str]) -> String {
+    pub(crate) fn entry_for_this_user(&self, path: &str, flags: &[&str]) -> String {
         let selector = format!("unix:uid:{}", nix::unistd::geteuid());
         self.entry(path, "node", &selector, flags)
     }
 
     /// Creates an entry and returns its id.
     #[track_caller]
-    pub fn entry(&self, path: &str, parent: &str, selector: &str, flags: &[&str]) -> String {
+    pub(crate) fn entry(&self, path: &str, parent: &str, selector: &str, flags: &[&str]) -> String {
         let (id, parent) = (self.id(path), self.id(parent));
         let arguments = ["entry", "create", "-spiffeID", &id, "-parentID", &parent, "-selector", selector];
         let created = self.json(&[&arguments, flags].concat());
@@ -273,47 +279,47 @@ impl Server {
     }
 
     /// Writes the PEM bundle as it is now.
-    pub fn bundle_pem(&self) -> Vec<u8> {
+    pub(crate) fn bundle_pem(&self) -> Vec<u8> {
         self.cli(&["bundle", "show"]).ok().into_bytes()
     }
 
-    pub fn wait_until_healthy(&self) {
+    pub(crate) fn wait_until_healthy(&self) {
         eventually("the server is healthy", || {
             assert!(self.process.borrow_mut().exited().is_none(), "the server ended");
             (self.cli(&["healthcheck"]).code == 0).then_some(())
         });
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.process.borrow().log()
     }
 
     /// Waits for a line that has all of `parts`.
-    pub fn wait_for_log(&self, parts: &[&str]) {
+    pub(crate) fn wait_for_log(&self, parts: &[&str]) {
         eventually(&format!("the server logs {parts:?}"), || has_line(&self.log(), parts).then_some(()));
     }
 
-    pub fn reconfigure(&self) {
+    pub(crate) fn reconfigure(&self) {
         self.process.borrow().reconfigure();
     }
 
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.process.borrow_mut().terminate();
     }
 
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.process.borrow_mut().kill();
     }
 
     /// Starts it again, after [`Server::stop`] or [`Server::kill`].
-    pub fn start_again(&self) {
+    pub(crate) fn start_again(&self) {
         let program = self.program.borrow().clone();
         *self.process.borrow_mut() = start(&program, &self.folder, "server.conf", &[], &self.environment);
         self.wait_until_healthy();
     }
 
     /// Starts another program in its place, after [`Server::stop`]; returns the one before.
-    pub fn run_as(&self, program: PathBuf) -> PathBuf {
+    pub(crate) fn run_as(&self, program: PathBuf) -> PathBuf {
         let before = self.program.replace(program);
         self.start_again();
         before
@@ -322,17 +328,17 @@ impl Server {
 
 impl Agent {
     /// Runs a command of the agent's program on the Workload API socket.
-    pub fn cli(&self, arguments: &[&str]) -> Outcome {
+    pub(crate) fn cli(&self, arguments: &[&str]) -> Outcome {
         run(Command::new(&self.program).args(arguments).arg("-socketPath").arg(&self.socket))
     }
 
     /// Runs a command on the admin socket.
-    pub fn admin_cli(&self, arguments: &[&str]) -> Outcome {
+    pub(crate) fn admin_cli(&self, arguments: &[&str]) -> Outcome {
         run(Command::new(&self.program).args(arguments).arg("-socketPath").arg(&self.admin_socket))
     }
 
     /// Fetches the X.509-SVIDs of this user's processes; they must verify.
-    pub fn fetch_x509(&self) -> Result<Vec<Fetched>, Outcome> {
+    pub(crate) fn fetch_x509(&self) -> Result<Vec<Fetched>, Outcome> {
         let folder = tempfile::tempdir_in(&self.folder).unwrap();
         let fetched =
             self.cli(&["api", "fetch", "x509", "-timeout", "5s", "-write", folder.path().to_str().unwrap()]);
@@ -344,7 +350,7 @@ impl Agent {
     }
 
     /// Waits until this user's processes have an SVID for `path`.
-    pub fn wait_for_svid(&self, path: &str) -> Fetched {
+    pub(crate) fn wait_for_svid(&self, path: &str) -> Fetched {
         eventually(&format!("an SVID for {path}"), || {
             self.fetch_x509().ok()?.into_iter().find(|fetched| fetched.svid.id.path() == format!("/{path}"))
         })
@@ -352,12 +358,12 @@ impl Agent {
 
     /// Fetches a JWT-SVID for `audience`; the answer of `api fetch jwt -output json`.
     #[track_caller]
-    pub fn fetch_jwt(&self, audience: &str) -> Jwt {
+    pub(crate) fn fetch_jwt(&self, audience: &str) -> Jwt {
         let answer = self.cli(&["api", "fetch", "jwt", "-audience", audience, "-output", "json"]).json();
         Jwt::of(&answer)
     }
 
-    pub fn wait_until_healthy(&self) {
+    pub(crate) fn wait_until_healthy(&self) {
         eventually("the agent is healthy", || {
             let ended = self.process.borrow_mut().exited();
             assert!(ended.is_none(), "the agent ended: {ended:?}\n{}", self.log());
@@ -365,33 +371,29 @@ impl Agent {
         });
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.process.borrow().log()
     }
 
     /// Waits for a line that has all of `parts`.
-    pub fn wait_for_log(&self, parts: &[&str]) {
+    pub(crate) fn wait_for_log(&self, parts: &[&str]) {
         eventually(&format!("the agent logs {parts:?}"), || has_line(&self.log(), parts).then_some(()));
     }
 
-    pub fn wait_until_it_ends(&self) {
+    pub(crate) fn wait_until_it_ends(&self) {
         eventually("the agent ends", || self.process.borrow_mut().exited());
     }
 
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         self.process.borrow_mut().exited().is_none()
     }
 
-    pub fn stop(&self) {
-        self.process.borrow_mut().terminate();
-    }
-
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.process.borrow_mut().kill();
     }
 
     /// Starts it again and does not wait. The log goes on in the same file after `mark`, which is returned.
-    pub fn start_again(&self, flags: &[&str]) -> usize {
+    pub(crate) fn start_again(&self, flags: &[&str]) -> usize {
         let mark = self.log().len();
         *self.process.borrow_mut() = start(&self.program, &self.folder, "agent.conf", flags, &[]);
         mark
@@ -399,12 +401,12 @@ impl Agent {
 }
 
 /// A token and the keys that it can be verified with.
-pub struct Jwt {
-    pub token: String,
-    pub key_id: String,
-    pub subject: String,
+pub(crate) struct Jwt {
+    pub(crate) token: String,
+    pub(crate) key_id: String,
+    pub(crate) subject: String,
     /// Key ids in the trust domain's own bundle.
-    pub bundle: Vec<String>,
+    pub(crate) bundle: Vec<String>,
 }
 
 impl Jwt {
@@ -441,11 +443,11 @@ fn start(
 }
 
 /// Whether a line of `log` has all of `parts`.
-pub fn has_line(log: &str, parts: &[&str]) -> bool {
+pub(crate) fn has_line(log: &str, parts: &[&str]) -> bool {
     log.lines().any(|line| parts.iter().all(|part| line.contains(part)))
 }
 
 /// A TCP port of the loopback interface on which nobody listens now.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
