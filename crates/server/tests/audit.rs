@@ -145,6 +145,15 @@ async fn every_call_leaves_a_line_that_says_who_did_what_and_how_it_ended() {
     server.admin.agents().ban_agent(BanAgentRequest { id: id_of(&agent.id) }).await.unwrap();
     let line = lines.next("BanAgent").await;
     assert_line(&line, &json!({"status": "success", "spiffe_id": agent.id.as_str()}));
+    filters_are_told(&server, &lines).await;
+    foreign_bundles_are_told(&server, &lines).await;
+    a_stranger_fills_no_line(&server, &lines).await;
+    // Who was not let in is in the ordinary log.
+    agent.authorized().await.unwrap_err();
+    assert!(lines.0.lock().unwrap().iter().all(|line| line["method"] != "GetAuthorizedEntries"));
+}
+
+async fn filters_are_told(server: &support::TestServer, lines: &Lines) {
     let filter = list_entries_request::Filter { by_hint: Some("h".into()), ..Default::default() };
     let request = ListEntriesRequest { filter: Some(filter), ..Default::default() };
     server.admin.entries().list_entries(request).await.unwrap();
@@ -152,6 +161,12 @@ async fn every_call_leaves_a_line_that_says_who_did_what_and_how_it_ended() {
     let filter = count_agents_request::Filter { by_banned: Some(true), ..Default::default() };
     server.admin.agents().count_agents(CountAgentsRequest { filter: Some(filter) }).await.unwrap();
     assert_line(&lines.next("CountAgents").await, &json!({"status": "success", "by_banned": true}));
+    // Nothing of its own is told; there is a line all the same.
+    server.admin.entries().list_entries(ListEntriesRequest::default()).await.unwrap();
+    assert_line(&lines.next("ListEntries").await, &json!({"status": "success", "authorized_as": "local"}));
+}
+
+async fn foreign_bundles_are_told(server: &support::TestServer, lines: &Lines) {
     let foreign = types::Bundle { trust_domain: "b.test".into(), refresh_hint: 5, ..server.bundle().await };
     let key = foreign.jwt_authorities[0].key_id.clone();
     let request = BatchSetFederatedBundleRequest { bundle: vec![foreign], output_mask: None };
@@ -166,9 +181,9 @@ async fn every_call_leaves_a_line_that_says_who_did_what_and_how_it_ended() {
     server.admin.bundles().batch_delete_federated_bundle(request).await.unwrap();
     let line = lines.next("BatchDeleteFederatedBundle").await;
     assert_line(&line, &json!({"status": "success", "trust_domain_id": "b.test", "mode": "DISSOCIATE"}));
-    // Nothing of its own is told; there is a line all the same.
-    server.admin.entries().list_entries(ListEntriesRequest::default()).await.unwrap();
-    assert_line(&lines.next("ListEntries").await, &json!({"status": "success", "authorized_as": "local"}));
+}
+
+async fn a_stranger_fills_no_line(server: &support::TestServer, lines: &Lines) {
     let long = AttestationData { r#type: "é".repeat(1 << 20), payload: b"x".to_vec().into() };
     let params = Params { data: Some(long), params: Some(AgentX509svidParams { csr: b"x".to_vec().into() }) };
     let request = AttestAgentRequest { step: Some(Step::Params(params)) };
@@ -176,7 +191,4 @@ async fn every_call_leaves_a_line_that_says_who_did_what_and_how_it_ended() {
     drop(answers.unwrap().into_inner().message().await.unwrap_err());
     let line = lines.next("AttestAgent").await.to_string();
     assert!(line.len() < 40_000, "a stranger chose the {} bytes of a line", line.len());
-    // Who was not let in is in the ordinary log.
-    agent.authorized().await.unwrap_err();
-    assert!(lines.0.lock().unwrap().iter().all(|line| line["method"] != "GetAuthorizedEntries"));
 }
