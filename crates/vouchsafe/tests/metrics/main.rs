@@ -22,6 +22,7 @@ mod traffic;
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use exposition::{Family, scrape};
 use world::{AgentSettings, ServerSettings, World};
@@ -56,10 +57,9 @@ fn the_metrics_are_those_of_the_list_by_name_type_and_labels() {
     traffic::of_every_method(&server.socket, traffic::SERVER_METHODS);
     traffic::of_every_method(&agent.socket, traffic::AGENT_METHODS);
     traffic::of_every_method(&agent.admin_socket, traffic::AGENT_ADMIN_METHODS);
-    let of_agent = scrape(agent_port, "spire_agent");
+    check("metrics_agent.txt", || scrape(agent_port, "spire_agent"));
     traffic::end_of_the_agent(&server);
-    check("metrics_server.txt", &scrape(server_port, "spire_server"));
-    check("metrics_agent.txt", &of_agent);
+    check("metrics_server.txt", || scrape(server_port, "spire_server"));
 }
 
 fn prometheus(port: u16) -> String {
@@ -70,7 +70,8 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn check(file: &str, seen: &BTreeMap<String, Family>) {
+/// Compares with the list until both agree: a call is counted when it ends, which its caller may notice first.
+fn check(file: &str, scrape: impl Fn() -> BTreeMap<String, Family>) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
     let text = std::fs::read_to_string(&path).unwrap_or_default();
     let mut listed = BTreeMap::new();
@@ -79,24 +80,16 @@ fn check(file: &str, seen: &BTreeMap<String, Family>) {
         let name = line.split(' ').next().unwrap().to_owned();
         listed.insert(name, (line.to_owned(), timing));
     }
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let mut seen = BTreeMap::new();
     let mut problems = Vec::new();
-    for (name, family) in seen {
-        let line = family.line(name);
-        match listed.get(name) {
-            None => problems.push(format!("not in the list: {line}")),
-            Some((expected, _)) if *expected != line => {
-                problems.push(format!("{line}, listed as {expected}"))
-            }
-            Some(_) => {}
-        }
-    }
-    for (name, (_, timing)) in &listed {
-        if !timing && !seen.contains_key(name) {
-            problems.push(format!("not there: {name}"));
-        }
-    }
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        for (name, family) in seen {
+    process::within(Duration::from_secs(if update { 2 } else { 20 }), || {
+        seen = scrape();
+        problems = differences(&listed, &seen);
+        problems.is_empty().then_some(())
+    });
+    if update {
+        for (name, family) in &seen {
             let timing = listed.get(name).is_some_and(|(_, timing)| *timing);
             listed.insert(name.clone(), (family.line(name), timing));
         }
@@ -108,4 +101,25 @@ fn check(file: &str, seen: &BTreeMap<String, Family>) {
         return;
     }
     assert!(problems.is_empty(), "{file}:\n{}", problems.join("\n"));
+}
+
+/// What is seen and not listed, or listed and not seen.
+fn differences(listed: &BTreeMap<String, (String, bool)>, seen: &BTreeMap<String, Family>) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (name, family) in seen {
+        let line = family.line(name);
+        match listed.get(name) {
+            None => problems.push(format!("not in the list: {line}")),
+            Some((expected, _)) if *expected != line => {
+                problems.push(format!("{line}, listed as {expected}"))
+            }
+            Some(_) => {}
+        }
+    }
+    for (name, (_, timing)) in listed {
+        if !timing && !seen.contains_key(name) {
+            problems.push(format!("not there: {name}"));
+        }
+    }
+    problems
 }

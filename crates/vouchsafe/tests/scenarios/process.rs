@@ -117,13 +117,18 @@ impl Outcome {
 
 /// Asks again and again until there is an answer.
 #[track_caller]
-pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + PATIENCE;
+pub(crate) fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, ask).unwrap_or_else(|| panic!("still not after {PATIENCE:?}: {what}"))
+}
+
+/// Asks again and again until there is an answer, or for `patience`.
+pub(crate) fn within<T>(patience: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let until = Instant::now() + patience;
     loop {
-        if let Some(answer) = ask() {
+        let answer = ask();
+        if answer.is_some() || Instant::now() >= until {
             return answer;
         }
-        assert!(Instant::now() < until, "still not after {PATIENCE:?}: {what}");
         pause();
     }
 }
