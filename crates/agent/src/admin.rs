@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `spire.agent.debug.v1.Debug` | `GetInfo` | whoever may open the socket |
 //! | `spire.api.agent.logger.v1.Logger` | `GetLogger`, `SetLogLevel`, `ResetLogLevel` | whoever may open the socket |
+//! | `vouchsafe.agent.v1.Explain` | `Explain` | as on the Workload API's socket ([`crate::explain`]) |
 //! | `spire.api.agent.delegatedidentity.v1.DelegatedIdentity` | `SubscribeToX509SVIDs`, `SubscribeToX509Bundles`, `FetchJWTSVIDs`, `SubscribeToJWTBundles` | delegates: processes whose own identity the operator named |
 //!
 //! * [`debug`]      what the agent is doing
@@ -23,12 +24,15 @@ use tower::ServiceBuilder;
 use tracing::info;
 use vouchsafe_proto::spire::agent::debug::v1::debug_server::DebugServer;
 use vouchsafe_proto::spire::api::agent::logger::v1::logger_server::LoggerServer;
+use vouchsafe_proto::vouchsafe::agent::v1::explain_server::ExplainServer;
 use vouchsafe_transport::grpc;
 use vouchsafe_transport::rpc_metrics::RpcMetrics;
+use vouchsafe_transport::net::Network;
 use vouchsafe_transport::unix::{self, UnixListener};
 
 use crate::callers::CallerListener;
 use crate::config::Deps;
+use crate::explain::service::{EXPLAIN, Explainer};
 use crate::metrics::Metrics;
 use crate::workload_api::request::Api;
 use debug::Debug;
@@ -57,18 +61,25 @@ pub struct Admin {
     debug: Debug,
     logger: Logger,
     delegated: DelegatedIdentity,
+    explain: Arc<Explainer>,
 }
 
 impl Admin {
     /// Over the agent's state.
     #[must_use]
-    pub fn new(api: Arc<Api>, config: &AdminConfig, debug: Debug, deps: &Deps) -> Self {
+    pub fn new(
+        (api, explain): (Arc<Api>, Arc<Explainer>),
+        config: &AdminConfig,
+        debug: Debug,
+        deps: &Deps,
+    ) -> Self {
         let metrics = Metrics::new(deps.registry.clone());
         let delegates = Delegates::new(api, config.authorized_delegates.clone());
         Self {
             debug,
             logger: Logger::new(deps.log_level.clone(), &metrics),
             delegated: DelegatedIdentity::new(delegates, &metrics),
+            explain,
         }
     }
 
@@ -86,6 +97,7 @@ impl Admin {
         let routes = Routes::new(DebugServer::new(self.debug))
             .add_service(LoggerServer::new(self.logger))
             .add_service(self.delegated)
+            .add_service(ExplainServer::from_arc(self.explain))
             .prepare();
         let counted = RpcMetrics::new(deps.registry.clone());
         counted.announce(METHODS);
@@ -104,8 +116,9 @@ impl Admin {
 /// # Errors
 ///
 /// The path cannot be listened on.
-pub fn bind(config: &AdminConfig) -> Result<Option<UnixListener>, unix::Error> {
-    config.socket_path.as_ref().map(|path| UnixListener::bind(path, SOCKET_MODE, SOCKET_DIR_MODE)).transpose()
+pub fn bind(config: &AdminConfig, network: &Network) -> Result<Option<UnixListener>, unix::Error> {
+    let bind = |path| UnixListener::bind_on(network, path, SOCKET_MODE, SOCKET_DIR_MODE);
+    config.socket_path.as_deref().map(bind).transpose()
 }
 
 /// Who may open the socket may ask, so it is for its owner and group only.
@@ -115,7 +128,7 @@ pub const SOCKET_MODE: u32 = 0o770;
 pub const SOCKET_DIR_MODE: u32 = 0o750;
 
 /// Counted from their first call.
-const METHODS: [&str; 8] = [
+const METHODS: [&str; 9] = [
     "/spire.agent.debug.v1.Debug/GetInfo",
     "/spire.api.agent.logger.v1.Logger/GetLogger",
     "/spire.api.agent.logger.v1.Logger/SetLogLevel",
@@ -124,4 +137,5 @@ const METHODS: [&str; 8] = [
     delegated::SUBSCRIBE_TO_X509_BUNDLES,
     delegated::FETCH_JWT_SVIDS,
     delegated::SUBSCRIBE_TO_JWT_BUNDLES,
+    EXPLAIN,
 ];

@@ -29,18 +29,23 @@ use crate::callers::CallerListener;
 use crate::config::{Config, Deps};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::denials::Denials;
+use crate::explain::service::Explainer;
+use crate::explain::{Notes, service as explaining};
 use crate::identities::Identities;
 use crate::identity_set::IdentitySets;
+use crate::holdings::Holdings;
 use crate::issue::IssueLoop;
 use crate::jwt_cache::JwtCache;
 use crate::jwt_issue::JwtIssuer;
 use crate::limits::CallerLimits;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Repair};
+use crate::renewals::Renewals;
 use crate::node::attestor::NodeAttestor;
 use crate::node::{Node, NodeError};
 use crate::refusals::Refusals;
 use crate::rotation::Policy;
 use crate::server_client::ServerClient;
+use crate::servers::watcher::Watcher;
 use crate::state::{self, StateLoop};
 use crate::status::{AgentStatus, Phase, Serving, StatusBoard};
 use crate::sync_loop::{SyncLoop, SyncSoon};
@@ -95,9 +100,9 @@ impl Agent {
         info!(data_dir = %config.data_dir.display(), version = config.version, "Starting agent");
         let parts = Parts::build(&config, &deps)?;
         let nothing = config.disable_workload_api && config.disable_sds_api;
-        let bind = || UnixListener::bind(&config.socket_path, SOCKET_MODE, SOCKET_DIR_MODE);
+        let bind = || UnixListener::bind_on(&deps.network, &config.socket_path, SOCKET_MODE, SOCKET_DIR_MODE);
         let listener = (!nothing).then(bind).transpose().map_err(StartError::Socket)?;
-        let admin = admin::bind(&config.admin).map_err(StartError::Socket)?;
+        let admin = admin::bind(&config.admin, &deps.network).map_err(StartError::Socket)?;
         let restored = parts.node.restore().await.map_err(StartError::Node)?;
         let state = state::file(&config.data_dir, config.key_manager.as_ref());
         let mut position = 0;
@@ -106,6 +111,7 @@ impl Agent {
         {
             position = saved;
             parts.serve_restored(confirmed_at);
+            parts.metrics.repaired(Repair::Reload);
         }
         parts.adopt_held_bundle(&config).map_err(StartError::DataDir)?;
         let socket_path = config.socket_path.clone();
@@ -118,11 +124,14 @@ impl Agent {
             let state = StateLoop { identities, jwt, saver, position, status };
             supervisor.start("agent-state", |cancel| state.run(persister, cancel));
         }
+        let watcher = Watcher { client: Arc::clone(&parts.client), trust: Arc::clone(&parts.trust) };
+        supervisor.start("agent-servers", |cancel| watcher.run(cancel));
         let status = parts.status.watch();
         let token = deps.readiness.token("agent");
         let sync = parts.sync_loop(&config, &deps, token);
         supervisor.start("agent-sync", |cancel| sync.run(cancel));
         let issue = parts.issue_loop(&config, &deps);
+        parts.show_holdings(&config, &deps);
         supervisor.start("agent-issue", |cancel| issue.run(cancel));
         let (jwt, metrics, board) = (parts.jwt.clone(), parts.metrics.clone(), parts.status.clone());
         supervisor.start("agent-jwt", |cancel| jwt.run(metrics, board, cancel));
@@ -134,12 +143,25 @@ impl Agent {
             own: own.clone(),
             identities: Arc::clone(&identities),
         };
+        let explain = |api: &Arc<Api>, (client, notes, denials)| {
+            Arc::new(Explainer::new(explaining::Parts {
+                api: Arc::clone(api),
+                notes,
+                status: status.clone(),
+                denials,
+                client,
+                server: config.server_address.clone(),
+                svid_limit: config.x509_svid_cache_max_size,
+            }))
+        };
+        let known = (Arc::clone(&parts.client), parts.notes.clone(), parts.denials.clone());
         let (api, health) = parts.api(&config, &deps);
         let api = Arc::new(api);
-        let apis = Apis::new(&api, &config, &metrics);
+        let explain = explain(&api, known);
+        let apis = Apis::new(&api, &explain, &config, &metrics);
         if let Some(listener) = admin {
             let debug = Debug::new(own, Arc::clone(&identities), status.clone(), &metrics);
-            let (admin, deps) = (Admin::new(Arc::clone(&api), &config.admin, debug, &deps), deps.clone());
+            let (admin, deps) = (Admin::new((Arc::clone(&api), explain), &config.admin, debug, &deps), deps.clone());
             supervisor.start("agent-admin-api", |cancel| admin.serve(listener, deps, cancel));
         }
         supervisor.start("agent-workload-api", |cancel| {
@@ -160,9 +182,11 @@ struct Parts {
     data_dir: Arc<DataDir>,
     jwt: JwtIssuer,
     denials: Denials,
+    notes: Notes,
     status: StatusBoard,
     metrics: Metrics,
     soon: SyncSoon,
+    renewals: Arc<Renewals>,
 }
 
 impl Parts {
@@ -178,7 +202,8 @@ impl Parts {
             deps.clock.clone(),
             deps.entropy.fork("agent"),
         );
-        let client = Arc::new(client.with_key_exchange(config.key_exchange));
+        let client = client.with_key_exchange(config.key_exchange).with_network(deps.network.clone());
+        let client = Arc::new(client.with_servers(&config.server_addresses).with_metrics(metrics.clone()));
         let trust = trust::Parts {
             roots: roots.clone(),
             identities: Arc::clone(&identities),
@@ -189,6 +214,7 @@ impl Parts {
         };
         let trust = Arc::new(Trust::new(config, trust));
         let (denials, status) = (Denials::default(), StatusBoard::default());
+        let notes = Notes::default();
         let node = Arc::new(Node {
             key_manager: Arc::clone(&config.key_manager),
             data_dir: Arc::clone(&data_dir),
@@ -204,6 +230,7 @@ impl Parts {
             metrics: metrics.clone(),
             status: status.clone(),
             denials: denials.clone(),
+            notes: notes.clone(),
             refused: AtomicBool::new(false),
             budget: Node::new_budget(),
         });
@@ -225,9 +252,11 @@ impl Parts {
             data_dir,
             jwt,
             denials,
+            notes,
             status,
             metrics,
             soon,
+            renewals: Arc::default(),
         })
     }
 
@@ -238,7 +267,7 @@ impl Parts {
         }
         self.status.set(|status| {
             status.phase = Phase::Serving;
-            status.last_sync = Some(confirmed_at);
+            (status.last_sync, status.bundles_confirmed) = (Some(confirmed_at), Some(confirmed_at));
             (status.entries, status.x509_svids) = (snapshot.index.len(), snapshot.svids.len());
             status.jwt_svids = self.jwt.cache().len();
         });
@@ -277,6 +306,7 @@ impl Parts {
             trust: Arc::clone(&self.trust),
             cell: self.cell.clone(),
             denials: self.denials.clone(),
+            notes: self.notes.clone(),
             interval: config.sync_interval,
             clock: deps.clock.clone(),
             metrics: self.metrics.clone(),
@@ -291,13 +321,29 @@ impl Parts {
             client: Arc::clone(&self.client),
             identities: Arc::clone(&self.identities),
             denials: self.denials.clone(),
+            notes: self.notes.clone(),
             key_type: config.workload_key_type,
             limit: config.x509_svid_cache_max_size,
             policy: Policy { availability_target: config.availability_target },
             clock: deps.clock.clone(),
             metrics: self.metrics.clone(),
             status: self.status.clone(),
+            renewals: Arc::clone(&self.renewals),
         }
+    }
+
+    /// Shows what is held to whoever scrapes.
+    fn show_holdings(&self, config: &Config, deps: &Deps) {
+        let holdings = Holdings {
+            identities: Arc::clone(&self.identities),
+            jwt: self.jwt.clone(),
+            renewals: Arc::clone(&self.renewals),
+            limit: config.x509_svid_cache_max_size,
+            status: self.status.watch(),
+            clock: deps.clock.clone(),
+        };
+        holdings.show(&deps.registry);
+        deps.registry.show_degraded(&deps.readiness);
     }
 
     fn api(self, config: &Config, deps: &Deps) -> (Api, Serving) {
@@ -339,7 +385,8 @@ async fn serve(
     health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     let routes = apis.add_to(Routes::new(health_service)).prepare();
     let counted = RpcMetrics::new(deps.registry.clone());
-    counted.announce(apis.methods());
+    counted.announce_timed("vouchsafe_workload_api_seconds", apis.methods());
+    counted.announce(["/grpc.health.v1.Health/Check"]);
     let service = ServiceBuilder::new().layer(counted).service(routes);
     let address = listener.as_ref().map(|listener| listener.path().display().to_string());
     let ready = async {

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use tonic::service::Routes;
+use vouchsafe_proto::vouchsafe::agent::v1::explain_server::ExplainServer;
 
 use crate::config::Config;
+use crate::explain::service::{EXPLAIN, Explainer};
 use crate::metrics::Metrics;
 use crate::sds::{self, SecretDiscovery};
 use crate::workload_api::WorkloadApi;
@@ -15,12 +17,13 @@ use crate::workload_api::request::{Api, Connections};
 pub struct Apis {
     workload: Option<WorkloadApi>,
     sds: Option<SecretDiscovery>,
+    explain: Arc<Explainer>,
 }
 
 impl Apis {
     /// As `config` says, over `api`.
     #[must_use]
-    pub fn new(api: &Arc<Api>, config: &Config, metrics: &Metrics) -> Self {
+    pub fn new(api: &Arc<Api>, explain: &Arc<Explainer>, config: &Config, metrics: &Metrics) -> Self {
         let sds = || {
             let connections = Connections::new(metrics.sds_api_connections());
             SecretDiscovery::new(Arc::clone(api), config.sds.clone(), connections)
@@ -28,6 +31,7 @@ impl Apis {
         Self {
             workload: (!config.disable_workload_api).then(|| WorkloadApi::new(Arc::clone(api))),
             sds: (!config.disable_sds_api).then(sds),
+            explain: Arc::clone(explain),
         }
     }
 
@@ -40,7 +44,7 @@ impl Apis {
         if let Some(sds) = &self.sds {
             routes = routes.add_service(sds.clone());
         }
-        routes
+        routes.add_service(ExplainServer::from_arc(Arc::clone(&self.explain)))
     }
 
     /// What they are called in the log.
@@ -58,7 +62,7 @@ impl Apis {
     pub fn methods(&self) -> impl Iterator<Item = &'static str> {
         let workload = self.workload.iter().flat_map(|_| WORKLOAD_METHODS);
         let sds = self.sds.iter().flat_map(|_| [sds::STREAM_SECRETS, sds::FETCH_SECRETS]);
-        workload.chain(sds).chain(["/grpc.health.v1.Health/Check"])
+        workload.chain(sds).chain([EXPLAIN, "/grpc.health.v1.Health/Check"])
     }
 }
 

@@ -65,6 +65,15 @@ pub struct Attestors {
     ended: Refusals,
 }
 
+/// What every attestor says about one process, for people.
+#[derive(Clone, Debug)]
+pub struct Examined {
+    /// By attestor: what it found, or why it has no answer.
+    pub outcomes: Vec<(&'static str, Result<Vec<Selector>, String>)>,
+    /// Whether the process was the same all the time. If not, what was found may be about another one.
+    pub still_same: bool,
+}
+
 /// One attestor, and what is noted of it.
 struct Asked {
     attestor: Arc<dyn WorkloadAttestor>,
@@ -109,6 +118,12 @@ impl Attestors {
         outcome
     }
 
+    /// As [`Attestors::attest`], for somebody who wants to know what each of them says: neither counted nor logged.
+    pub async fn examine(&self, peer: &PeerProcess) -> Examined {
+        let outcomes = join_all(self.attestors.iter().map(|asked| asked.examine(peer))).await;
+        Examined { outcomes, still_same: peer.still_same() }
+    }
+
     async fn ask_all(&self, peer: &PeerProcess) -> Result<SelectorSet, Unattested> {
         let answers = join_all(self.attestors.iter().map(|asked| asked.ask(peer))).await;
         if !peer.still_same() {
@@ -139,6 +154,15 @@ impl Asked {
         answer.inspect_err(|error| self.failed(peer, error)).ok()
     }
 
+    async fn examine(&self, peer: &PeerProcess) -> (&'static str, Result<Vec<Selector>, String>) {
+        let answer = timeout(EXAMINE_DEADLINE, self.attestor.attest(peer)).await;
+        let answer = match answer {
+            Ok(answer) => answer.map_err(|error| crate::trust::error_chain(&error)),
+            Err(_) => Err(format!("no answer within {EXAMINE_DEADLINE:?}")),
+        };
+        (self.attestor.name(), answer)
+    }
+
     fn failed(&self, peer: &PeerProcess, error: &AttestorError) {
         let Some(unlogged) = self.failures.note(peer.pid) else { return };
         let (pid, attestor, unlogged) = (peer.pid, self.attestor.name(), (unlogged > 0).then_some(unlogged));
@@ -157,6 +181,9 @@ impl std::fmt::Display for Shown<'_> {
 
 /// How long one attestor may take.
 pub const ATTESTOR_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The same when somebody asks what the attestors say: a person waits, and one that hangs is named.
+pub const EXAMINE_DEADLINE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -32,6 +32,8 @@ pub struct Caller {
     attested: ArcSwapOption<Attested>,
     /// Held by the request that attests; says when that last failed.
     one_at_a_time: tokio::sync::Mutex<Option<Instant>>,
+    /// Held while this connection is given an explanation.
+    pub explaining: tokio::sync::Mutex<()>,
 }
 
 /// What a process was found to be.
@@ -60,7 +62,12 @@ impl Caller {
     /// Knows nothing yet.
     #[must_use]
     pub fn new(peer: PeerProcess) -> Self {
-        Self { peer, attested: ArcSwapOption::empty(), one_at_a_time: tokio::sync::Mutex::new(None) }
+        Self {
+            peer,
+            attested: ArcSwapOption::empty(),
+            one_at_a_time: tokio::sync::Mutex::new(None),
+            explaining: tokio::sync::Mutex::new(()),
+        }
     }
 
     /// What the process is, as of at most [`ATTESTATION_LIFETIME`] ago.

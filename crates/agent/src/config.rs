@@ -14,6 +14,7 @@ use vouchsafe_runtime::entropy::Entropy;
 use vouchsafe_runtime::log_level::LogLevelControl;
 use vouchsafe_runtime::metrics::Registry;
 use vouchsafe_runtime::readiness::Readiness;
+use vouchsafe_transport::net::Network;
 use vouchsafe_types::bundle::Bundle;
 use vouchsafe_types::secret::SecretText;
 use vouchsafe_types::trust_domain::TrustDomain;
@@ -30,8 +31,10 @@ use crate::trust::origin::Origin;
 pub struct Config {
     /// The trust domain that the agent and its workloads belong to.
     pub trust_domain: TrustDomain,
-    /// `host:port` of the server; the host is resolved for each connection.
+    /// `host:port` of the server; each address that the host stands for is a server.
     pub server_address: String,
+    /// Further servers, each `host:port`.
+    pub server_addresses: Vec<String>,
     /// Where the agent keeps its state. Created with mode 0700 if it is missing.
     pub data_dir: PathBuf,
     /// The Workload API's Unix socket.
@@ -97,6 +100,7 @@ impl Config {
         Self {
             trust_domain,
             server_address,
+            server_addresses: Vec::new(),
             socket_path: data_dir.join("public/api.sock"),
             data_dir,
             join_token: None,
@@ -220,4 +224,6 @@ pub struct Deps {
     pub readiness: Readiness,
     /// How much is logged, which an operator may change.
     pub log_level: LogLevelControl,
+    /// Where it listens, and reaches servers.
+    pub network: Network,
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 use vouchsafe_proto::convert::{ConvertError, entry_patch_from_proto, spiffe_id_from_proto};
+use vouchsafe_proto::revisions::entries_digest;
 use vouchsafe_proto::spire::api::types as proto;
 use vouchsafe_types::entry::EntryId;
 use vouchsafe_types::selector::{Selector, SelectorSet};
@@ -154,6 +155,34 @@ impl EntryIndex {
             .collect();
         let by_selector = file_under_rarest(&slots);
         Self { slots, by_selector }
+    }
+
+    /// The index without `removed` and with `changed`, which take the place of what is held. Slots are taken over as in
+    /// [`EntryIndex::build`].
+    #[must_use]
+    pub fn with(&self, changed: impl IntoIterator<Item = WorkloadEntry>, removed: &[EntryId]) -> Self {
+        let mut slots = self.slots.clone();
+        for id in removed {
+            slots.remove(id);
+        }
+        for entry in changed {
+            let held = slots.get(&entry.id);
+            if held.is_some_and(|slot| slot.entry == entry) {
+                continue;
+            }
+            let usage = held.map(|slot| Arc::clone(&slot.usage)).unwrap_or_default();
+            slots.insert(entry.id.clone(), Arc::new(EntrySlot { entry, usage }));
+        }
+        let by_selector = file_under_rarest(&slots);
+        Self { slots, by_selector }
+    }
+
+    /// What a server that authorizes exactly these entries sends as their digest.
+    #[must_use]
+    pub fn digest(&self) -> Vec<u8> {
+        let mut slots: Vec<_> = self.slots.values().map(|slot| &slot.entry).collect();
+        slots.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        entries_digest(slots.into_iter().map(|e| (e.id.as_str(), e.revision_number, e.created_at)))
     }
 
     /// The entry with this identifier.

@@ -21,8 +21,10 @@ use vouchsafe_types::entry::EntryId;
 
 use crate::denials::Denials;
 use crate::entries::EntrySlot;
+use crate::explain::notes::{Failure, Notes};
 use crate::identities::{HeldSvid, Identities, Snapshot};
-use crate::metrics::{Metrics, status_name};
+use crate::metrics::{Metrics, Repair, Retry, status_name};
+use crate::renewals::{HeldBack, Renewals};
 use crate::rotation::{Policy, Standing};
 use crate::server_client::{ServerClient, retry_backoff, shown};
 use crate::status::{Phase, StatusBoard};
@@ -44,6 +46,8 @@ pub struct IssueLoop {
     pub identities: Arc<Identities>,
     /// Where denials go.
     pub denials: Denials,
+    /// What goes wrong is noted for whoever asks why.
+    pub notes: Notes,
     /// Keys of workloads.
     pub key_type: KeyType,
     /// Soft limit of SVIDs held.
@@ -56,6 +60,8 @@ pub struct IssueLoop {
     pub metrics: Metrics,
     /// Status.
     pub status: StatusBoard,
+    /// Told how it goes.
+    pub renewals: Arc<Renewals>,
 }
 
 /// Batches of one lane go one after the other; lanes go side by side.
@@ -155,6 +161,9 @@ impl IssueLoop {
             *until + FORGET_FAILURES_AFTER > instant && snapshot.index.get(id.as_str()).is_some()
         });
         let paused = progress.paused.iter().filter(|(_, (until, _))| *until > instant).map(|(id, _)| id);
+        self.renewals.hold_back(progress.paused.iter().map(|(id, (_, failures))| {
+            (id.clone(), if *failures > 0 { HeldBack::Failing } else { HeldBack::Limited })
+        }));
         let busy: HashSet<_> = progress.under_way.values().flatten().chain(paused).cloned().collect();
         let distrust = snapshot.bundles.as_ref().map(|bundles| Distrust::of(&bundles.own.bundle));
         let distrust = distrust.unwrap_or_default();
@@ -201,6 +210,9 @@ impl IssueLoop {
                 .collect();
             if asks.is_empty() {
                 continue;
+            }
+            if asks.iter().any(|ask| ask.reason == Reason::Distrusted) {
+                self.metrics.repaired(Repair::ReplaceDistrusted);
             }
             progress.under_way.insert(lane, asks.iter().map(|ask| ask.slot.entry.id.clone()).collect());
             let this = Arc::clone(self);
@@ -265,15 +277,22 @@ impl IssueLoop {
             Ok(results) => {
                 progress.size.grow();
                 progress.lanes.remove(&lane);
+                self.renewals.answered(results.iter().filter(|(_, result)| result.is_ok()).count());
                 self.take(results, progress);
             }
             Err(status) => {
                 progress.size.shrink();
                 error!(error = shown(&status), count = ids.len(), "SVID sync failed");
                 self.denials.hear(&status);
+                // Too much at once is slow, which the rate shows.
+                if status.code() != Code::ResourceExhausted {
+                    self.renewals.failed();
+                }
+                self.metrics.retried(Retry::Issue);
                 let failures = progress.lanes.entry(lane).or_default();
                 let until = Instant::now() + retry_backoff().delay(*failures, self.client.jitter());
                 *failures += 1;
+                self.notes.not_issued(&ids, &Failure::of(&status), until);
                 let max = if status.code() == Code::ResourceExhausted { 0 } else { *failures };
                 progress.paused.extend(ids.into_iter().map(|id| (id, (until, max))));
             }
@@ -294,12 +313,15 @@ impl IssueLoop {
                         _ => progress.paused.insert(id.clone(), (Instant::now() + REISSUE_GAP, failures)),
                     };
                     debug!(entry_id = %id, spiffe_id = %slot.entry.spiffe_id, "SVID updated");
+                    self.notes.issued(id);
+                    self.notes.issued_at(svid.lifetime.not_before, svid.lifetime.received_at);
                     progress.tolerance.received(svid.authority_key_id.as_deref(), Instant::now());
                     accepted.push((id.clone(), Arc::new(svid)));
                 }
                 Err(error) => {
                     warn!(entry_id = %id, spiffe_id = %slot.entry.spiffe_id, error, "the server did not issue an X.509-SVID");
                     let until = Instant::now() + retry_backoff().delay(failures, self.client.jitter());
+                    self.notes.not_issued([id], &Failure::new(Code::Unknown, &error), until);
                     progress.paused.insert(id.clone(), (until, failures.saturating_add(1)));
                 }
             }

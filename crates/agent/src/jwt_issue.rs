@@ -310,6 +310,11 @@ impl JwtSlot {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).flight_for(slot)
     }
 
+    /// Whether the last request failed.
+    fn has_failed(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).failures > 0
+    }
+
     fn may_renew(&self) -> bool {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.flight.is_none() && state.not_before.is_none_or(|not_before| Instant::now() >= not_before)

@@ -18,8 +18,8 @@
 //! | [`config`] | settings and dependencies |
 //! | [`node`], [`denials`], [`trust`], [`data_dir`] | the agent's own identity, what ends it, how it knows the server, SPIRE's files |
 //! | `upstream_agent` | another agent's Workload API, as a source of bundle or identity |
-//! | [`server_client`] | calls to the server |
-//! | [`sync`], [`sync_loop`] | which entries there are (pure; the loop) |
+//! | [`server_client`], [`servers`] | calls to the servers; which of them is used |
+//! | [`sync`], [`push`], [`sync_loop`] | which entries there are: asked for, told of (pure); the loop |
 //! | [`entries`] | the entries and which ones a workload matches (pure) |
 //! | [`bundles`], [`taint`] | trust bundles as they are served; what tainted authorities signed |
 //! | [`rotation`] | when a credential is renewed (pure) |
@@ -29,10 +29,12 @@
 //! | [`attest`], [`callers`] | who a process is; one connection's process |
 //! | [`apis`], [`workload_api`] | what is served on the socket; the SPIFFE Workload API |
 //! | [`sds`] | secret discovery, for Envoy |
+//! | [`explain`] | why a process has or lacks an identity |
 //! | [`admin`] | the admin socket: debug, log level, identities of other processes for delegates |
 //! | [`limits`], [`refusals`] | how often a caller may ask; how often its refusals are logged |
 //! | [`state`] | what survives a restart |
-//! | [`status`], [`metrics`] | what the agent says about itself |
+//! | [`status`], [`metrics`], [`holdings`] | what the agent says about itself; what it holds, in figures for a scraper |
+//! | [`renewals`], [`forecast`] | how renewing goes; what expires if it goes on like that (pure) |
 
 pub mod admin;
 pub mod agent;
@@ -44,6 +46,9 @@ pub mod config;
 pub mod data_dir;
 pub mod denials;
 pub mod entries;
+pub mod explain;
+pub mod forecast;
+pub mod holdings;
 pub mod identities;
 pub mod identity_set;
 pub mod issue;
@@ -52,10 +57,13 @@ pub mod jwt_issue;
 pub mod limits;
 pub mod metrics;
 pub mod node;
+pub mod push;
 pub mod refusals;
+pub mod renewals;
 pub mod rotation;
 pub mod sds;
 pub mod server_client;
+pub mod servers;
 pub mod state;
 pub mod status;
 pub mod sync;

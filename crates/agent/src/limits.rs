@@ -4,7 +4,12 @@
 //! for each request, has one budget. Each method has budgets of its own: `limit` requests at once, and as many per
 //! second. The agent's own requests (its health check) are never counted.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
 use aws_lc_rs::digest;
+use tokio::time::Instant;
 use tonic::Status;
 use tracing::info;
 use vouchsafe_runtime::budget::KeyedBudgets;
@@ -93,6 +98,17 @@ pub struct CallerLimits {
 struct Budgets {
     by_caller: KeyedBudgets<Key>,
     exceeded: Counter,
+    /// Who was refused, and when last.
+    refused: Mutex<HashMap<Key, Instant>>,
+}
+
+/// A request that was refused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Refused {
+    /// The path of the method.
+    pub method: &'static str,
+    /// How long ago.
+    pub ago: Duration,
 }
 
 impl CallerLimits {
@@ -103,7 +119,8 @@ impl CallerLimits {
             let limit = method.of(config);
             info!(method = method.path(), limit, "Workload API/SDS rate limiting enabled");
             let by_caller = KeyedBudgets::new(f64::from(limit), limit, MAX_CALLERS);
-            (method, Budgets { by_caller, exceeded: metrics.rate_limit_exceeded(method.path()) })
+            let exceeded = metrics.rate_limit_exceeded(method.path());
+            (method, Budgets { by_caller, exceeded, refused: Mutex::default() })
         });
         Self { budgets: budgets.collect() }
     }
@@ -120,10 +137,38 @@ impl CallerLimits {
         if u32::try_from(pid) == Ok(std::process::id()) {
             return Ok(());
         }
-        budgets.by_caller.try_take(&key(selectors), 1).map_err(|_| {
+        let key = key(selectors);
+        budgets.by_caller.try_take(&key, 1).map_err(|_| {
             budgets.exceeded.inc();
+            budgets.note_refusal(key);
             Status::unavailable(format!("rate limit exceeded for {}", method.path()))
         })
+    }
+}
+
+impl CallerLimits {
+    /// The last request of a process with `selectors` that was refused within [`REFUSED_LATELY`].
+    #[must_use]
+    pub fn refused_lately(&self, selectors: &SelectorSet) -> Option<Refused> {
+        let key = key(selectors);
+        let refused = self.budgets.iter().filter_map(|(method, budgets)| {
+            let refused = budgets.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            let ago = refused.get(&key)?.elapsed();
+            (ago < REFUSED_LATELY).then_some(Refused { method: method.path(), ago })
+        });
+        refused.min_by_key(|refused| refused.ago)
+    }
+}
+
+impl Budgets {
+    fn note_refusal(&self, key: Key) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.len() >= MAX_REFUSED {
+            refused.retain(|_, at| at.elapsed() < REFUSED_LATELY);
+        }
+        if refused.len() < MAX_REFUSED || refused.contains_key(&key) {
+            refused.insert(key, Instant::now());
+        }
     }
 }
 
@@ -144,10 +189,15 @@ fn key(selectors: &SelectorSet) -> Key {
 /// long that theirs are full again.
 const MAX_CALLERS: usize = 4096;
 
+/// How long a refusal is remembered for whoever asks why.
+pub const REFUSED_LATELY: Duration = Duration::from_secs(60);
+
+/// Callers whose refusal is remembered for one method; that of further ones is not.
+const MAX_REFUSED: usize = 1024;
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     use vouchsafe_runtime::metrics::Registry;
     use vouchsafe_types::selector::Selector;
@@ -178,6 +228,12 @@ mod tests {
         assert!(counted.contains(series), "{counted}");
         tokio::time::advance(Duration::from_millis(500)).await;
         assert!(ask(&one).is_ok() && ask(&one).is_err());
+        tokio::time::advance(Duration::from_secs(9)).await;
+        let lately = limits.refused_lately(&one).unwrap();
+        assert_eq!(lately, Refused { method: Limited::FetchJwtSvid.path(), ago: Duration::from_secs(9) });
+        assert_eq!(limits.refused_lately(&other), None);
+        tokio::time::advance(REFUSED_LATELY).await;
+        assert_eq!(limits.refused_lately(&one), None);
     }
 
     #[tokio::test]

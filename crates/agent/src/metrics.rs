@@ -189,6 +189,7 @@ impl Metrics {
         let trust_domain = vouchsafe_runtime::metrics::sanitize(trust_domain);
         let labels = [("version", version.as_str()), ("trust_domain_id", trust_domain.as_str())];
         self.registry.gauge("started", &labels).set(1.0);
+        self.announce();
     }
 
     /// How getting in contact with the server goes. As in SPIRE, `bootstrap_seconds` is the unix time at which it began; 0
@@ -201,9 +202,134 @@ impl Metrics {
         self.registry.gauge("bootstrap_attempts", mode).set(attempts as f64);
     }
 
+    /// Something failed and is tried again.
+    pub fn retried(&self, what: Retry) {
+        self.registry.counter("vouchsafe_retries", &[("what", what.name())]).inc();
+    }
+
+    /// The agent put something right by itself.
+    pub fn repaired(&self, what: Repair) {
+        self.registry.counter("vouchsafe_repairs", &[("what", what.name())]).inc();
+    }
+
+    /// Shows each kind of retry and repair from the start, so that the first one is seen as an increase.
+    fn announce(&self) {
+        for what in Retry::ALL {
+            self.registry.counter("vouchsafe_retries", &[("what", what.name())]).add(0);
+        }
+        for what in Repair::ALL {
+            self.registry.counter("vouchsafe_repairs", &[("what", what.name())]).add(0);
+        }
+    }
+
+    /// One call to a server, which its address stands for.
+    pub fn server_request(&self, server: &str, status: &str, elapsed: Duration) {
+        let labels = [("server", server), ("status", status)];
+        self.registry.counter(SERVER_REQUESTS, &labels).inc();
+        self.registry.histogram(SERVER_REQUEST_SECONDS, &labels[..1]).observe(elapsed);
+    }
+
+    /// What a server is worth, since when there is a connection (unix seconds, 0 without), and whether it is in use.
+    pub fn server_gauges(&self, server: &str, score: f64, connected_since: f64, in_use: bool) {
+        let values = [score, connected_since, if in_use { 1.0 } else { 0.0 }];
+        for (name, value) in SERVER_GAUGES.iter().zip(values) {
+            self.registry.gauge(name, &[("server", server)]).set(value);
+        }
+    }
+
+    /// A server is gone from the list.
+    pub fn forget_server(&self, server: &str) {
+        for name in SERVER_GAUGES.into_iter().chain([SERVER_REQUESTS, SERVER_REQUEST_SECONDS]) {
+            self.registry.forget(name, ("server", server));
+        }
+    }
+
+    /// Has `collect` called before metrics are shown; see [`Registry::before_render`].
+    pub fn before_render(&self, what: &'static str, collect: impl Fn() + Send + Sync + 'static) {
+        self.registry.before_render(what, move |_| collect());
+    }
+
+    /// Whether the server tells this agent of changes by itself.
+    pub fn push_connected(&self, connected: bool) {
+        self.registry.gauge("vouchsafe_push_connected", &[]).set(f64::from(u8::from(connected)));
+    }
+
     /// Every few seconds.
     pub fn uptime(&self, uptime: Duration) {
         self.registry.gauge("uptime_in_ms", &[]).set(uptime.as_millis() as f64);
+    }
+}
+
+/// What is tried again after a failure.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Retry {
+    /// Synchronization.
+    Synchronize,
+    /// A batch of X.509-SVIDs.
+    Issue,
+    /// A JWT-SVID that is renewed in the background.
+    IssueJwt,
+    /// Renewal, or repeated attestation, of the agent's own SVID.
+    RenewAgent,
+    /// The first attestation.
+    Attest,
+}
+
+impl Retry {
+    const ALL: [Self; 5] =
+        [Self::Synchronize, Self::Issue, Self::IssueJwt, Self::RenewAgent, Self::Attest];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Synchronize => "synchronize",
+            Self::Issue => "issue",
+            Self::IssueJwt => "issue_jwt",
+            Self::RenewAgent => "renew_agent",
+            Self::Attest => "attest",
+        }
+    }
+}
+
+/// What the agent puts right without anyone's help.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Repair {
+    /// A connection that was broken or silent is replaced.
+    Reconnect,
+    /// Another server is used from now on.
+    Takeover,
+    /// The state of the last run is served after a start.
+    Reload,
+    /// The agent attested again, because the server no longer took its SVID.
+    Reattest,
+    /// The server is known by the configured bundle again.
+    Rebootstrap,
+    /// SVIDs of an authority that is tainted or gone are replaced, counted per batch.
+    ReplaceDistrusted,
+    /// An older state of the server is believed, because it did not go away.
+    AcceptOlder,
+}
+
+impl Repair {
+    const ALL: [Self; 7] = [
+        Self::Reconnect,
+        Self::Takeover,
+        Self::Reload,
+        Self::Reattest,
+        Self::Rebootstrap,
+        Self::ReplaceDistrusted,
+        Self::AcceptOlder,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Reconnect => "reconnect",
+            Self::Takeover => "takeover",
+            Self::Reload => "reload",
+            Self::Reattest => "reattest",
+            Self::Rebootstrap => "rebootstrap",
+            Self::ReplaceDistrusted => "replace_distrusted",
+            Self::AcceptOlder => "accept_older",
+        }
     }
 }
 
@@ -212,5 +338,13 @@ impl Metrics {
 pub fn status_name(code: Code) -> &'static str {
     STATUS_NAMES[code as usize]
 }
+
+const SERVER_REQUESTS: &str = "vouchsafe_server_requests";
+const SERVER_REQUEST_SECONDS: &str = "vouchsafe_server_request_seconds";
+const SERVER_GAUGES: [&str; 3] = [
+    "vouchsafe_server_score",
+    "vouchsafe_server_connected_since_seconds",
+    "vouchsafe_server_in_use",
+];
 
 const X509: &[(&str, &str)] = &[("svid_type", "X509")];

@@ -27,13 +27,14 @@ use vouchsafe_types::trust_domain::TrustDomain;
 use crate::config::RebootstrapMode;
 use crate::data_dir::DataDir;
 use crate::denials::{Denial, Denials};
+use crate::explain::Notes;
 use crate::identities::Identities;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Repair, Retry};
 use crate::rotation::{Policy, Standing};
 use crate::server_client::{ServerClient, retry_backoff, shown};
 use crate::status::{Phase, StatusBoard};
 use crate::taint::Distrust;
-use crate::trust::{Trust, error_source};
+use crate::trust::{Trust, error_chain, error_source};
 use attestor::NodeAttestor;
 use own::Own;
 pub use own::Restored;
@@ -77,6 +78,8 @@ pub struct Node {
     pub status: StatusBoard,
     /// What the server denied to other tasks.
     pub denials: Denials,
+    /// What goes wrong is noted for whoever asks why.
+    pub notes: Notes,
     /// The server refused what can be shown once: there is no use in showing it again.
     pub refused: AtomicBool,
     /// How often this agent attests again.
@@ -212,6 +215,7 @@ impl Node {
 
     async fn failed(&self, progress: &mut Progress, failure: NodeError) -> Result<(), NodeError> {
         let cause = error_source(&failure);
+        self.notes.node_failed(failure.code(), &error_chain(&failure));
         match progress.own.reattestable {
             true => error!(error = %failure, cause, "Could not reattest agent"),
             false => error!(error = %failure, cause, "Could not rotate agent SVID"),
@@ -231,8 +235,11 @@ impl Node {
             self.forget();
             return Err(NodeError::Evicted);
         }
-        if let Err(status) = self.trust.recover().await {
-            warn!(error = shown(&status), "cannot bootstrap again");
+        self.metrics.retried(Retry::RenewAgent);
+        match self.trust.recover().await {
+            Ok(true) => self.metrics.repaired(Repair::Rebootstrap),
+            Ok(false) => {}
+            Err(status) => warn!(error = shown(&status), "cannot bootstrap again"),
         }
         let wait = match failure {
             NodeError::TooSoon(wait) => wait,

@@ -1,21 +1,18 @@
-//! Calls to the server.
+//! Calls to the servers.
 //!
-//! One connection carries everything. Its handshake presents the agent's SVID as it is at that moment, so a renewed
-//! SVID asks for a new connection ([`ServerClient::reconnect`]); calls that run on the old one end there. A call that
-//! gets no answer in [`RPC_DEADLINE`] fails, and the next one connects anew: the host may have moved.
+//! A call goes to the server in use ([`crate::servers`]) over one connection that all calls share. Its handshake presents
+//! the agent's SVID as it is at that moment, so a renewed SVID asks for a new connection ([`ServerClient::reconnect`]);
+//! calls that run on the old one end there. How calls move from server to server is in `errand`, how long to wait before the
+//! next one in `retry`.
 
 use std::fmt;
-use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
-use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
-use vouchsafe_identity::config::{Expect, KeyExchange, ServerTrust, client_config_with};
+use vouchsafe_identity::config::{Expect, KeyExchange, ServerTrust};
 use vouchsafe_identity::own::SvidCell;
 use vouchsafe_identity::roots::RootsCell;
 use vouchsafe_identity::verify::VerifyError;
@@ -24,38 +21,44 @@ use vouchsafe_proto::spire::api::server::agent::v1 as agent_api;
 use vouchsafe_proto::spire::api::server::bundle::v1 as bundle_api;
 use vouchsafe_proto::spire::api::server::svid::v1 as svid_api;
 use vouchsafe_proto::spire::api::types;
-use vouchsafe_runtime::backoff::Backoff;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_runtime::entropy::Entropy;
-use vouchsafe_transport::connect::tls_channel;
+use vouchsafe_transport::net::Network;
 use vouchsafe_types::bundle::Bundle;
 use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use crate::entries::EntryIndex;
+use crate::metrics::Metrics;
+use crate::servers::{self, Pool};
 use crate::sync::Outcome;
+use errand::Errand;
 
 mod attestation;
 mod entry_stream;
+mod errand;
+pub mod hint;
+mod retry;
+mod revisions;
 
 pub use attestation::MAX_CHALLENGES;
+pub use errand::{Line, MAX_ATTEMPTS, PATIENCE, RPC_DEADLINE};
+pub use retry::{RETRY_MAX, RETRY_MIN, retry_backoff};
 
-/// Speaks with the server.
+/// Speaks with the servers.
 pub struct ServerClient {
-    address: String,
+    pool: Arc<Pool>,
     trust_domain: TrustDomain,
-    clock: Clock,
     own: SvidCell,
     roots: RootsCell,
-    channel: Mutex<Option<Channel>>,
     entropy: Mutex<Entropy>,
-    unknown: AtomicBool,
     key_exchange: KeyExchange,
 }
 
 impl fmt::Debug for ServerClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerClient").field("address", &self.address).finish_non_exhaustive()
+        let servers = &self.pool.settings().addresses;
+        f.debug_struct("ServerClient").field("servers", servers).finish_non_exhaustive()
     }
 }
 
@@ -69,7 +72,8 @@ pub enum Anonymous {
 }
 
 impl ServerClient {
-    /// For the server of `trust_domain` at `address` (`host:port`). Connects at the first call.
+    /// For the server of `trust_domain` at `address` (`host:port`), each address that it stands for being one. Connects at
+    /// the first call.
     #[must_use]
     pub fn new(
         (address, trust_domain): (String, TrustDomain),
@@ -77,10 +81,16 @@ impl ServerClient {
         clock: Clock,
         entropy: Entropy,
     ) -> Self {
-        let (channel, entropy) = (Mutex::new(None), Mutex::new(entropy));
-        let unknown = AtomicBool::new(false);
-        let key_exchange = KeyExchange::Any;
-        Self { address, trust_domain, clock, own, roots, channel, entropy, unknown, key_exchange }
+        let settings = servers::Settings {
+            addresses: vec![address],
+            own: own.clone(),
+            instance: entropy.seed().to_string(),
+            clock,
+            network: Network::default(),
+            metrics: None,
+        };
+        let (pool, entropy) = (Arc::new(Pool::new(settings)), Mutex::new(entropy));
+        Self { pool, trust_domain, own, roots, entropy, key_exchange: KeyExchange::Any }
     }
 
     /// The same, with the key exchange that the operator requires.
@@ -89,16 +99,54 @@ impl ServerClient {
         Self { key_exchange, ..self }
     }
 
-    /// Whether whoever answered last is signed by nobody that we know: the bundle is of another server, or somebody is
-    /// between it and us.
+    /// The same, on `network`.
+    #[must_use]
+    pub fn with_network(self, network: Network) -> Self {
+        self.with_pool(|settings| settings.network = network)
+    }
+
+    /// The same, with further servers, each `host:port`.
+    #[must_use]
+    pub fn with_servers(self, addresses: &[String]) -> Self {
+        self.with_pool(|settings| settings.addresses.extend_from_slice(addresses))
+    }
+
+    /// The same, counting calls by server.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
+        let this = self.with_pool(|settings| settings.metrics = Some(metrics));
+        this.pool.report();
+        this
+    }
+
+    fn with_pool(self, change: impl FnOnce(&mut servers::Settings)) -> Self {
+        let mut settings = self.pool.settings().clone();
+        change(&mut settings);
+        Self { pool: Arc::new(Pool::new(settings)), ..self }
+    }
+
+    /// The servers.
+    #[must_use]
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// The agent's SVID, which connections present.
+    #[must_use]
+    pub fn own(&self) -> &SvidCell {
+        &self.own
+    }
+
+    /// Whether whoever answers is signed by nobody that we know: the bundle is of other servers, or somebody is between
+    /// them and us.
     #[must_use]
     pub fn server_is_unknown(&self) -> bool {
-        self.unknown.load(Ordering::Relaxed)
+        self.pool.is_unknown()
     }
 
     #[cfg(test)]
     pub(crate) fn set_server_is_unknown(&self, unknown: bool) {
-        self.unknown.store(unknown, Ordering::Relaxed);
+        self.pool.set_unknown(unknown);
     }
 
     /// A random place in a retry's step, on `[0, 1)`.
@@ -109,87 +157,33 @@ impl ServerClient {
 
     /// The next call connects anew.
     pub fn reconnect(&self) {
-        *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    /// A connection of its own, without the agent's SVID.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidArgument` when the address is not `host:port`.
-    pub fn anonymous(&self, who: Anonymous) -> Result<Channel, Status> {
-        let trust = match who {
-            Anonymous::Verified(roots) => {
-                ServerTrust::Verified(roots, Expect::Id(SpiffeId::server(&self.trust_domain)))
-            }
-            Anonymous::Insecure => ServerTrust::InsecureBootstrap(SpiffeId::server(&self.trust_domain)),
-        };
-        self.connect(trust, None)
+        self.pool.reconnect();
     }
 
     fn verified(&self) -> ServerTrust {
         ServerTrust::Verified(self.roots.clone(), Expect::Id(SpiffeId::server(&self.trust_domain)))
     }
 
-    fn connect(&self, trust: ServerTrust, own: Option<&SvidCell>) -> Result<Channel, Status> {
-        let config = client_config_with(self.key_exchange, trust, own, self.clock.clone())
-            .map_err(|error| Status::internal(error.to_string()))?;
-        tls_channel(&self.address, Arc::new(config))
-            .map_err(|error| Status::invalid_argument(error.to_string()))
-    }
-
-    fn channel(&self) -> Result<Channel, Status> {
-        let mut held = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = held.as_ref() {
-            return Ok(channel.clone());
-        }
-        let channel = self.connect(self.verified(), Some(&self.own))?;
-        *held = Some(channel.clone());
-        Ok(channel)
-    }
-
-    async fn call<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-        let outcome = timeout(RPC_DEADLINE, call).await.unwrap_or_else(|_| {
-            Err(Status::deadline_exceeded(format!(
-                "no answer from the server within {} s",
-                RPC_DEADLINE.as_secs()
-            )))
-        });
-        if let Err(status) = &outcome
-            && (is_broken_connection(status)
-                || matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded))
-        {
-            self.reconnect();
-        }
-        self.note_server(outcome.as_ref().err());
-        outcome.map_err(with_causes)
-    }
-
-    /// Remembers whether the server is the one that we know. A connection that fails in another way says nothing.
-    fn note_server(&self, failure: Option<&Status>) {
-        let unknown = match failure.map(|status| (status, VerifyError::behind(status))) {
-            None => false,
-            Some((_, Some(VerifyError::UnknownAuthority { .. }))) => true,
-            Some((_, Some(_))) => return,
-            Some((status, None)) if status.code() == Code::DeadlineExceeded => return,
-            // A status that came from the server has no cause of its own.
-            Some((status, None)) if std::error::Error::source(status).is_some() => return,
-            Some((_, None)) => false,
-        };
-        self.unknown.store(unknown, Ordering::Relaxed);
-    }
-
-    /// The trust domain's bundle, over `channel`.
+    /// The trust domain's bundle, over `line`.
     ///
     /// # Errors
     ///
     /// The server's status; `Internal` for a bundle that cannot be used.
-    pub async fn bundle_over(&self, channel: Channel) -> Result<Bundle, Status> {
-        let call = async {
-            let mut client = bundle_client(channel);
-            client.get_bundle(bundle_api::GetBundleRequest { output_mask: None }).await
-        };
-        let bundle = read_bundle(self.call(call).await?.get_ref())?;
+    pub async fn bundle_over(&self, line: &Line) -> Result<Bundle, Status> {
+        self.own_bundle(&self.call_over(line, Errand::COMPARABLE, get_bundle).await?)
+    }
+
+    /// The trust domain's bundle.
+    ///
+    /// # Errors
+    ///
+    /// As [`ServerClient::bundle_over`].
+    pub async fn bundle(&self) -> Result<Bundle, Status> {
+        self.own_bundle(&self.call(Errand::COMPARABLE, get_bundle).await?)
+    }
+
+    fn own_bundle(&self, message: &types::Bundle) -> Result<Bundle, Status> {
+        let bundle = read_bundle(message)?;
         if bundle.trust_domain != self.trust_domain {
             return Err(Status::internal(format!("the server sent the bundle of {}", bundle.trust_domain)));
         }
@@ -199,30 +193,21 @@ impl ServerClient {
         Ok(bundle)
     }
 
-    /// The trust domain's bundle.
-    ///
-    /// # Errors
-    ///
-    /// As [`ServerClient::bundle_over`].
-    pub async fn bundle(&self) -> Result<Bundle, Status> {
-        self.bundle_over(self.channel()?).await
-    }
-
     /// The bundles of other trust domains: what the server has of them, each with its own outcome.
     pub async fn federated_bundles(
         &self,
         names: Vec<TrustDomain>,
     ) -> Vec<(TrustDomain, Result<Bundle, Status>)> {
         let fetch = |name: TrustDomain| async move {
-            let call = async {
-                let mut client = bundle_client(self.channel()?);
+            let call = |line: Line| {
                 let request = bundle_api::GetFederatedBundleRequest {
                     trust_domain: name.as_str().to_owned(),
                     output_mask: None,
                 };
-                client.get_federated_bundle(request).await
+                async move { bundle_client(line.channel).get_federated_bundle(request).await }
             };
-            let bundle = self.call(call).await.and_then(|response| read_bundle(response.get_ref()));
+            let response = self.call(Errand::SHORT, call).await;
+            let bundle = response.and_then(|response| read_bundle(response.get_ref()));
             (name, bundle)
         };
         stream::iter(names).map(fetch).buffer_unordered(MAX_PARALLEL_BUNDLES).collect().await
@@ -234,12 +219,13 @@ impl ServerClient {
     ///
     /// The server's status.
     pub async fn renew_agent(&self, csr: Vec<u8>) -> Result<types::X509svid, Status> {
-        let call = async {
-            let mut client = agent_api::agent_client::AgentClient::new(self.channel()?);
-            let params = Some(agent_api::AgentX509svidParams { csr: csr.into() });
-            client.renew_agent(agent_api::RenewAgentRequest { params }).await
+        let params = Some(agent_api::AgentX509svidParams { csr: csr.into() });
+        let request = agent_api::RenewAgentRequest { params };
+        let call = |line: Line| {
+            let request = request.clone();
+            async move { agent_client(line.channel).renew_agent(request).await }
         };
-        let response = self.call(call).await?.into_inner();
+        let response = self.call(Errand::SHORT, call).await?.into_inner();
         response.svid.ok_or_else(|| Status::internal("renew response is missing SVID"))
     }
 
@@ -249,13 +235,12 @@ impl ServerClient {
     ///
     /// The server's status.
     pub async fn post_status(&self, version: &str) -> Result<(), Status> {
-        let call = async {
-            let mut client = agent_api::agent_client::AgentClient::new(self.channel()?);
+        let call = |line: Line| {
             let request =
                 agent_api::PostStatusRequest { current_bundle_serial: 0, agent_version: version.to_owned() };
-            client.post_status(request).await
+            async move { agent_client(line.channel).post_status(request).await }
         };
-        self.call(call).await.map(drop)
+        self.call(Errand::SHORT, call).await.map(drop)
     }
 
     /// The entries of this agent, as a difference to `held`.
@@ -264,7 +249,7 @@ impl ServerClient {
     ///
     /// The server's status; `Internal` when it does not keep to the protocol.
     pub async fn sync_entries(&self, held: &EntryIndex) -> Result<Outcome, Status> {
-        self.call(async { entry_stream::fetch(self.channel()?, held).await }).await
+        self.call(Errand::SHORT, |line| entry_stream::fetch(line, held)).await
     }
 
     /// X.509-SVIDs for (entry, request), in order.
@@ -277,16 +262,17 @@ impl ServerClient {
         asks: Vec<(String, Vec<u8>)>,
     ) -> Result<Vec<Result<types::X509svid, Status>>, Status> {
         let count = asks.len();
-        let call = async {
-            let params = asks
-                .into_iter()
-                .map(|(entry_id, csr)| svid_api::NewX509svidParams { entry_id, csr: Bytes::from(csr) })
-                .collect();
-            let mut client = svid_api::svid_client::SvidClient::new(self.channel()?)
-                .max_decoding_message_size(MAX_MESSAGE);
-            client.batch_new_x509svid(svid_api::BatchNewX509svidRequest { params }).await
+        let params = asks
+            .into_iter()
+            .map(|(entry_id, csr)| svid_api::NewX509svidParams { entry_id, csr: Bytes::from(csr) })
+            .collect();
+        let request = svid_api::BatchNewX509svidRequest { params };
+        let call = |line: Line| {
+            let request = request.clone();
+            let client = svid_api::svid_client::SvidClient::new(line.channel);
+            async move { client.max_decoding_message_size(MAX_MESSAGE).batch_new_x509svid(request).await }
         };
-        let results = self.call(call).await?.into_inner().results;
+        let results = self.call(Errand::of_batch(count), call).await?.into_inner().results;
         if results.len() != count {
             return Err(Status::internal(format!(
                 "the server answered {} of {count} requests",
@@ -302,15 +288,24 @@ impl ServerClient {
     ///
     /// The server's status.
     pub async fn new_jwt_svid(&self, entry_id: &str, audience: &[String]) -> Result<types::Jwtsvid, Status> {
-        let call = async {
-            let mut client = svid_api::svid_client::SvidClient::new(self.channel()?);
-            let request =
-                svid_api::NewJwtsvidRequest { entry_id: entry_id.to_owned(), audience: audience.to_vec() };
-            client.new_jwtsvid(request).await
+        let request =
+            svid_api::NewJwtsvidRequest { entry_id: entry_id.to_owned(), audience: audience.to_vec() };
+        let call = |line: Line| {
+            let request = request.clone();
+            async move { svid_api::svid_client::SvidClient::new(line.channel).new_jwtsvid(request).await }
         };
-        let response = self.call(call).await?.into_inner();
+        let response = self.call(Errand::SHORT, call).await?.into_inner();
         response.svid.ok_or_else(|| Status::internal("JWTSVID response missing SVID"))
     }
+}
+
+async fn get_bundle(line: Line) -> Result<types::Bundle, Status> {
+    let request = bundle_api::GetBundleRequest { output_mask: None };
+    Ok(bundle_client(line.channel).get_bundle(request).await?.into_inner())
+}
+
+fn agent_client(channel: Channel) -> agent_api::agent_client::AgentClient<Channel> {
+    agent_api::agent_client::AgentClient::new(channel)
 }
 
 fn bundle_client(channel: Channel) -> bundle_api::bundle_client::BundleClient<Channel> {
@@ -330,12 +325,6 @@ fn read_result(result: svid_api::batch_new_x509svid_response::Result) -> Result<
     }
 }
 
-/// tonic calls some broken connections `Unknown` or `Cancelled`; with a cause of its own no status came from the server.
-fn is_broken_connection(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled)
-        && std::error::Error::source(status).is_some()
-}
-
 /// tonic keeps the reason of a failed connection in the error's causes, and its text says only "transport error".
 fn with_causes(status: Status) -> Status {
     if let Some(refused) = VerifyError::behind(&status) {
@@ -353,7 +342,7 @@ fn with_causes(status: Status) -> Status {
         }
         cause = error.source();
     }
-    let code = if is_broken_connection(&status) { Code::Unavailable } else { status.code() };
+    let code = if servers::is_unreachable(&status) { Code::Unavailable } else { status.code() };
     Status::new(code, text)
 }
 
@@ -362,22 +351,6 @@ fn with_causes(status: Status) -> Status {
 pub fn shown(status: &Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
 }
-
-/// How long the agent waits between attempts: short at first, never long, never in step with other agents.
-#[must_use]
-pub fn retry_backoff() -> Backoff {
-    #[expect(clippy::expect_used, reason = "the two constants are a range")]
-    Backoff::new(RETRY_MIN, RETRY_MAX).expect("a range")
-}
-
-/// How long one call may take.
-pub const RPC_DEADLINE: Duration = Duration::from_secs(30);
-
-/// Step of the first retry.
-pub const RETRY_MIN: Duration = Duration::from_secs(1);
-
-/// Longest time between attempts.
-pub const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Largest message that is accepted from the server; a page of entries is the largest there is.
 const MAX_MESSAGE: usize = 64 * 1024 * 1024;

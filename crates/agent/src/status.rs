@@ -32,6 +32,8 @@ pub struct AgentStatus {
     pub svid_expires_at: Option<i64>,
     /// When the server last confirmed what is held. After a restart this may lie before the start.
     pub last_sync: Option<SystemTime>,
+    /// The same for all bundles, those of other trust domains among them.
+    pub bundles_confirmed: Option<SystemTime>,
     /// Why the last synchronization failed; `None` if it did not.
     pub sync_error: Option<String>,
     /// Entries held.

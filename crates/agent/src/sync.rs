@@ -10,6 +10,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use vouchsafe_proto::revisions::State;
 use vouchsafe_proto::spire::api::server::entry::v1::EntryRevision;
 use vouchsafe_proto::spire::api::types as proto;
 use vouchsafe_types::entry::EntryId;
@@ -52,6 +53,8 @@ pub struct Outcome {
     pub changed: bool,
     /// An entry that the server showed in an older version than the held one.
     pub older: Option<EntryId>,
+    /// The state of the server that this shows, if it says so.
+    pub state: State,
 }
 
 /// The server broke the protocol.
@@ -164,15 +167,16 @@ impl<'a> Sync<'a> {
             self.kept.iter().filter_map(|id| self.held.get(id.as_str())).map(|slot| slot.entry.clone()),
         );
         let stats = Stats { total: entries.len(), dropped: dropped + self.dropped_by_server, ..self.stats };
-        Outcome { entries, stats, changed: changed_content || dropped > 0, older: self.older }
+        Outcome { entries, stats, changed: changed_content || dropped > 0, older: self.older, state: State::default() }
     }
 }
 
 /// How long a server may show older state than ours before we believe that it was put back on purpose.
 pub const ACCEPT_OLDER_AFTER: Duration = Duration::from_secs(300);
 
+/// How a version that a server shows relates to the held one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Version {
+pub(crate) enum Version {
     Same,
     Newer,
     Older,
@@ -180,7 +184,7 @@ enum Version {
 
 /// An entry that was deleted and created again under its old identifier starts again at revision 0, so the time of
 /// creation decides first. Old servers do not send it (0).
-fn compare(held: &WorkloadEntry, revision: i64, created_at: i64) -> Version {
+pub(crate) fn compare(held: &WorkloadEntry, revision: i64, created_at: i64) -> Version {
     let created_at = if created_at == 0 { held.created_at } else { created_at };
     match (created_at, revision).cmp(&(held.created_at, held.revision_number)) {
         std::cmp::Ordering::Equal => Version::Same,

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tonic::Status;
-use tonic::transport::Channel;
 use tracing::{debug, info, warn};
 use vouchsafe_identity::roots::{RootsCell, TrustRoots};
 use vouchsafe_runtime::clock::Clock;
@@ -22,7 +21,7 @@ use crate::config::{Bootstrap, Config, Rebootstrap, RebootstrapMode};
 use crate::data_dir::DataDir;
 use crate::identities::Identities;
 use crate::metrics::Metrics;
-use crate::server_client::{Anonymous, ServerClient};
+use crate::server_client::{Anonymous, Line, ServerClient};
 use contact::Contact;
 use origin::Asking;
 
@@ -117,24 +116,35 @@ impl Trust {
         self.identities.load().bundles.clone()
     }
 
+    /// Takes `bundle` if it is newer than the one that is held. Returns whether it is.
+    pub async fn offer(&self, bundle: Bundle) -> bool {
+        let held = self.held().map(|held| held.own.bundle.sequence_number);
+        let newer = held.is_some_and(|held| bundle.sequence_number > held);
+        if newer {
+            info!(sequence_number = bundle.sequence_number, "newer bundle taken");
+            self.take(bundle);
+        }
+        newer
+    }
+
     /// A connection on which to attest. What it is verified by stays what it was for everything else.
     ///
     /// # Errors
     ///
     /// What is missing to know the server by.
-    pub async fn attestation_channel(&self) -> Result<Channel, Status> {
+    pub async fn attestation_line(&self) -> Result<Line, Status> {
         match self.basis().await? {
             Basis::Held => {
                 debug!("Bundle loaded");
-                self.client.anonymous(Anonymous::Verified(self.roots.clone()))
+                self.client.anonymous(Anonymous::Verified(self.roots.clone())).await
             }
             Basis::Configured(bundle) => {
                 let roots = RootsCell::new(TrustRoots::of([&bundle]));
-                self.client.anonymous(Anonymous::Verified(roots))
+                self.client.anonymous(Anonymous::Verified(roots)).await
             }
             Basis::Nothing => {
                 warn!("Insecure bootstrap enabled; skipping server certificate verification");
-                self.client.anonymous(Anonymous::Insecure)
+                self.client.anonymous(Anonymous::Insecure).await
             }
         }
     }

@@ -8,11 +8,14 @@
 //! * [`spire`]     SPIRE's server and agent APIs, by package
 //! * [`envoy`]     what SDS v3 needs of Envoy's API, by package: messages have only the fields that are read or written
 //! * [`google`]    the status that wraps errors
+//! * [`vouchsafe`] what only our programs say to each other
 //! * [`convert`]   messages to and from values
 //! * [`denial`]    why an agent is denied, in the status detail that agents act on
+//! * [`revisions`] what agent and server compute alike when changes are pushed
 
 pub mod convert;
 pub mod denial;
+pub mod revisions;
 
 /// SPIFFE Workload API: services and messages.
 pub mod workload {
@@ -143,5 +146,22 @@ pub mod google {
 
     pub mod rpc {
         include!("gen/google.rpc.rs");
+    }
+}
+
+/// What only our programs say to each other, by protobuf package.
+pub mod vouchsafe {
+    #![allow(missing_docs, clippy::missing_errors_doc, clippy::too_many_lines, reason = "generated")]
+
+    pub mod agent {
+        pub mod v1 {
+            include!("gen/vouchsafe.agent.v1.rs");
+        }
+    }
+
+    pub mod server {
+        pub mod v1 {
+            include!("gen/vouchsafe.server.v1.rs");
+        }
     }
 }

@@ -1,15 +1,16 @@
 //! Agents as they are now, including what is not in the database yet.
 //!
-//! A renewal, the promotion of a renewed SVID and a reported version are decided from memory and written back later, so
-//! no agent waits for the database. What must survive a crash (a renewal: the agent holds the new SVID as soon as it
-//! is answered) is in a sealed journal file before the answer leaves. An update leaves memory and journal when the
-//! read model shows it.
+//! An attestation that its attestor proved, a renewal, the promotion of a renewed SVID and a reported version are decided
+//! from memory and written back later, so no agent waits for the database. What must survive a crash (the agent holds the
+//! new SVID as soon as it is answered) is in a sealed journal file before the answer leaves. An update leaves memory and
+//! journal when the read model shows it.
 //!
-//! The number of pending updates is bounded by the number of agents: a later one merges into an earlier one.
+//! The number of pending updates is bounded by the number of agents, because a later one merges into an earlier one, and
+//! by [`MAX_PENDING`]; beyond that an agent that has none yet does not attest.
 
 mod update;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,9 +27,13 @@ use vouchsafe_types::agent::Agent;
 use vouchsafe_types::spiffe_id::SpiffeId;
 
 use crate::authorize::{Registry, is_admin, is_downstream};
-use crate::journal::{Journal, JournalError};
+use crate::journal::{self, Journal, JournalError};
 use crate::model::ReadModel;
-pub(crate) use update::AgentUpdate;
+use update::latest_expiry;
+pub(crate) use update::{AgentUpdate, Attested};
+
+/// Most agents with updates that the database does not have.
+pub(crate) const MAX_PENDING: usize = 100_000;
 
 /// Agents by what memory holds.
 pub(crate) struct Agents {
@@ -38,13 +43,56 @@ pub(crate) struct Agents {
     pending: Mutex<Pending>,
     journal: Option<Journal>,
     wake: Notify,
+    returned: Notify,
+}
+
+/// An attestation that cannot be taken down.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotAdmitted {
+    /// The agent is banned.
+    #[error("agent is banned")]
+    Banned,
+    /// [`MAX_PENDING`] is reached.
+    #[error("{MAX_PENDING} agents wait for the database already")]
+    Full,
+    /// The journal cannot be written.
+    #[error(transparent)]
+    Journal(JournalError),
 }
 
 /// Pending updates with the generation of their last change.
 #[derive(Debug, Default)]
 struct Pending {
     generation: u64,
-    by_agent: HashMap<SpiffeId, (u64, AgentUpdate)>,
+    by_agent: HashMap<SpiffeId, PendingAgent>,
+}
+
+/// What the database does not have of one agent.
+#[derive(Clone, Debug, Default)]
+struct PendingAgent {
+    /// The generation of its last change.
+    generation: u64,
+    attested: Option<Attested>,
+    /// On top of that.
+    update: AgentUpdate,
+}
+
+impl PendingAgent {
+    /// The agent as it is, given what is `stored`.
+    fn over(&self, stored: Option<&Agent>) -> Option<Agent> {
+        let mut agent = self.base(stored)?;
+        // A banned agent refuses the update and is returned as it is.
+        self.update.apply(&mut agent).unwrap_or_default();
+        Some(agent)
+    }
+
+    /// The same without the update.
+    fn base(&self, stored: Option<&Agent>) -> Option<Agent> {
+        match &self.attested {
+            Some(attested) => attested.over(stored),
+            None => stored.cloned(),
+        }
+    }
 }
 
 impl Agents {
@@ -63,16 +111,61 @@ impl Agents {
         let mut pending = Pending::default();
         let mut journal = None;
         if let Some(file) = file {
-            let (opened, updates) = Journal::open(file, clock.clone())?;
+            let (opened, (updates, attested)) = Journal::open(file, clock.clone())?;
+            for each in attested {
+                let id = each.agent.id.clone();
+                pending.at(&id).attested = Some(each);
+            }
             for (id, update) in updates {
-                pending.set(&id, update);
+                pending.at(&id).update = update;
             }
             journal = Some(opened);
         }
         if !pending.by_agent.is_empty() {
-            info!(count = pending.by_agent.len(), "Restored agent renewals that were not in the database");
+            info!(count = pending.by_agent.len(), "Restored agent updates that were not in the database");
         }
-        Ok(Self { model, clock, admin_ids, pending: Mutex::new(pending), journal, wake: Notify::new() })
+        let pending = Mutex::new(pending);
+        Ok(Self { model, clock, admin_ids, pending, journal, wake: Notify::new(), returned: Notify::new() })
+    }
+
+    /// Takes down an agent that has proven itself. When this returns, a crash does not lose it.
+    ///
+    /// # Errors
+    ///
+    /// [`NotAdmitted`]; the caller must not hand out the SVID.
+    pub(crate) async fn attested(&self, agent: Agent) -> Result<(), NotAdmitted> {
+        let generation = {
+            let mut pending = self.lock();
+            let id = agent.id.clone();
+            let stored = self.model.load().agents.get(&id).cloned();
+            if stored.as_ref().is_some_and(|stored| stored.is_banned()) {
+                return Err(NotAdmitted::Banned);
+            }
+            let full = pending.by_agent.len() >= MAX_PENDING;
+            if full && !pending.by_agent.contains_key(&id) {
+                return Err(NotAdmitted::Full);
+            }
+            let held = pending.at(&id);
+            let before = (held.attested.as_ref(), Some(&held.update));
+            let attested = Attested::new(agent, stored.as_deref(), before);
+            (held.attested, held.update) = (Some(attested), AgentUpdate::default());
+            held.generation
+        };
+        self.wake.notify_one();
+        self.keep(generation).await.map_err(NotAdmitted::Journal)
+    }
+
+    /// The agents that the read model does not have yet.
+    pub(crate) fn new_ids(&self) -> BTreeSet<SpiffeId> {
+        let pending = self.lock();
+        let snapshot = self.model.load();
+        let new = pending.by_agent.iter().filter(|(id, held)| held.attested.is_some() && !snapshot.agents.contains_key(*id));
+        new.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The database answers again: what waits for it is written now.
+    pub(crate) fn database_returned(&self) {
+        self.returned.notify_one();
     }
 
     /// Notes a renewal. When this returns, a crash does not lose it.
@@ -90,6 +183,10 @@ impl Agents {
             agent.new_serial_number = serial;
             agent.new_expires_at = expires_at;
         });
+        self.keep(generation).await
+    }
+
+    async fn keep(&self, generation: u64) -> Result<(), JournalError> {
         match &self.journal {
             Some(journal) => journal.save(generation, || self.list()).await,
             None => Ok(()),
@@ -144,6 +241,7 @@ impl Agents {
             tokio::select! {
                 () = cancel.cancelled() => return,
                 () = self.wake.notified(), if wait.is_none() => {}
+                () = self.returned.notified(), if wait.is_some() => {}
                 () = tokio::time::sleep(wait.unwrap_or(RETRY_MAX)) => {}
             }
         }
@@ -153,24 +251,24 @@ impl Agents {
         let mut written = Vec::new();
         let mut newest = Position::START;
         for id in self.pending_ids() {
-            let Some((generation, update, news)) = self.offer(&id) else { continue };
-            match store
-                .update_agent(&id, Box::new(move |agent| update.apply(agent).map_err(Rejected::new)))
-                .await
-            {
-                Ok((_, position)) => newest = newest.max(position),
+            let Some((held, news)) = self.offer(&id) else { continue };
+            match write(store, &id, &held).await {
+                Ok(position) => {
+                    self.written(&id);
+                    newest = newest.max(position);
+                }
                 Err(cause) if cause.class() == Class::Caller => {
                     info!(agent = %id, %cause, "Dropped an update of an agent that is gone or banned");
                 }
                 Err(cause) => {
                     let unknown = matches!(cause, StoreError::Unavailable { outcome: Outcome::Unknown, .. });
                     if news && !unknown {
-                        self.not_written(&id, generation);
+                        self.not_written(&id, held.generation);
                     }
                     return Err(cause);
                 }
             }
-            written.push((id, generation));
+            written.push((id, held.generation));
         }
         if written.is_empty() || !self.model.settled(newest).await {
             return Ok(());
@@ -178,7 +276,7 @@ impl Agents {
         let generation = {
             let mut pending = self.lock();
             for (id, generation) in &written {
-                if pending.by_agent.get(id).is_some_and(|(held, _)| held == generation) {
+                if pending.by_agent.get(id).is_some_and(|held| held.generation == *generation) {
                     pending.by_agent.remove(id);
                 }
             }
@@ -199,19 +297,23 @@ impl Agents {
         // In this order: what is no longer pending is in the model.
         let mut pending = self.lock();
         let stored = self.model.load().agents.get(id).cloned();
-        let Some(stored) = stored.filter(|agent| !agent.is_banned()) else { return pending.generation };
-        let held = pending.by_agent.get(id).map(|(_, update)| update.clone()).unwrap_or_default();
-        let update = held.after(&stored, change);
-        let generation = pending.set(id, update);
+        let held = pending.by_agent.get(id).cloned().unwrap_or_default();
+        let base = held.base(stored.as_deref()).filter(|agent| !agent.is_banned());
+        let Some(base) = base else { return pending.generation };
+        let update = held.update.after(&base, change);
+        let entry = pending.at(id);
+        entry.update = update;
+        let generation = entry.generation;
         drop(pending);
         self.wake.notify_one();
         generation
     }
 
-    fn list(&self) -> (u64, Vec<(SpiffeId, AgentUpdate)>) {
+    fn list(&self) -> (u64, journal::Content) {
         let pending = self.lock();
-        let updates = pending.by_agent.iter().map(|(id, (_, update))| (id.clone(), update.clone()));
-        (pending.generation, updates.collect())
+        let updates = pending.by_agent.iter().map(|(id, held)| (id.clone(), held.update.clone()));
+        let attested = pending.by_agent.values().filter_map(|held| held.attested.clone());
+        (pending.generation, (updates.collect(), attested.collect()))
     }
 
     fn pending_ids(&self) -> Vec<SpiffeId> {
@@ -219,19 +321,37 @@ impl Agents {
     }
 
     /// The pending update of an agent, which from now on the database may have, and whether that is news.
-    fn offer(&self, id: &SpiffeId) -> Option<(u64, AgentUpdate, bool)> {
+    fn offer(&self, id: &SpiffeId) -> Option<(PendingAgent, bool)> {
         let mut pending = self.lock();
-        let (generation, update) = pending.by_agent.get_mut(id)?;
-        let news = update.offer();
-        Some((*generation, update.clone(), news))
+        let held = pending.by_agent.get_mut(id)?;
+        let news = held.update.offer();
+        Some((held.clone(), news))
+    }
+
+    /// Writes what is pending for one agent now, so that an operator's change finds it in the database.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub(crate) async fn write_now(&self, store: &dyn Store, id: &SpiffeId) -> Result<(), StoreError> {
+        let Some((held, _)) = self.offer(id) else { return Ok(()) };
+        write(store, id, &held).await?;
+        self.written(id);
+        Ok(())
+    }
+
+    fn written(&self, id: &SpiffeId) {
+        if let Some(attested) = self.lock().by_agent.get_mut(id).and_then(|held| held.attested.as_mut()) {
+            attested.written = true;
+        }
     }
 
     /// The database does not have what it was offered.
     fn not_written(&self, id: &SpiffeId, generation: u64) {
-        if let Some((held, update)) = self.lock().by_agent.get_mut(id)
-            && *held == generation
+        if let Some(held) = self.lock().by_agent.get_mut(id)
+            && held.generation == generation
         {
-            update.withdraw();
+            held.update.withdraw();
         }
     }
 
@@ -244,12 +364,11 @@ impl Registry for Agents {
     fn agent(&self, id: &SpiffeId) -> Option<Agent> {
         // In this order: what is no longer pending is in the model.
         let pending = self.lock();
-        let mut agent = Agent::clone(self.model.load().agents.get(id)?);
-        if let Some((_, update)) = pending.by_agent.get(id) {
-            // A banned agent refuses the update and is returned as it is.
-            update.apply(&mut agent).unwrap_or_default();
+        let stored = self.model.load().agents.get(id).cloned();
+        match pending.by_agent.get(id) {
+            Some(held) => held.over(stored.as_deref()),
+            None => stored.map(Arc::unwrap_or_clone),
         }
-        Some(agent)
     }
 
     fn is_admin(&self, id: &SpiffeId) -> bool {
@@ -268,13 +387,47 @@ impl Registry for Agents {
             }
         });
     }
+
+    fn adopt(&self, id: &SpiffeId, serial: &str, expires_at: i64) {
+        self.change(id, |agent| {
+            if expires_at > latest_expiry(agent) {
+                serial.clone_into(&mut agent.serial_number);
+                agent.expires_at = expires_at;
+                agent.new_serial_number.clear();
+                agent.new_expires_at = 0;
+            }
+        });
+    }
 }
 
 impl Pending {
-    fn set(&mut self, id: &SpiffeId, update: AgentUpdate) -> u64 {
+    /// What is pending for one agent, as of a new generation.
+    fn at(&mut self, id: &SpiffeId) -> &mut PendingAgent {
         self.generation += 1;
-        self.by_agent.insert(id.clone(), (self.generation, update));
-        self.generation
+        let held = self.by_agent.entry(id.clone()).or_default();
+        held.generation = self.generation;
+        held
+    }
+}
+
+/// Writes what is pending for one agent; says where the feed shows it.
+async fn write(store: &dyn Store, id: &SpiffeId, held: &PendingAgent) -> Result<Position, StoreError> {
+    let written = held.attested.as_ref().is_some_and(|attested| attested.written);
+    let new = held.over(None).filter(|_| !written);
+    let pending = held.clone();
+    let change = move |agent: &mut Agent| {
+        if agent.is_banned() {
+            return Err(Rejected::new("agent is banned"));
+        }
+        if let Some(now) = pending.over(Some(agent)) {
+            *agent = now;
+        }
+        Ok(())
+    };
+    match (store.update_agent(id, Box::new(change)).await, new) {
+        // Nobody knew it when it attested, and nobody knows it now.
+        (Err(StoreError::NotFound { .. }), Some(new)) => store.put_agent(new).await,
+        (updated, _) => updated.map(|(_, position)| position),
     }
 }
 

@@ -25,6 +25,7 @@ use crate::guard::{Guard, Guarded};
 use crate::issuer::Issuer;
 use crate::limits::Limits;
 use crate::model::ReadModel;
+use crate::revisions::Revisions;
 use crate::server::Deps;
 use crate::services::agent::{AgentParts, AgentService};
 use crate::services::attest::{JoinTokens, NodeAttestor, NodeAttestors, X509Pop};
@@ -33,6 +34,7 @@ use crate::services::debug::DebugService;
 use crate::services::entry::EntryService;
 use crate::services::local_authority::LocalAuthorityService;
 use crate::services::logger::LoggerService;
+use crate::services::revisions::{RevisionsParts, RevisionsService};
 use crate::services::svid::SvidService;
 use crate::services::trust_domain::TrustDomainService;
 
@@ -50,6 +52,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) publisher: JwtPublisher,
     pub(crate) own: &'a SvidCell,
     pub(crate) refresher: Refresher,
+    pub(crate) revisions: Arc<Revisions>,
 }
 
 /// Largest message of an agent that is not attested yet. Evidence is a token or a chain of certificates.
@@ -65,6 +68,7 @@ impl Parts<'_> {
             .add_service(EntryServer::new(self.entry()).max_encoding_message_size(usize::MAX))
             .add_service(SvidServer::new(self.svid()).max_decoding_message_size(MAX_SVID_MESSAGE))
             .add_service(BundleServer::new(self.bundle()))
+            .add_service(self.revisions())
             .add_service(TrustDomainServer::new(self.trust_domain()))
             .add_service(LocalAuthorityServer::new(LocalAuthorityService {
                 authorities: self.authorities.clone(),
@@ -147,6 +151,16 @@ impl Parts<'_> {
             store: self.deps.store.clone(),
             refresher: self.refresher.clone(),
         }
+    }
+
+    fn revisions(&self) -> RevisionsService {
+        RevisionsService(Arc::new(RevisionsParts {
+            trust_domain: self.config.trust_domain.clone(),
+            clock: self.deps.clock.clone(),
+            model: self.model.clone(),
+            agents: self.agents.clone(),
+            revisions: self.revisions.clone(),
+        }))
     }
 
     fn bundle(&self) -> BundleService {

@@ -21,7 +21,7 @@ mod upstream;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -41,7 +41,7 @@ use vouchsafe_runtime::clock::Clock;
 use vouchsafe_runtime::entropy::Entropy;
 use vouchsafe_runtime::metrics::{Registry, sanitize};
 use vouchsafe_runtime::readiness::Token;
-use vouchsafe_store::{Error as StoreError, Store};
+use vouchsafe_store::{JournalRecord, Store};
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use crate::issuer::Issuer;
@@ -84,6 +84,8 @@ pub(crate) struct Shared {
     pub(crate) issuer: Arc<Issuer>,
     pub(crate) metrics: Registry,
     pub(crate) upstream: Option<Arc<dyn UpstreamAuthority>>,
+    /// This server's journal as bytes, for who saves the last good state.
+    pub(crate) own_journal: Arc<ArcSwapOption<JournalRecord>>,
     /// Said once: an upstream authority that takes no JWT authorities.
     pub(crate) jwt_stays_local: Once,
 }
@@ -108,9 +110,6 @@ pub enum AuthorityError {
     /// The key manager cannot be asked which keys it has.
     #[error("cannot list the keys of the key manager")]
     Keys(#[source] KeyManagerError),
-    /// The journals cannot be read.
-    #[error("cannot read the journals of the authorities")]
-    Journals(#[source] StoreError),
     /// There is nothing to sign with, and none could be made.
     #[error("cannot make the first signing authority")]
     First(#[source] RotateError),
@@ -120,17 +119,19 @@ pub enum AuthorityError {
 }
 
 impl Authorities {
-    /// Takes up the authorities of an earlier run, makes what is missing, and issues the server's own SVID into `cell`.
+    /// Takes up the authorities of an earlier run, which one of `journals` tells of, makes what is missing, and issues
+    /// the server's own SVID into `cell`.
     ///
     /// # Errors
     ///
     /// [`AuthorityError`]: without an authority a server cannot start.
     pub(crate) async fn load(
         shared: Arc<Shared>,
+        journals: &[JournalRecord],
         cell: SvidCell,
         roots: RootsCell,
     ) -> Result<Self, AuthorityError> {
-        let journal = OwnJournal::find(&*shared.store, &*shared.keys).await?;
+        let journal = OwnJournal::find(journals, &*shared.keys, shared.own_journal.clone()).await?;
         let (x509, jwt) = {
             let Shared { plan, keys, clock, model, .. } = &*shared;
             let (journal, now) = (journal.journal.lock().await, clock.now());
@@ -171,6 +172,11 @@ impl Authorities {
             .await
             .map_err(|cause| AuthorityError::OwnSvid(cause.to_string()))?;
         Ok(it)
+    }
+
+    /// What tells this server from the others on the same database, also after a restart.
+    pub(crate) fn server_key(&self) -> &str {
+        &self.journal.key
     }
 
     /// A handle for the services.

@@ -91,10 +91,14 @@ const METHODS: &[(&str, u8)] = &[
     ("/spire.api.server.trustdomain.v1.TrustDomain/GetFederationRelationship", OPERATOR),
     ("/spire.api.server.trustdomain.v1.TrustDomain/ListFederationRelationships", OPERATOR),
     ("/spire.api.server.trustdomain.v1.TrustDomain/RefreshBundle", OPERATOR),
+    (WATCH, AGENT),
     ("/grpc.health.v1.Health/Check", LOCAL),
     ("/grpc.health.v1.Health/List", LOCAL),
     ("/grpc.health.v1.Health/Watch", LOCAL),
 ];
+
+/// The stream of changes; it asks again while it is open.
+pub(crate) const WATCH: &str = "/vouchsafe.server.v1.Revisions/Watch";
 
 const RENEW_AGENT: &str = "/spire.api.server.agent.v1.Agent/RenewAgent";
 
@@ -103,6 +107,9 @@ const RENEW_AGENT: &str = "/spire.api.server.agent.v1.Agent/RenewAgent";
 /// Covers a clock that jumps by three days in either direction on every machine at once: the agent is known, its
 /// serial number is the last one issued, and a ban or an eviction still stops it.
 pub const RENEWAL_GRACE: Duration = Duration::from_secs(96 * 3600);
+
+/// How far the clock of the server that issued an SVID may be ahead of this one.
+pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// Who is at the other end of a connection, before any question of rights.
 #[derive(Clone, Debug)]
@@ -140,6 +147,8 @@ pub(crate) trait Registry {
     fn is_downstream(&self, id: &SpiffeId) -> bool;
     /// Notes that `agent` uses the SVID that it was last issued.
     fn promote(&self, agent: &SpiffeId, serial: &str);
+    /// Notes that `agent` uses an SVID that another server issued to it, which ends at `expires_at`.
+    fn adopt(&self, agent: &SpiffeId, serial: &str, expires_at: i64);
 }
 
 /// Whether `entries` make `id` an administrator at `now`.
@@ -212,7 +221,12 @@ fn authorize_agent(
         return Err(denial(Reason::AgentBanned, format!("agent {:?} is banned", id.as_str())));
     }
     if agent.serial_number != svid.serial {
-        if agent.new_serial_number.is_empty() || agent.new_serial_number != svid.serial {
+        if agent.owns_serial(&svid.serial) {
+            registry.promote(id, &svid.serial);
+        } else if is_valid(svid, now) && svid.not_after > agent.expires_at.max(agent.new_expires_at) {
+            // Issued by another server after everything that is known here: see docs/decisions/0007.
+            registry.adopt(id, &svid.serial, svid.not_after);
+        } else {
             let detail = format!(
                 "agent {:?} expected to have serial number {:?}; has {:?}",
                 id.as_str(),
@@ -221,7 +235,6 @@ fn authorize_agent(
             );
             return Err(denial(Reason::AgentNotActive, detail));
         }
-        registry.promote(id, &svid.serial);
     }
     Ok(Caller::Agent(id.clone()))
 }
@@ -283,8 +296,9 @@ fn is_valid(svid: &X509Svid, now: i64) -> bool {
 }
 
 fn is_valid_within(svid: &X509Svid, now: i64, grace: Duration) -> bool {
-    let grace = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
-    now.saturating_add(grace) >= svid.not_before && now.saturating_sub(grace) <= svid.not_after
+    let secs = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    let early = secs(grace.max(CLOCK_SKEW));
+    now.saturating_add(early) >= svid.not_before && now.saturating_sub(secs(grace)) <= svid.not_after
 }
 
 fn text(method: &str) -> String {

@@ -1,27 +1,40 @@
 //! Keeps the read model current: reads the store's change feed and applies it.
 //!
 //! Woken by the store at once and by a timer at the latest. When the feed no longer reaches back to the held position
-//! everything is read again. While the database does not answer, the model stays as it is, readiness says so, and
-//! the next attempt comes after a jittered delay of at most [`RETRY_MAX`].
+//! everything is read again. While the database does not answer, the model stays as it is, readiness says so and since
+//! when, and the next attempt comes after a jittered delay of at most [`RETRY_MAX`].
+//!
+//! A database that was away for longer than [`FAILOVER`] may be another one when it returns: a standby that lost the last
+//! transactions and went on from there. So it is read whole. One that ends before what is held is not believed: nothing of
+//! it is taken until it has caught up. If it is a backup that somebody restored, [`crate::saved`] says how to accept it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use vouchsafe_runtime::backoff::Backoff;
+use vouchsafe_runtime::clock::Clock;
 use vouchsafe_runtime::entropy::Entropy;
+use vouchsafe_runtime::metrics::Gauge;
 use vouchsafe_runtime::readiness::Token;
 use vouchsafe_store::{Error as StoreError, Store};
 
+use crate::agents::Agents;
 use crate::model::{ReadModel, Snapshot};
+use crate::saved::Confirmed;
+use crate::status::Chain;
+use crate::when;
 
 /// Longest time between two looks at the feed.
 pub(crate) const POLL: Duration = Duration::from_secs(5);
 /// First delay after a failed read.
 const RETRY_MIN: Duration = Duration::from_millis(250);
-/// Longest delay after a failed read.
-pub(crate) const RETRY_MAX: Duration = Duration::from_secs(10);
+/// Longest delay after a failed read: what is written after an outage is served this much later.
+pub(crate) const RETRY_MAX: Duration = Duration::from_secs(1);
+/// After this long a database that returns may be another one.
+const FAILOVER: Duration = Duration::from_secs(10);
 /// Events per read.
 const PAGE: usize = 1_000;
 
@@ -29,64 +42,126 @@ const PAGE: usize = 1_000;
 pub(crate) struct Feed {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) model: Arc<ReadModel>,
+    /// Told when the database is back, to write what waits for it.
+    pub(crate) agents: Arc<Agents>,
+    pub(crate) clock: Clock,
+    /// When the model was last known to be all there is.
+    pub(crate) confirmed: Arc<Confirmed>,
+    pub(crate) confirmed_gauge: Gauge,
+    /// The file that an operator removes to accept a database that was set back, if there is one.
+    pub(crate) saved_at: Option<String>,
     pub(crate) readiness: Token,
     pub(crate) entropy: Entropy,
+}
+
+/// How one look at the feed ended.
+enum Look {
+    Current,
+    /// The database is older than what is held; why.
+    Behind(String),
+}
+
+/// What the looks before have found.
+#[derive(Default)]
+struct Outage {
+    failures: u32,
+    since: Option<Instant>,
+    behind: bool,
 }
 
 impl Feed {
     /// Runs until `cancel`. Never fails: what the store cannot answer now it may answer later.
     pub(crate) async fn run(mut self, cancel: CancellationToken) {
         let mut wake = self.store.watch();
-        let mut failures = 0_u32;
+        let mut outage = Outage::default();
         loop {
-            let Some(outcome) = cancel.run_until_cancelled(self.catch_up()).await else { return };
-            let pause = match outcome {
-                Ok(()) => {
-                    if failures > 0 {
-                        info!(failures, "The database answers again");
-                    }
-                    failures = 0;
-                    self.readiness.mark();
-                    POLL
-                }
-                Err(cause) => {
-                    if failures == 0 {
-                        warn!(error = %cause, "Cannot read changes; answering from memory");
-                    }
-                    self.readiness.degrade(&format!("cannot read changes: {cause}"));
-                    failures = failures.saturating_add(1);
-                    Backoff::new(RETRY_MIN, RETRY_MAX)
-                        .map_or(RETRY_MAX, |backoff| backoff.delay(failures - 1, self.entropy.fraction()))
-                }
+            let whole = outage.behind || outage.since.is_some_and(|since| since.elapsed() >= FAILOVER);
+            let look = async {
+                if whole { self.read_all("it may be another one than before").await } else { self.catch_up().await }
             };
+            let Some(outcome) = cancel.run_until_cancelled(look).await else { return };
+            let pause = self.judge(outcome, &mut outage);
+            let eager = outage.failures == 0;
             tokio::select! {
                 () = cancel.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
-                changed = wake.changed(), if failures == 0 => if changed.is_err() { return },
+                changed = wake.changed(), if eager => if changed.is_err() { return },
             }
         }
     }
 
-    async fn catch_up(&self) -> Result<(), StoreError> {
+    /// Tells the world how a look ended, and says when to look again.
+    fn judge(&mut self, outcome: Result<Look, StoreError>, outage: &mut Outage) -> Duration {
+        let held = when::rfc3339(self.confirmed.load());
+        let cause = match outcome {
+            Ok(Look::Current) => {
+                if outage.failures > 0 {
+                    info!(failures = outage.failures, "The database answers again");
+                    self.agents.database_returned();
+                }
+                if outage.behind {
+                    info!("The database has caught up with what is held");
+                }
+                *outage = Outage::default();
+                let now = self.clock.unix_now();
+                self.confirmed.store(now);
+                self.confirmed_gauge.set(now as f64);
+                self.readiness.mark();
+                return POLL;
+            }
+            Ok(Look::Behind(why)) => {
+                if !outage.behind {
+                    let remove = self.saved_at.as_deref().unwrap_or("nothing");
+                    error!(
+                        cause = why,
+                        remove,
+                        "The database is older than what is held; keeping what is held. If a backup was restored, \
+                         stop every server, remove the file named here, and start them again to accept it"
+                    );
+                    self.agents.database_returned();
+                }
+                *outage = Outage { behind: true, ..Outage::default() };
+                self.readiness.degrade(&format!("the database is older than what is held: {why}"));
+                return POLL;
+            }
+            Err(cause) => cause,
+        };
+        if outage.failures == 0 {
+            warn!(error = %cause, as_of = held, "Cannot read changes; answering from memory");
+            outage.since = Some(Instant::now());
+        }
+        let why = Chain(&cause).to_string();
+        self.readiness.degrade(&format!("the database is away, answering from what was known at {held}: {why}"));
+        outage.failures = outage.failures.saturating_add(1);
+        Backoff::new(RETRY_MIN, RETRY_MAX)
+            .map_or(RETRY_MAX, |backoff| backoff.delay(outage.failures - 1, self.entropy.fraction()))
+    }
+
+    async fn catch_up(&self) -> Result<Look, StoreError> {
         loop {
             let held = self.model.load().position();
             let read = match self.store.changes_after(held, PAGE).await {
-                Err(cause) if cause.needs_reload() => return self.reload(&cause).await,
+                Err(cause) if cause.needs_reload() => return self.read_all(&cause.to_string()).await,
                 read => read?,
             };
             debug!(count = read.changes.len(), position = %read.position, "Read changes");
             self.model.apply(read.changes, read.position);
             if read.complete {
-                return Ok(());
+                return Ok(Look::Current);
             }
         }
     }
 
-    async fn reload(&self, cause: &StoreError) -> Result<(), StoreError> {
-        info!(%cause, "Reading everything again");
-        if !self.model.replace(Snapshot::read(&*self.store).await?) {
-            error!(%cause, "The database is older than what is held; keeping what is held. Restart to accept it");
+    async fn read_all(&self, why: &str) -> Result<Look, StoreError> {
+        info!(why, "Reading the whole database");
+        let next = Snapshot::read(&*self.store).await?;
+        let (held, found) = (self.model.load(), next.position());
+        if next.epoch() != held.epoch() {
+            warn!("This is another database than before; taking what it has");
         }
-        Ok(())
+        if self.model.replace(next) {
+            return Ok(Look::Current);
+        }
+        Ok(Look::Behind(format!("it ends at position {found}, and {} is held", held.position())))
     }
 }

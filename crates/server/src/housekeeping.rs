@@ -1,6 +1,7 @@
 //! What falls due by itself: entries and join tokens that expired, old events of the change feed.
 //!
-//! Entries that expired authorize nothing from that moment on; removing them is tidying up and may fail.
+//! Entries that expired authorize nothing from that moment on; removing them is tidying up and may fail. Each of several
+//! servers looks, at times of its own; what one has removed the next one does not find, so it is one change in the feed.
 
 pub(crate) mod prune;
 
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use vouchsafe_runtime::clock::Clock;
+use vouchsafe_runtime::entropy::spread;
 use vouchsafe_runtime::metrics::Registry;
 use vouchsafe_store::{Error as StoreError, Store};
 
@@ -24,15 +26,18 @@ pub(crate) struct Housekeeping {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Clock,
     pub(crate) metrics: Registry,
+    /// What tells this server from others.
+    pub(crate) key: String,
 }
 
 impl Housekeeping {
     pub(crate) async fn run(self, cancel: CancellationToken) {
+        let mut wait = EVERY.mul_f64(spread(self.key.as_bytes()));
         loop {
-            tokio::select! {
-                () = cancel.cancelled() => return,
-                () = tokio::time::sleep(EVERY) => {}
+            if cancel.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+                return;
             }
+            wait = EVERY;
             let began = Instant::now();
             let Some(outcome) = cancel.run_until_cancelled(self.tidy_up()).await else { return };
             let status = if outcome.is_ok() { "OK" } else { "Unknown" };

@@ -5,7 +5,10 @@ use vouchsafe_lastgood::{RestoreError, SaveError, SealedFile, Version};
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_types::spiffe_id::SpiffeId;
 
-use crate::agents::AgentUpdate;
+use crate::agents::{AgentUpdate, Attested};
+
+/// What is in the file.
+pub(crate) type Content = (Vec<(SpiffeId, AgentUpdate)>, Vec<Attested>);
 
 /// The file. Writers that wait for it together are served by one write.
 pub(crate) struct Journal {
@@ -46,11 +49,18 @@ impl Journal {
     pub(crate) fn open(
         file: SealedFile,
         clock: Clock,
-    ) -> Result<(Self, Vec<(SpiffeId, AgentUpdate)>), JournalError> {
-        let restored = file.restore().map_err(JournalError::Restore)?;
-        let (saves, updates) = restored.map_or_else(Default::default, |r| (r.version.position, r.value));
+    ) -> Result<(Self, Content), JournalError> {
+        let restored = match file.restore::<Content>() {
+            // Before attestations were kept there was one list.
+            Err(RestoreError::Corrupt { .. }) => file.restore().map(|found| {
+                found.map(|r| (r.version, (r.value, Vec::new())))
+            }),
+            restored => restored.map(|found| found.map(|r| (r.version, r.value))),
+        };
+        let restored = restored.map_err(JournalError::Restore)?;
+        let (saves, content) = restored.map_or_else(Default::default, |(version, it)| (version.position, it));
         let saved = Mutex::new(Saved { generation: 0, saves });
-        Ok((Self { file, clock, saved }, updates))
+        Ok((Self { file, clock, saved }, content))
     }
 
     /// Saves what `list` returns, with its generation, unless that is saved already from `generation` on.
@@ -61,16 +71,16 @@ impl Journal {
     pub(crate) async fn save(
         &self,
         generation: u64,
-        list: impl Fn() -> (u64, Vec<(SpiffeId, AgentUpdate)>),
+        list: impl Fn() -> (u64, Content),
     ) -> Result<(), JournalError> {
         let mut saved = self.saved.lock().await;
         if saved.generation >= generation {
             return Ok(());
         }
-        let (reached, updates) = list();
+        let (reached, content) = list();
         let version = Version { epoch: 0, position: saved.saves + 1 };
         let (file, now) = (self.file.clone(), self.clock.now());
-        let written = tokio::task::spawn_blocking(move || file.save(version, now, &updates)).await;
+        let written = tokio::task::spawn_blocking(move || file.save(version, now, &content)).await;
         written.map_err(|_| JournalError::Stopping)?.map_err(JournalError::Save)?;
         *saved = Saved { generation: reached, saves: version.position };
         Ok(())

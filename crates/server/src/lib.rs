@@ -7,6 +7,9 @@
 //! * [`server`]     starts everything, in one narrative
 //! * [`model`]      everything that it answers from, in memory
 //! * [`federation`] foreign bundles are fetched, this server's is served
+//! * `circuit`      a database that is away is found out once, not by every caller
+//! * `first_state`  what to start from: the database, or the last good state
+//! * `saved`        the last good state in a sealed file
 //! * `feed`         keeps the model current from the store's change feed
 //! * `agents`       agents as they are now, with what the database does not have yet
 //! * `journal`      the file behind that
@@ -15,6 +18,7 @@
 //! * [`audit`]      who did what, in the log
 //! * `authorities`  the life of the signing keys
 //! * `upstream`     who certifies those keys, if another authority does
+//! * `revisions` tells agents what changed for them, at once
 //! * `issuer`       signs with what is active
 //! * `services`     the gRPC services
 //!
@@ -26,10 +30,12 @@ mod api;
 pub mod audit;
 mod authorities;
 pub mod authorize;
+mod circuit;
 pub mod config;
 pub mod federation;
 mod feed;
 mod filter;
+mod first_state;
 mod guard;
 mod health;
 mod housekeeping;
@@ -39,6 +45,8 @@ mod journal;
 mod limits;
 pub mod model;
 mod page;
+mod revisions;
+mod saved;
 pub mod server;
 mod services;
 mod status;

@@ -22,7 +22,7 @@ use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
 
 pub use entries::Entries;
-pub(crate) use entries::is_live;
+pub(crate) use entries::{is_alias, is_live};
 
 /// The held state, swapped as a whole.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ pub struct Snapshot {
     pub join_tokens: HashMap<SecretText, JoinToken>,
     /// Where bundles of foreign trust domains are fetched from.
     pub federation: OrdMap<TrustDomain, Arc<FederationRelationship>>,
+    /// Which database this is of: positions of two do not compare.
+    epoch: u64,
     position: Position,
 }
 
@@ -54,11 +56,15 @@ impl ReadModel {
     ///
     /// Those of [`Store::load`].
     pub async fn read(store: &dyn Store) -> Result<Self, StoreError> {
-        let snapshot = Snapshot::read(store).await?;
-        Ok(Self {
+        Ok(Self::new(Snapshot::read(store).await?))
+    }
+
+    /// A model that holds `snapshot`.
+    pub(crate) fn new(snapshot: Snapshot) -> Self {
+        Self {
             position: watch::Sender::new(snapshot.position),
             snapshot: ArcSwap::from_pointee(snapshot),
-        })
+        }
     }
 
     /// The newest snapshot.
@@ -89,9 +95,10 @@ impl ReadModel {
     }
 
     /// Replaces everything by a complete read. Returns `false`, and changes nothing, when that read is older than
-    /// what is held.
+    /// what is held. One of another database is neither older nor newer, and is taken.
     pub(crate) fn replace(&self, next: Snapshot) -> bool {
-        let newer = next.position >= self.load().position;
+        let held = self.load();
+        let newer = next.epoch != held.epoch || next.position >= held.position;
         if newer {
             self.publish(next);
         }
@@ -120,20 +127,31 @@ pub const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 impl Snapshot {
     /// Reads everything from `store`, object by object.
     pub(crate) async fn read(store: &dyn Store) -> Result<Self, StoreError> {
-        let mut snapshot = Self::default();
-        let position = store
-            .load(&mut |record| {
-                snapshot.apply(match record {
-                    Record::Entry(entry) => Change::Entry(entry.id.clone(), Some(entry)),
-                    Record::Agent(agent) => Change::Agent(agent.id.clone(), Some(agent)),
-                    Record::Bundle(bundle) => Change::Bundle(bundle.trust_domain.clone(), Some(bundle)),
-                    Record::JoinToken(token) => Change::JoinToken(token.value.clone(), Some(token)),
-                    Record::Federation(held) => Change::Federation(held.trust_domain.clone(), Some(held)),
-                });
-            })
-            .await?;
-        snapshot.position = position;
+        let mut snapshot = Self { epoch: store.epoch().await?, ..Self::default() };
+        snapshot.position = store.load(&mut |record| snapshot.add(record)).await?;
         Ok(snapshot)
+    }
+
+    /// What was read from somewhere else, as of `position` of the database `epoch`.
+    pub(crate) fn collect(epoch: u64, position: Position, records: impl Iterator<Item = Record>) -> Self {
+        let mut snapshot = Self { epoch, position, ..Self::default() };
+        records.for_each(|record| snapshot.add(record));
+        snapshot
+    }
+
+    /// Which database this is of.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    fn add(&mut self, record: Record) {
+        self.apply(match record {
+            Record::Entry(entry) => Change::Entry(entry.id.clone(), Some(entry)),
+            Record::Agent(agent) => Change::Agent(agent.id.clone(), Some(agent)),
+            Record::Bundle(bundle) => Change::Bundle(bundle.trust_domain.clone(), Some(bundle)),
+            Record::JoinToken(token) => Change::JoinToken(token.value.clone(), Some(token)),
+            Record::Federation(held) => Change::Federation(held.trust_domain.clone(), Some(held)),
+        });
     }
 
     /// The feed position that this snapshot reflects.

@@ -22,6 +22,7 @@ use vouchsafe_runtime::readiness::Readiness;
 use vouchsafe_runtime::supervisor::Supervisor;
 use vouchsafe_store::{Error as StoreError, Store};
 use vouchsafe_transport::grpc::{self, Options};
+use vouchsafe_transport::net::Network;
 use vouchsafe_transport::proxy::Balancers;
 use vouchsafe_transport::tls::{self, TlsListener};
 use vouchsafe_transport::unix::{self, UnixListener};
@@ -32,15 +33,19 @@ use crate::agents::Agents;
 use crate::api::{Api, Parts};
 use crate::authorities::{Authorities, AuthorityError, JwtPublisher, Plan, Shared};
 use crate::authorize::RENEWAL_GRACE;
+use crate::circuit::Circuit;
 use crate::config::Config;
 use crate::federation::{self, EndpointError, Poller, Refresher};
 use crate::feed::Feed;
+use crate::first_state;
 use crate::health;
 use crate::housekeeping::Housekeeping;
 use crate::housekeeping::prune::AgentPruning;
 use crate::issuer::Issuer;
 use crate::journal::JournalError;
 use crate::model::ReadModel;
+use crate::revisions::{Notifier, Revisions};
+use crate::saved::{self, Confirmed, Saving};
 use crate::upstream;
 
 /// What the server is built on.
@@ -59,6 +64,8 @@ pub struct Deps {
     pub keys: Arc<dyn KeyManager>,
     /// How much is logged, which an operator may change.
     pub log_level: LogLevelControl,
+    /// Where it listens, and reaches others.
+    pub network: Network,
 }
 
 /// Starts servers.
@@ -79,6 +86,7 @@ pub struct Running {
     pub roots: RootsCell,
     trust_domain: TrustDomain,
     model: Arc<ReadModel>,
+    agents: Arc<Agents>,
 }
 
 /// Why the server did not start.
@@ -121,25 +129,37 @@ impl Server {
     ///
     /// [`StartError`] says which step failed. Nothing is left running.
     pub async fn start(config: Config, deps: Deps, tasks: &mut Supervisor) -> Result<Running, StartError> {
-        let model = Arc::new(ReadModel::read(&*deps.store).await.map_err(StartError::Store)?);
+        let deps = Deps { store: Arc::new(Circuit::new(deps.store.clone())), ..deps };
+        let file = saved::file(&config.data_dir, &*deps.keys);
+        let first = first_state::find(&*deps.store, file.as_ref(), &deps.clock).await;
+        let first = first.map_err(StartError::Store)?;
+        let model = Arc::new(ReadModel::new(first.snapshot));
         let agents = Arc::new(open_agents(&config, &deps, &model)?);
         let issuer = Arc::new(Issuer::new(&config, deps.clock.clone(), &deps.metrics));
-        start_feed(&deps, &model, tasks);
+        let confirmed = Arc::new(Confirmed::new(first.confirmed_at));
+        start_feed(&deps, (&model, &agents, &confirmed), (first.stale, file.as_ref()), tasks);
         let (own, roots) = (SvidCell::empty(), RootsCell::default());
         let upstream = upstream::open(&config, &deps, tasks)?;
         let shared = Arc::new(authority_shared(&config, &deps, (&model, &issuer), upstream));
-        let authorities = Authorities::load(shared.clone(), own.clone(), roots.clone()).await;
+        let authorities =
+            Authorities::load(shared.clone(), &first.journals, own.clone(), roots.clone()).await;
         let authorities = authorities.map_err(StartError::Authorities)?;
+        let server_key = authorities.server_key().to_owned();
+        if let Some(file) = file {
+            let journal = shared.own_journal.clone();
+            let saving = Saving { file, model: model.clone(), journal, confirmed };
+            tasks.start("last good state", |cancel| infallible(saving.run(cancel)));
+        }
 
         let auth = ClientAuth::Lenient(roots.clone(), clients(&config), RENEWAL_GRACE);
         let key_exchange = config.admission.key_exchange;
         let tls =
             server_config_with(key_exchange, &own, auth, deps.clock.clone()).map_err(StartError::Tls)?;
-        let tcp = TlsListener::bind(config.tcp_address, Arc::new(tls), tls::Limits::default()).await;
+        let tcp = TlsListener::bind_on(&deps.network, config.tcp_address, Arc::new(tls), tls::Limits::default()).await;
         let tcp = tcp.map_err(StartError::Tcp)?;
         let tcp = tcp.with_balancers(Balancers::new(config.admission.balancers.clone()));
         let tcp_address = tcp.local_addr().map_err(StartError::Address)?;
-        let admin = UnixListener::bind(&config.admin_socket, ADMIN_MODE, ADMIN_DIR_MODE);
+        let admin = UnixListener::bind_on(&deps.network, &config.admin_socket, ADMIN_MODE, ADMIN_DIR_MODE);
         let admin = admin.map_err(StartError::AdminSocket)?;
 
         let bundle_endpoint = start_bundle_endpoint(&config, &deps, (&model, &own), tasks).await?;
@@ -155,20 +175,23 @@ impl Server {
             publisher: JwtPublisher::new(shared),
             own: &own,
             refresher: start_federation(&config, &deps, &model, tasks),
+            revisions: start_revisions(&config, &deps, &model, tasks),
         };
         let routes = parts.api(health_routes);
         let (readiness, entropy) = (deps.readiness.token("server.ca"), deps.entropy.fork("authorities"));
         tasks.start("authorities", |cancel| infallible(authorities.run(readiness, entropy, cancel)));
         tasks.start("health", |cancel| infallible(health.run(cancel)));
-        start_agent_pruning(&config, &deps, (&model, &agents), tasks);
+        start_agent_pruning(&config, &deps, (&model, &agents, &server_key), tasks);
         let (store, entropy) = (deps.store.clone(), deps.entropy.fork("agent write-back"));
+        let writing = agents.clone();
         tasks.start("agent write-back", |cancel| {
-            infallible(async move { agents.write_back(store, entropy, cancel).await })
+            infallible(async move { writing.write_back(store, entropy, cancel).await })
         });
         let housekeeping = Housekeeping {
             store: deps.store.clone(),
             clock: deps.clock.clone(),
             metrics: deps.metrics.clone(),
+            key: server_key,
         };
         tasks.start("housekeeping", |cancel| infallible(housekeeping.run(cancel)));
         let age = Options { max_connection_age: Some(MAX_CONNECTION_AGE), ..Options::default() };
@@ -181,7 +204,7 @@ impl Server {
         tasks.start("admin API", |cancel| serve(admin, routes, cancel, Options::unix(), entropy));
         started(&config, &deps.metrics);
         let (trust_domain, admin_socket) = (config.trust_domain, config.admin_socket);
-        Ok(Running { tcp_address, admin_socket, bundle_endpoint, own, roots, trust_domain, model })
+        Ok(Running { tcp_address, admin_socket, bundle_endpoint, own, roots, trust_domain, model, agents })
     }
 }
 
@@ -197,7 +220,7 @@ impl Running {
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
         let snapshot = self.model.load();
-        (snapshot.entries.len(), snapshot.agents.len())
+        (snapshot.entries.len(), snapshot.agents.len() + self.agents.new_ids().len())
     }
 }
 
@@ -213,7 +236,7 @@ fn clients(config: &Config) -> Expect {
 fn start_agent_pruning(
     config: &Config,
     deps: &Deps,
-    (model, agents): (&Arc<ReadModel>, &Arc<Agents>),
+    (model, agents, server_key): (&Arc<ReadModel>, &Arc<Agents>, &str),
     tasks: &mut Supervisor,
 ) {
     let settings = config.admission.prune;
@@ -221,7 +244,7 @@ fn start_agent_pruning(
     let pruning = AgentPruning {
         settings,
         expired_for,
-        key: config.data_dir.display().to_string(),
+        key: server_key.to_owned(),
         store: deps.store.clone(),
         model: model.clone(),
         agents: agents.clone(),
@@ -264,18 +287,48 @@ fn authority_shared(
         issuer: issuer.clone(),
         metrics: deps.metrics.clone(),
         upstream,
+        own_journal: Arc::default(),
         jwt_stays_local: Once::new(),
     }
 }
 
-fn start_feed(deps: &Deps, model: &Arc<ReadModel>, tasks: &mut Supervisor) {
+fn start_feed(
+    deps: &Deps,
+    (model, agents, confirmed): (&Arc<ReadModel>, &Arc<Agents>, &Arc<Confirmed>),
+    (stale, file): (Option<String>, Option<&SealedFile>),
+    tasks: &mut Supervisor,
+) {
+    let readiness = deps.readiness.token("catalog.datastore");
+    // It serves, from whatever it has.
+    readiness.mark();
+    if let Some(why) = stale {
+        readiness.degrade(&why);
+    }
     let feed = Feed {
         store: deps.store.clone(),
         model: model.clone(),
-        readiness: deps.readiness.token("catalog.datastore"),
+        agents: agents.clone(),
+        clock: deps.clock.clone(),
+        confirmed: confirmed.clone(),
+        confirmed_gauge: deps.metrics.gauge("vouchsafe_model_confirmed_seconds", &[]),
+        saved_at: file.map(|file| file.path().display().to_string()),
+        readiness,
         entropy: deps.entropy.fork("feed"),
     };
     tasks.start("change feed", |cancel| infallible(feed.run(cancel)));
+}
+
+fn start_revisions(
+    config: &Config,
+    deps: &Deps,
+    model: &Arc<ReadModel>,
+    tasks: &mut Supervisor,
+) -> Arc<Revisions> {
+    let revisions = Arc::new(Revisions::new(&deps.metrics));
+    let (trust_domain, clock) = (config.trust_domain.clone(), deps.clock.clone());
+    let notifier = Notifier::new(revisions.clone(), model.clone(), trust_domain, clock);
+    tasks.start("revisions", |cancel| infallible(notifier.run(cancel)));
+    revisions
 }
 
 async fn start_bundle_endpoint(

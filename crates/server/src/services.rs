@@ -10,6 +10,7 @@ pub(crate) mod entry;
 mod federated_bundle;
 pub(crate) mod local_authority;
 pub(crate) mod logger;
+pub(crate) mod revisions;
 pub(crate) mod svid;
 mod sync;
 pub(crate) mod trust_domain;

@@ -1,8 +1,10 @@
 //! gRPC statuses, in the form that SPIRE's tools expect: `"<what failed>: <why>"`.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 use tracing::{error, warn};
 use vouchsafe_proto::spire::api::types;
 use vouchsafe_runtime::class::Class;
@@ -17,6 +19,20 @@ pub(crate) fn failed(code: Code, what: &str, why: impl Into<BoxError>) -> Status
 pub(crate) fn invalid(what: &str, why: impl Into<BoxError>) -> Status {
     failed(Code::InvalidArgument, what, why)
 }
+
+/// `UNAVAILABLE` with the text `"<what>: <why>"` and how long to wait (`google.rpc.RetryInfo`), which agents keep to.
+pub(crate) fn unavailable(what: &str, why: impl Into<BoxError>, retry_after: Duration) -> Status {
+    retry_later(format!("{what}: {}", Chain(&*why.into())), retry_after)
+}
+
+/// `UNAVAILABLE` with `text` and how long to wait.
+pub(crate) fn retry_later(text: String, retry_after: Duration) -> Status {
+    let details = ErrorDetails::with_retry_info(Some(retry_after));
+    Status::with_error_details(Code::Unavailable, text, details)
+}
+
+/// When to come back after something that heals by itself within moments.
+pub(crate) const SOON: Duration = Duration::from_secs(1);
 
 /// What a text or any error turns into.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -42,7 +58,11 @@ pub(crate) fn store_failed(what: &'static str, cause: &StoreError) -> Status {
             }
         }
     };
-    failed(code, what, Chain(cause).to_string())
+    let why = Chain(cause).to_string();
+    match code {
+        Code::Unavailable => unavailable(what, why, cause.retry_after().unwrap_or(SOON)),
+        code => failed(code, what, why),
+    }
 }
 
 /// An error with all its causes, as one line. A cause that an error's own text ends with is not told twice.
@@ -75,7 +95,6 @@ pub(crate) fn item_status(status: Result<(), &Status>) -> types::Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
     use vouchsafe_store::Outcome;
 
     #[derive(Debug, thiserror::Error)]
@@ -95,6 +114,20 @@ mod tests {
         let both = Sample::Telling(Box::new(Sample::Silent(Box::new(Sample::Missing))));
         assert_eq!(Chain(&both).to_string(), "cannot open: cannot read: no such file");
         assert_eq!(invalid("oops", told).message(), "oops: cannot open: no such file");
+    }
+
+    #[test]
+    fn who_is_told_to_come_back_is_told_when() {
+        let away = StoreError::Unavailable {
+            operation: "create entry",
+            outcome: Outcome::NotWritten,
+            retry_after: Duration::from_secs(2),
+            source: None,
+        };
+        let told = |status: &Status| status.get_details_retry_info().and_then(|info| info.retry_delay);
+        assert_eq!(told(&store_failed("failed to create entry", &away)), Some(Duration::from_secs(2)));
+        let mistake = StoreError::Bug { operation: "create entry", detail: "x".into() };
+        assert_eq!(told(&store_failed("failed to create entry", &mistake)), None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use support::agent::verify;
-use support::messages::{assert_refused, entry};
+use support::messages::{retry_delay, assert_refused, entry};
 use support::{Api, TestServer, World, eventually, trust_domain};
 use tonic::Code;
 use vouchsafe_ca::key::{KeyType, PrivateKey};
@@ -351,8 +351,9 @@ async fn a_store_that_is_away_refuses_commands_and_stops_no_signature() {
     let active = server.x509().await;
     server.faults.set(&[Method::UpdateBundle], &Fault::unavailable());
     let refused = server.prepare_x509().await.unwrap_err();
-    assert_eq!(refused.code(), Code::Internal, "{refused}");
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
     assert!(refused.message().starts_with("failed to prepare X.509 authority: "), "{refused}");
+    assert!(retry_delay(&refused).is_some(), "{refused:?}");
     agent.x509(&entry.id).await.unwrap().unwrap();
     assert_eq!(id(&server.x509().await.active), id(&active.active));
     server.faults.clear();

@@ -7,10 +7,17 @@ mod support;
 use std::time::Duration;
 
 use support::agent::{TestAgent, attest, join_params, key_and_csr};
-use support::messages::{assert_item_refused, assert_refused, entry, paths};
+use support::messages::{
+    assert_denied, assert_item_refused, assert_refused, entry, id_of, paths, retry_delay,
+};
+use support::x509pop::Pki;
 use support::{HOUR, TestServer, World, eventually};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::Code;
+use vouchsafe_proto::denial::Reason;
+use vouchsafe_proto::spire::api::server::agent::v1::{
+    BanAgentRequest, CountAgentsRequest, DeleteAgentRequest, ListAgentsRequest,
+};
 use vouchsafe_proto::spire::api::server::bundle::v1::GetFederatedBundleRequest;
 use vouchsafe_proto::spire::api::server::entry::v1::SyncAuthorizedEntriesRequest;
 use vouchsafe_store::{CreateOutcome, Record};
@@ -52,13 +59,17 @@ async fn with_agent(world: &World) -> (TestServer, TestAgent, String) {
 
 /// The agent as the database has it.
 async fn stored(server: &TestServer, agent: &TestAgent) -> Agent {
+    find(server, agent).await.unwrap()
+}
+
+async fn find(server: &TestServer, agent: &TestAgent) -> Option<Agent> {
     let mut found = None;
     let mut look = |record| match record {
         Record::Agent(held) if held.id == agent.id => found = Some(held),
         _ => {}
     };
     server.store.load(&mut look).await.unwrap();
-    found.unwrap()
+    found
 }
 
 #[tokio::test]
@@ -227,10 +238,175 @@ async fn what_an_operator_writes_fails_at_once_and_leaves_nothing_behind() {
     // A node that joins has to wait for the database, and its token with it.
     let (_, csr) = key_and_csr().await;
     let attested = timeout(FAST, attest(&server.connect(None), join_params(&token, csr))).await.unwrap();
-    assert_refused(attested, Code::Unavailable, "failed to create attested agent: …");
+    let refused = attested.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    assert!(refused.message().starts_with("failed to create attested agent: "), "{refused}");
+    assert!(retry_delay(&refused).is_some(), "{refused:?}");
     server.faults.clear();
     TestAgent::attest(&server, &token).await.unwrap();
     server.create(entry("/new", &agent.id)).await;
+}
+
+/// Every store call takes this long, as with a database that is overloaded or far away.
+const SLOW: Duration = Duration::from_secs(5);
+
+async fn with_nodes(world: &World, pki: &Pki) -> TestServer {
+    let settings = pki.settings();
+    world.try_start(|config| config.admission.x509pop = Some(settings)).await.unwrap()
+}
+
+#[tokio::test]
+async fn writes_fail_at_once_after_one_that_hung_and_work_when_the_database_is_back() {
+    let world = World::new();
+    let (server, agent, _) = with_agent(&world).await;
+    let hang = Duration::from_secs(1);
+    server.faults.set_all(&Fault::FailAfter(hang));
+    server.try_create(entry("/first", &agent.id)).await;
+    for _ in 0..5 {
+        let began = Instant::now();
+        let (status, _) = server.try_create(entry("/next", &agent.id)).await;
+        assert_item_refused(&status, Code::Unavailable, "failed to create entry: …");
+        assert!(began.elapsed() < hang / 2, "{:?}", began.elapsed());
+    }
+    let delete = DeleteAgentRequest { id: id_of(&agent.id) };
+    let refused = server.admin.agents().delete_agent(delete).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    let delay = retry_delay(&refused).unwrap();
+    assert!((Duration::from_millis(1)..Duration::from_secs(10)).contains(&delay), "{delay:?}");
+
+    server.faults.clear();
+    let began = Instant::now();
+    eventually(async || (server.try_create(entry("/new", &agent.id)).await.0.code == 0).then_some(())).await;
+    assert!(began.elapsed() < FAST, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn it_stays_ready_and_says_since_when_the_database_is_away() {
+    let world = World::new();
+    let (server, ..) = with_agent(&world).await;
+    let part = || {
+        let report = server.readiness.report();
+        let part = report.parts.iter().find(|part| part.name == "catalog.datastore").unwrap().clone();
+        (report.ready && report.live, part)
+    };
+    assert_eq!(part().1.state.as_str(), "ready");
+    server.faults.set_all(&Fault::unavailable());
+    server.store.create_join_token(join_token("wakes-the-feed", 1), None).await.unwrap();
+    let (up, away) = eventually(async || Some(part()).filter(|it| it.1.state.as_str() == "degraded")).await;
+    assert!(up, "ready and live");
+    assert!(away.reason.starts_with("the database is away, answering from what was known at 20"), "{away:?}");
+    world.hands.jump(60);
+    assert_eq!(part().1.since, away.since);
+    server.faults.clear();
+    eventually(async || (part().1.state.as_str() == "ready").then_some(())).await;
+}
+
+/// All calls that an agent makes, many times, and no percentile that knows of the database.
+#[tokio::test]
+async fn signatures_take_milliseconds_while_every_store_call_takes_seconds_or_fails() {
+    let (world, pki) = (World::with_disk_keys(), Pki::new());
+    let server = with_nodes(&world, &pki).await;
+    let (agent, node) = (server.agent().await, pki.node());
+    let entry_id = server.create(entry("/db", &agent.id)).await.id;
+    node.join(&server).await.authorized().await.unwrap();
+    for fault in [Fault::Delay(SLOW), Fault::unavailable(), Fault::FailAfter(SLOW)] {
+        server.faults.set_all(&fault);
+        let (reads, mut took) = (server.faults.reads(), Vec::new());
+        for _ in 0..20 {
+            let began = Instant::now();
+            agent.x509(&entry_id).await.unwrap().unwrap();
+            agent.jwt(&entry_id, &["a"]).await.unwrap();
+            took.push(began.elapsed());
+        }
+        took.sort_unstable();
+        assert!(took[18] < Duration::from_millis(250), "{fault:?}: {took:?}");
+        let began = Instant::now();
+        node.join(&server).await.authorized().await.unwrap();
+        pki.node().join(&server).await.authorized().await.unwrap();
+        agent.renew().await.unwrap();
+        assert!(began.elapsed() < FAST, "{fault:?}: {:?}", began.elapsed());
+        // The feed alone has read meanwhile.
+        assert!(server.faults.reads() - reads < 60, "{fault:?}");
+        server.faults.clear();
+    }
+}
+
+#[tokio::test]
+async fn nodes_that_can_prove_themselves_attest_without_the_database_and_are_written_back() {
+    let (world, pki) = (World::with_disk_keys(), Pki::new());
+    let server = with_nodes(&world, &pki).await;
+    let (known, new) = (pki.node(), pki.node());
+    let before = known.join(&server).await;
+    eventually(async || Some(stored(&server, &before).await)).await;
+    server.faults.set_all(&Fault::unavailable());
+    let known = known.join(&server).await;
+    let new = new.join(&server).await;
+    known.authorized().await.unwrap();
+    assert_denied(before.authorized().await, Some(Reason::AgentNotActive));
+    let listed = server.admin.agents().list_agents(ListAgentsRequest::default()).await.unwrap().into_inner();
+    assert_eq!(listed.agents.len(), 2);
+    let count = server.admin.agents().count_agents(CountAgentsRequest::default()).await.unwrap();
+    assert_eq!(count.into_inner().count, 2);
+    server.crash().await;
+
+    let settings = pki.settings();
+    let gone = |faults: &vouchsafe_testkit::Faults| faults.set_all(&Fault::unavailable());
+    let server = world.start_with(|config| config.admission.x509pop = Some(settings), gone).await.unwrap();
+    let (known, new) = (known.moved_to(&server), new.moved_to(&server));
+    known.authorized().await.unwrap();
+    new.authorized().await.unwrap();
+    server.faults.clear();
+    for agent in [&known, &new] {
+        let serial = &agent.identity.svid.serial;
+        eventually(async || (find(&server, agent).await?.serial_number == *serial).then_some(())).await;
+        assert_eq!(stored(&server, agent).await.selectors.len(), 4);
+    }
+    known.authorized().await.unwrap();
+    new.authorized().await.unwrap();
+}
+
+/// What another server wrote while this one could not read it.
+#[tokio::test]
+async fn an_attestation_during_an_outage_undoes_no_ban_and_no_eviction() {
+    let (world, pki) = (World::with_disk_keys(), Pki::new());
+    let server = with_nodes(&world, &pki).await;
+    let (banned, evicted) = (pki.node(), pki.node());
+    for node in [&banned, &evicted] {
+        let agent = node.join(&server).await;
+        eventually(async || find(&server, &agent).await).await;
+    }
+    server.faults.set_all(&Fault::unavailable());
+    let (banned, evicted) = (banned.join(&server).await, evicted.join(&server).await);
+    let ban = |agent: &mut Agent| {
+        agent.serial_number.clear();
+        Ok(())
+    };
+    server.store.update_agent(&banned.id, Box::new(ban)).await.unwrap();
+    server.store.delete_agent(&evicted.id).await.unwrap();
+    // It cannot know yet.
+    banned.authorized().await.unwrap();
+    evicted.authorized().await.unwrap();
+
+    server.faults.clear();
+    eventually(async || banned.authorized().await.err()).await;
+    assert_denied(banned.authorized().await, Some(Reason::AgentBanned));
+    eventually(async || evicted.authorized().await.err()).await;
+    assert_denied(evicted.authorized().await, Some(Reason::AgentNotAttested));
+    assert!(stored(&server, &banned).await.is_banned());
+    assert_eq!(find(&server, &evicted).await, None);
+}
+
+#[tokio::test]
+async fn an_agent_that_attested_a_moment_ago_can_be_banned() {
+    let (world, pki) = (World::new(), Pki::new());
+    let server = with_nodes(&world, &pki).await;
+    for _ in 0..10 {
+        let node = pki.node();
+        let agent = node.join(&server).await;
+        server.admin.agents().ban_agent(BanAgentRequest { id: id_of(&agent.id) }).await.unwrap();
+        assert_denied(agent.authorized().await, Some(Reason::AgentBanned));
+        assert_denied(node.attest(&server).await, Some(Reason::AgentBanned));
+    }
 }
 
 #[tokio::test]

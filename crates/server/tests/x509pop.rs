@@ -4,191 +4,25 @@
 
 mod support;
 
-use std::sync::Arc;
-
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PSS_SHA256, RsaKeyPair, RsaPssSaltLength,
-    RsaSignatureEncoding,
-};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
-    SanType, SignatureAlgorithm,
-};
-use serde_json::{Value, json};
-use support::agent::{TestAgent, key_and_csr};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, RSA_PSS_SHA256};
+use rcgen::{KeyUsagePurpose, SanType};
+use support::agent::key_and_csr;
 use support::messages::{assert_denied, assert_refused, id_of};
+use support::x509pop::{GO_SALT, Key, Node, Pki, converse};
 use support::{TestServer, World};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status};
+use tonic::Code;
 use vouchsafe_ca::key::{KeyType, PrivateKey};
 use vouchsafe_ca::x509::csr::create_csr;
-use vouchsafe_identity::path::Authorities;
 use vouchsafe_proto::denial::Reason;
 use vouchsafe_proto::spire::api::server::agent::v1::{
-    AgentX509svidParams, AttestAgentRequest, BanAgentRequest, DeleteAgentRequest, GetAgentRequest,
-    RenewAgentRequest, attest_agent_request, attest_agent_response,
+    AgentX509svidParams, BanAgentRequest, DeleteAgentRequest, GetAgentRequest, RenewAgentRequest,
+    attest_agent_response,
 };
 use vouchsafe_proto::spire::api::server::bundle::v1::AppendBundleRequest;
 use vouchsafe_proto::spire::api::server::svid::v1::MintX509svidRequest;
 use vouchsafe_proto::spire::api::types;
 use vouchsafe_server::config::admission::{AgentPath, X509Pop, X509PopMode};
 use vouchsafe_types::spiffe_id::SpiffeId;
-
-static GO_SALT: RsaSignatureEncoding = RSA_PSS_SHA256.with_pss_salt_length(RsaPssSaltLength::Max);
-
-/// A PKI of the operator's.
-struct Pki {
-    issuer: Issuer<'static, KeyPair>,
-    root: Arc<[u8]>,
-}
-
-impl Pki {
-    fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "fleet CA");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let root = Arc::from(&**params.self_signed(&key).unwrap().der());
-        Self { issuer: Issuer::new(params, key), root }
-    }
-
-    fn settings(&self) -> X509Pop {
-        X509Pop::new(X509PopMode::ExternalPki(Authorities::new([self.root.clone()])))
-    }
-
-    fn node(&self) -> Node {
-        self.node_with(|_| {})
-    }
-
-    fn node_with(&self, adjust: impl FnOnce(&mut CertificateParams)) -> Node {
-        let key = KeyPair::generate().unwrap();
-        let der = self.certify(&key, adjust);
-        let signer = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &key.serialize_der()).unwrap();
-        Node { chain: vec![der], key: Key::Ec(signer) }
-    }
-
-    /// A node whose key is RSA.
-    fn rsa_node(&self, salt: &'static RsaSignatureEncoding) -> Node {
-        let key = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
-        let der = self.certify(&RsaPublic(key.public_key().as_ref().to_vec()), |_| {});
-        Node { chain: vec![der], key: Key::Rsa(key, salt) }
-    }
-
-    fn certify(&self, key: &impl PublicKeyData, adjust: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "node-1");
-        params.serial_number = Some(vec![0x0a, 0xbc].into());
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        let uri = "x509pop://example.org/rack/7/left";
-        params.subject_alt_names =
-            vec![SanType::URI(uri.try_into().unwrap()), SanType::IpAddress([127, 0, 0, 1].into())];
-        adjust(&mut params);
-        params.signed_by(key, &self.issuer).unwrap().der().to_vec()
-    }
-}
-
-struct RsaPublic(Vec<u8>);
-
-impl PublicKeyData for RsaPublic {
-    fn der_bytes(&self) -> &[u8] {
-        &self.0
-    }
-    fn algorithm(&self) -> &'static SignatureAlgorithm {
-        &rcgen::PKCS_RSA_SHA256
-    }
-}
-
-struct Node {
-    chain: Vec<Vec<u8>>,
-    key: Key,
-}
-
-enum Key {
-    Ec(EcdsaKeyPair),
-    Rsa(RsaKeyPair, &'static RsaSignatureEncoding),
-}
-
-impl Node {
-    fn payload(&self) -> Vec<u8> {
-        let chain: Vec<_> = self.chain.iter().map(|der| STANDARD.encode(der)).collect();
-        json!({ "certificates": chain }).to_string().into_bytes()
-    }
-
-    fn fingerprint(&self) -> String {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, &self.chain[0]);
-        hex::encode(digest)
-    }
-
-    fn respond(&self, challenge: &[u8]) -> Vec<u8> {
-        let challenge: Value = serde_json::from_slice(challenge).unwrap();
-        let nonce = |kind: &str| STANDARD.decode(challenge[kind]["nonce"].as_str().unwrap()).unwrap();
-        let (random, own) = (SystemRandom::new(), [5; 32]);
-        match &self.key {
-            Key::Ec(key) => {
-                let message = [nonce("ecdsa_signature"), own.to_vec()].concat();
-                let der = key.sign(&random, &message).unwrap();
-                let der = der.as_ref();
-                let length = usize::from(der[3]);
-                let (r, s) = (&der[4..4 + length], &der[6 + length..]);
-                let (r, s) = (STANDARD.encode(r), STANDARD.encode(s));
-                json!({"ecdsa_signature": {"nonce": STANDARD.encode(own), "r": r, "s": s}})
-            }
-            Key::Rsa(key, salt) => {
-                let message = [nonce("rsa_signature"), own.to_vec()].concat();
-                let mut signature = vec![0; key.public_modulus_len()];
-                key.sign(*salt, &random, &message, &mut signature).unwrap();
-                let signature = STANDARD.encode(signature);
-                json!({"rsa_signature": {"nonce": STANDARD.encode(own), "signature": signature}})
-            }
-        }
-        .to_string()
-        .into_bytes()
-    }
-
-    async fn attest(&self, server: &TestServer) -> Result<attest_agent_response::Result, Status> {
-        converse(server, self.payload(), key_and_csr().await.1, |challenge| self.respond(challenge)).await
-    }
-
-    /// Attests and lives on as an agent.
-    async fn join(&self, server: &TestServer) -> TestAgent {
-        let (key, csr) = key_and_csr().await;
-        let result = converse(server, self.payload(), csr, |challenge| self.respond(challenge)).await;
-        TestAgent::with(server, key, &result.unwrap().svid.unwrap())
-    }
-}
-
-async fn converse(
-    server: &TestServer,
-    payload: Vec<u8>,
-    csr: Bytes,
-    respond: impl Fn(&[u8]) -> Vec<u8>,
-) -> Result<attest_agent_response::Result, Status> {
-    let (sender, requests) = mpsc::channel(2);
-    let data = types::AttestationData { r#type: "x509pop".into(), payload: payload.into() };
-    let params = attest_agent_request::Params { data: Some(data), params: Some(AgentX509svidParams { csr }) };
-    let step = Some(attest_agent_request::Step::Params(params));
-    sender.send(AttestAgentRequest { step }).await.unwrap();
-    let api = server.connect(None);
-    let mut answers = api.agents().attest_agent(ReceiverStream::new(requests)).await?.into_inner();
-    loop {
-        match answers.message().await?.and_then(|answer| answer.step) {
-            Some(attest_agent_response::Step::Challenge(challenge)) => {
-                let response = respond(&challenge).into();
-                let step = Some(attest_agent_request::Step::ChallengeResponse(response));
-                sender.send(AttestAgentRequest { step }).await.unwrap();
-            }
-            Some(attest_agent_response::Step::Result(result)) => return Ok(result),
-            None => panic!("the stream ended without a result"),
-        }
-    }
-}
 
 async fn server_of(world: &World, settings: X509Pop) -> TestServer {
     world.try_start(|config| config.admission.x509pop = Some(settings)).await.unwrap()

@@ -5,6 +5,8 @@
 //! * [`change`] positions, changes and records: what a reader of the feed sees
 //! * [`error`]  what can go wrong, sorted by culprit
 //! * [`sqlite`] the embedded engine
+//! * [`postgres`] the engine for several servers
+//! * [`spire`]  what a SPIRE server left behind
 //!
 //! Invariants:
 //!
@@ -21,12 +23,14 @@
 
 pub mod change;
 pub mod error;
+pub mod postgres;
 pub mod spire;
 pub mod sqlite;
 pub mod store;
 
 pub use change::{Change, Changes, Position, Record, Snapshot};
 pub use error::{Error, Kind, Outcome, Rejected};
+pub use postgres::Postgres;
 pub use sqlite::Sqlite;
 pub use store::{
     Admission, AgentChange, BundleChange, BundleUpdate, BundleWrite, Contents, CreateOutcome, DeleteMode,

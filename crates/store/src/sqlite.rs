@@ -139,8 +139,8 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 #[async_trait]
 impl Store for Sqlite {
-    fn epoch(&self) -> u64 {
-        self.epoch
+    async fn epoch(&self) -> Result<u64, Error> {
+        Ok(self.epoch)
     }
 
     async fn load(&self, sink: &mut (dyn FnMut(Record) + Send)) -> Result<Position, Error> {

@@ -30,7 +30,7 @@ use crate::error::{Error, Rejected};
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// A number drawn when the database was created. Positions of different epochs do not compare.
-    fn epoch(&self) -> u64;
+    async fn epoch(&self) -> Result<u64, Error>;
 
     /// Streams every object to `sink` as of one moment, and returns the position of that moment.
     /// Entries come in order of creation. After an error, what `sink` got is incomplete: drop it.

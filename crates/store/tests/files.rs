@@ -60,7 +60,7 @@ impl Place {
 async fn a_second_start_finds_everything_and_goes_on() {
     let (place, before) = Place::filled().await;
     let first = place.open().await.unwrap();
-    let epoch = first.epoch();
+    let epoch = first.epoch().await.unwrap();
     assert_eq!(Snapshot::load(&first).await.unwrap(), before);
     assert_eq!(*first.watch().borrow(), before.position);
     let position = first.put_agent(agent("b")).await.unwrap();
@@ -68,10 +68,10 @@ async fn a_second_start_finds_everything_and_goes_on() {
     first.close().await;
 
     let second = place.open().await.unwrap();
-    assert_eq!(second.epoch(), epoch);
+    assert_eq!(second.epoch().await.unwrap(), epoch);
     assert_eq!(second.changes_after(before.position, 10).await.unwrap().position, position);
     let other = Place::new().open().await.unwrap();
-    assert_ne!(other.epoch(), epoch, "two databases share an epoch");
+    assert_ne!(other.epoch().await.unwrap(), epoch, "two databases share an epoch");
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ use vouchsafe_types::trust_domain::TrustDomain;
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[expect(missing_docs, reason = "named after the methods")]
 pub enum Method {
+    Epoch,
     Load,
     ChangesAfter,
     LoadJournals,
@@ -55,7 +56,8 @@ pub enum Method {
 
 impl Method {
     /// Methods that only read.
-    pub const READS: &[Self] = &[Self::Load, Self::ChangesAfter, Self::LoadJournals, Self::Ping];
+    pub const READS: &[Self] =
+        &[Self::Epoch, Self::Load, Self::ChangesAfter, Self::LoadJournals, Self::Ping];
 
     /// Methods that write.
     pub const WRITES: &[Self] = &[
@@ -93,6 +95,8 @@ pub enum Fault {
     Stall,
     /// The call waits this long first.
     Delay(Duration),
+    /// The call waits this long, then fails as [`Fault::unavailable`].
+    FailAfter(Duration),
     /// The call does its work, then fails as unavailable with an unknown outcome.
     LoseAnswer,
 }
@@ -178,6 +182,10 @@ impl Faults {
                     tokio::time::sleep(delay).await;
                     return Ok(());
                 }
+                Some(Fault::FailAfter(delay)) => {
+                    tokio::time::sleep(delay).await;
+                    return Err(unavailable(Outcome::NotWritten));
+                }
                 // The sender lives in `self`, so this ends only by a change.
                 Some(Fault::Stall) => drop(changed.changed().await),
             }
@@ -227,6 +235,12 @@ impl FaultStore {
         (Self { inner, faults: faults.clone() }, faults)
     }
 
+    /// The store without the faults.
+    #[must_use]
+    pub fn inner(&self) -> Arc<dyn Store> {
+        self.inner.clone()
+    }
+
     async fn around<T: Send>(
         &self,
         method: Method,
@@ -245,8 +259,8 @@ impl fmt::Debug for FaultStore {
 
 #[async_trait]
 impl Store for FaultStore {
-    fn epoch(&self) -> u64 {
-        self.inner.epoch()
+    async fn epoch(&self) -> Result<u64, Error> {
+        self.around(Method::Epoch, self.inner.epoch()).await
     }
 
     async fn load(&self, sink: &mut (dyn FnMut(Record) + Send)) -> Result<Position, Error> {

@@ -5,7 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use vouchsafe_runtime::clock::Clock;
-use vouchsafe_store::{Sqlite, Store};
+use vouchsafe_runtime::entropy::Entropy;
+use vouchsafe_store::postgres::Settings;
+use vouchsafe_store::{Postgres, Sqlite, Store};
+
+use crate::postgres::Cluster;
 
 /// A store and whatever must live as long as it does, such as its directory.
 pub struct Scratch {
@@ -30,6 +34,18 @@ impl Scratch {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let store = Sqlite::open(directory.path().join("registry.db"), clock).await.expect("a new database");
         Self::new(Arc::new(store), directory)
+    }
+
+    /// An empty PostgreSQL store in a new database of `cluster`.
+    ///
+    /// # Panics
+    ///
+    /// When the settings are refused.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without its store")]
+    pub fn postgres(cluster: &Arc<Cluster>, clock: Clock) -> Self {
+        let settings = Settings::new(cluster.connection_string(&cluster.fresh_database()));
+        let store = Postgres::open(&settings, clock, Entropy::from_seed(1)).expect("settings that fit");
+        Self::new(Arc::new(store), Arc::clone(cluster))
     }
 
     /// The store.

@@ -8,11 +8,16 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
+
+use crate::net::{Network, Socket};
+
+mod dial;
+
+pub use dial::{Dial, Links, host};
 
 /// How long connecting may take, a TLS handshake included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,14 +34,21 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// [`Error::Connect`] when nobody listens there or the socket's mode keeps us out. A retry is sensible.
 pub async fn uds_channel(path: &Path) -> Result<Channel, Error> {
-    let connected = local_endpoint().connect_with_connector(unix_connector(path.to_owned())).await;
+    let connector = unix_connector(&Network::default(), path.to_owned());
+    let connected = local_endpoint().connect_with_connector(connector).await;
     connected.map_err(|source| Error::Connect { target: path.display().to_string(), source })
 }
 
 /// Like [`uds_channel`], connecting at the first call.
 #[must_use]
 pub fn uds_channel_lazy(path: &Path) -> Channel {
-    local_endpoint().connect_with_connector_lazy(unix_connector(path.to_owned()))
+    uds_channel_on(&Network::default(), path)
+}
+
+/// Like [`uds_channel_lazy`], on `network`.
+#[must_use]
+pub fn uds_channel_on(network: &Network, path: &Path) -> Channel {
+    local_endpoint().connect_with_connector_lazy(unix_connector(network, path.to_owned()))
 }
 
 /// A channel to `server` (`host:port`) over TLS as `config` says, connecting at the first call.
@@ -48,6 +60,19 @@ pub fn uds_channel_lazy(path: &Path) -> Channel {
 ///
 /// [`Error::Address`] when `server` is not `host:port`.
 pub fn tls_channel(server: &str, config: Arc<rustls::ClientConfig>) -> Result<Channel, Error> {
+    tls_channel_on(&Network::default(), server, config)
+}
+
+/// Like [`tls_channel`], on `network`.
+///
+/// # Errors
+///
+/// As [`tls_channel`].
+pub fn tls_channel_on(
+    network: &Network,
+    server: &str,
+    config: Arc<rustls::ClientConfig>,
+) -> Result<Channel, Error> {
     let wrong = || Error::Address { address: server.to_owned() };
     let (host, port) = server.rsplit_once(':').ok_or_else(wrong)?;
     port.parse::<u16>().map_err(|_| wrong())?;
@@ -59,25 +84,26 @@ pub fn tls_channel(server: &str, config: Arc<rustls::ClientConfig>) -> Result<Ch
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT);
-    let server: Arc<str> = server.into();
+    let (network, server): (_, Arc<str>) = (network.clone(), server.into());
     let connector = TlsConnector::from(config);
     Ok(endpoint.connect_with_connector_lazy(service_fn(move |_| {
-        let (server, name, connector) = (server.clone(), name.clone(), connector.clone());
+        let (network, server) = (network.clone(), server.clone());
+        let (name, connector) = (name.clone(), connector.clone());
         async move {
-            let tcp = connect_to_any(tokio::net::lookup_host(&*server).await?).await?;
-            tcp.set_nodelay(true)?;
-            Ok::<_, io::Error>(TokioIo::new(connector.connect(name, tcp).await?))
+            let socket = connect_to_any(&network, network.resolve(&server).await?).await?;
+            Ok::<_, io::Error>(TokioIo::new(connector.connect(name, socket).await?))
         }
     })))
 }
 
 /// Connects to the first of `addresses` that answers. Each gets a head start of [`HEAD_START`] before the next is tried
 /// beside it (RFC 8305 §5): a host that is dead and says nothing must not keep us from the others.
-pub(crate) async fn connect_to_any(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
+pub(crate) async fn connect_to_any(network: &Network, addresses: Vec<SocketAddr>) -> io::Result<Socket> {
     let mut attempts = JoinSet::new();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-    for address in addresses.take(MAX_ADDRESSES) {
-        attempts.spawn(TcpStream::connect(address));
+    for address in addresses.into_iter().take(MAX_ADDRESSES) {
+        let network = network.clone();
+        attempts.spawn(async move { network.connect(address).await });
         match tokio::time::timeout(HEAD_START, attempts.join_next()).await {
             Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
             Ok(Some(Ok(Err(error)))) => last = error,
@@ -124,17 +150,19 @@ fn local_endpoint() -> Endpoint {
 }
 
 fn unix_connector(
+    network: &Network,
     path: PathBuf,
 ) -> impl tower_service::Service<
     http::Uri,
-    Response = TokioIo<UnixStream>,
+    Response = TokioIo<Socket>,
     Error = io::Error,
-    Future = impl Future<Output = io::Result<TokioIo<UnixStream>>> + Send,
+    Future = impl Future<Output = io::Result<TokioIo<Socket>>> + Send,
 > + Send
 + 'static {
+    let network = network.clone();
     service_fn(move |_| {
-        let path = path.clone();
-        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        let (network, path) = (network.clone(), path.clone());
+        async move { network.connect_unix(&path).await.map(TokioIo::new) }
     })
 }
 

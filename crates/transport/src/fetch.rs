@@ -25,6 +25,7 @@ use tokio_rustls::TlsConnector;
 use vouchsafe_runtime::class::Class;
 
 use crate::connect::connect_to_any;
+use crate::net::Network;
 
 /// Whom to ask for what.
 #[derive(Clone, Debug)]
@@ -139,11 +140,13 @@ async fn ask(target: &Target, body: usize) -> Result<Answer, Error> {
         }
         Via::Tcp { host, port } => {
             let addresses = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(connect)?;
-            exchange(connect_to_any(addresses).await.map_err(connect)?, target, body).await
+            let addresses = addresses.collect();
+            exchange(connect_to_any(&Network::default(), addresses).await.map_err(connect)?, target, body).await
         }
         Via::Tls { host, port, name, config } => {
             let addresses = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(connect)?;
-            let tcp = connect_to_any(addresses).await.map_err(connect)?;
+            let addresses = addresses.collect();
+            let tcp = connect_to_any(&Network::default(), addresses).await.map_err(connect)?;
             let tls = TlsConnector::from(config.clone()).connect(name.clone(), tcp).await;
             let tls =
                 tls.map_err(|source| Error::Handshake { target: target.place(), source: plain(source) })?;

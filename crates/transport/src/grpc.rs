@@ -88,6 +88,31 @@ impl Options {
     }
 }
 
+/// Tells what runs on a connection that the connection is asked to end. An extension of each request: a stream that would
+/// go on without end ends itself then, so that the connection can.
+#[derive(Clone, Debug)]
+pub struct Closing {
+    connection: CancellationToken,
+    server: CancellationToken,
+}
+
+impl Closing {
+    fn of(server: &CancellationToken) -> Self {
+        Self { connection: server.child_token(), server: server.clone() }
+    }
+
+    /// Waits until the connection is asked to end.
+    pub async fn begun(self) {
+        self.connection.cancelled_owned().await;
+    }
+
+    /// Whether it is because no more is served, and not because of the connection's age.
+    #[must_use]
+    pub fn server_stops(&self) -> bool {
+        self.server.is_cancelled()
+    }
+}
+
 /// How serving ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drained {
@@ -182,9 +207,12 @@ async fn serve_connection<I, S, B>(
     B::Error: Into<BoxError>,
 {
     let info = io.connect_info();
+    let end = Closing::of(&cancel);
+    let ended = end.clone();
     let respond = hyper::service::service_fn(move |request: http::Request<Incoming>| {
         let mut request = request.map(tonic::body::Body::new);
         request.extensions_mut().insert(info.clone());
+        request.extensions_mut().insert(ended.clone());
         let timeout = deadline::grpc_timeout(request.headers());
         deadline::bound(service.clone().oneshot(request), timeout)
     });
@@ -219,6 +247,7 @@ async fn serve_connection<I, S, B>(
         }
         if closing {
             connection.as_mut().graceful_shutdown();
+            end.connection.cancel();
         }
     }
 }

@@ -14,6 +14,7 @@
 //!
 //! * [`authority`]   makes the `:authority` of gRPC C-core clients well-formed
 //! * [`peer`]        the process at the other end of a Unix socket
+//! * [`net`]         real sockets, or a simulated network
 //! * [`unix`]        binding and accepting on a Unix socket
 //! * [`tls`]         accepting TLS over TCP, handshakes off the accept loop
 //! * [`proxy`]       where a client behind a load balancer comes from
@@ -32,6 +33,7 @@ pub mod fetch;
 pub mod grpc;
 pub mod http;
 pub mod listener;
+pub mod net;
 pub mod pages;
 pub mod peer;
 pub mod proxy;

@@ -13,7 +13,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::net::TcpStream;
+
+use crate::net::Socket;
 
 /// Addresses that begin alike (CIDR).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -81,16 +82,17 @@ impl Balancers {
         self.networks.iter().any(|network| network.contains(address))
     }
 
-    /// The address that the client of `tcp`, accepted from `peer`, is known by.
+    /// The address that the client of `socket`, accepted from `peer`, is known by.
     ///
     /// # Errors
     ///
     /// [`ProxyError`]; the connection is of no use then.
     pub(crate) async fn client_of(
         &self,
-        tcp: &mut TcpStream,
+        socket: &mut Socket,
         peer: SocketAddr,
     ) -> Result<SocketAddr, ProxyError> {
+        let Socket::Tcp(tcp) = socket else { return Ok(peer) };
         let mut first = [0];
         if tcp.peek(&mut first).await.map_err(ProxyError::Io)? == 0 || !begins_header(first[0]) {
             return Ok(peer);

@@ -8,6 +8,9 @@
 //! by [`RpcMetrics::announce`], or was answered with something else than `Unimplemented`. At most
 //! [`MAX_METHODS`] are counted; further ones are not.
 //!
+//! Methods that were announced by [`RpcMetrics::announce_timed`] have a histogram as well, of the seconds until the first
+//! answer: of a stream until its first message, of what fails until it fails.
+//!
 //! A call costs one look-up of its path and two reads of the clock; the handles of each (path, status) are kept.
 
 pub mod names;
@@ -17,6 +20,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, Request, Response};
@@ -24,7 +28,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
-use vouchsafe_runtime::metrics::{Counter, Registry, Summary};
+use vouchsafe_runtime::metrics::{Counter, Histogram, Registry, Summary};
 
 /// Most methods that are counted.
 pub const MAX_METHODS: usize = 512;
@@ -46,7 +50,14 @@ impl RpcMetrics {
     /// answer.
     pub fn announce<'a>(&self, paths: impl IntoIterator<Item = &'a str>) {
         for path in paths {
-            self.shared.learn(path);
+            self.shared.learn(path, None);
+        }
+    }
+
+    /// As [`RpcMetrics::announce`], with the seconds until the first answer in the histogram `name{method,status}`.
+    pub fn announce_timed<'a>(&self, name: &'static str, paths: impl IntoIterator<Item = &'a str>) {
+        for path in paths {
+            self.shared.learn(path, Some(name));
         }
     }
 }
@@ -164,6 +175,11 @@ impl<B: Body + Unpin> Body for CountedBody<B> {
         let polled = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         match &polled {
             Some(Ok(frame)) => {
+                if frame.is_data()
+                    && let Some(call) = &mut self.call
+                {
+                    call.answered(OK);
+                }
                 if let Some(trailers) = frame.trailers_ref() {
                     self.end(grpc_status(trailers).unwrap_or(UNKNOWN));
                 }
@@ -194,11 +210,11 @@ struct Shared {
 }
 
 impl Shared {
-    fn learn(&self, path: &str) -> Option<Arc<Method>> {
+    fn learn(&self, path: &str, timed: Option<&'static str>) -> Option<Arc<Method>> {
         self.methods.rcu(|known| {
             let mut methods = HashMap::clone(known);
             if methods.len() < MAX_METHODS && !methods.contains_key(path) {
-                methods.insert(path.into(), Arc::new(Method::new(path)));
+                methods.insert(path.into(), Arc::new(Method::new(path, timed)));
             }
             methods
         });
@@ -210,11 +226,34 @@ impl Shared {
 struct Method {
     name: String,
     by_status: [OnceLock<(Counter, Summary)>; STATUS_NAMES.len()],
+    timed: Option<Box<Timed>>,
+}
+
+/// The histograms of a method that has some.
+struct Timed {
+    name: &'static str,
+    method: String,
+    by_status: [OnceLock<Histogram>; STATUS_NAMES.len()],
 }
 
 impl Method {
-    fn new(path: &str) -> Self {
-        Self { name: names::metric_name(path), by_status: [const { OnceLock::new() }; STATUS_NAMES.len()] }
+    fn new(path: &str, timed: Option<&'static str>) -> Self {
+        let timed = timed.map(|name| {
+            let method = names::service_and_method(path).1.to_owned();
+            Box::new(Timed { name, method, by_status: [const { OnceLock::new() }; STATUS_NAMES.len()] })
+        });
+        let by_status = [const { OnceLock::new() }; STATUS_NAMES.len()];
+        Self { name: names::metric_name(path), by_status, timed }
+    }
+
+    fn answered(&self, registry: &Registry, code: u8, elapsed: Duration) {
+        let Some(timed) = &self.timed else { return };
+        let code = usize::from(code.min(UNAUTHENTICATED));
+        let histogram = timed.by_status[code].get_or_init(|| {
+            let labels = [("method", timed.method.as_str()), ("status", STATUS_NAMES[code])];
+            registry.histogram(timed.name, &labels)
+        });
+        histogram.observe(elapsed);
     }
 
     fn count(&self, registry: &Registry, code: u8, millis: f64) {
@@ -234,6 +273,7 @@ struct Call {
     shared: Arc<Shared>,
     method: Target,
     began: Instant,
+    answered: bool,
 }
 
 enum Target {
@@ -246,13 +286,23 @@ impl Call {
     fn begin(shared: Arc<Shared>, path: &str) -> Self {
         let known = shared.methods.load().get(path).cloned();
         let method = known.map_or_else(|| Target::Path(path.into()), Target::Known);
-        Self { shared, method, began: Instant::now() }
+        Self { shared, method, began: Instant::now(), answered: false }
+    }
+
+    /// The caller has something: a first message, or the end.
+    fn answered(&mut self, code: u8) {
+        if let Target::Known(method) = &self.method
+            && !std::mem::replace(&mut self.answered, true)
+        {
+            method.answered(&self.shared.registry, code, self.began.elapsed());
+        }
     }
 
     fn end(mut self, code: u8) {
+        self.answered(code);
         let method = match std::mem::replace(&mut self.method, Target::Counted) {
             Target::Known(method) => method,
-            Target::Path(path) if code != UNIMPLEMENTED => match self.shared.learn(&path) {
+            Target::Path(path) if code != UNIMPLEMENTED => match self.shared.learn(&path, None) {
                 Some(method) => method,
                 None => return,
             },
@@ -264,6 +314,7 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
+        self.answered(CANCELED);
         if let Target::Known(method) = &self.method {
             method.count(&self.shared.registry, CANCELED, self.began.elapsed().as_secs_f64() * 1000.0);
         }
@@ -290,6 +341,7 @@ pub const STATUS_NAMES: [&str; 17] = [
     "DataLoss",
     "Unauthenticated",
 ];
+const OK: u8 = 0;
 const CANCELED: u8 = 1;
 const UNKNOWN: u8 = 2;
 const UNIMPLEMENTED: u8 = 12;

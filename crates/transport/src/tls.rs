@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
@@ -25,6 +25,7 @@ use tonic::transport::server::Connected;
 use vouchsafe_types::x509_svid::{X509Svid, X509SvidError};
 
 use crate::listener::{Connection, Listener, PeerKey};
+use crate::net::{Network, Port, Socket};
 use crate::proxy::{Balancers, ProxyError};
 
 /// Bounds on unfinished handshakes.
@@ -44,7 +45,7 @@ impl Default for Limits {
 
 /// A bound TCP port that speaks TLS.
 pub struct TlsListener {
-    tcp: TcpListener,
+    port: Port,
     acceptor: TlsAcceptor,
     limits: Limits,
     balancers: Arc<Balancers>,
@@ -56,7 +57,7 @@ pub struct TlsListener {
 /// How far a connection has come.
 enum Step {
     /// It is known by this address, and has until then for its handshake.
-    Known(TcpStream, SocketAddr, Instant),
+    Known(Socket, SocketAddr, Instant),
     /// Its handshake is done.
     Done(Box<TlsConnection>),
 }
@@ -72,17 +73,35 @@ impl TlsListener {
         config: Arc<rustls::ServerConfig>,
         limits: Limits,
     ) -> Result<Self, BindError> {
-        let tcp = TcpListener::bind(address).await.map_err(|source| BindError { address, source })?;
-        Ok(Self::new(tcp, config, limits))
+        Self::bind_on(&Network::default(), address, config, limits).await
+    }
+
+    /// Like [`TlsListener::bind`], on `network`.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] with the address.
+    pub async fn bind_on(
+        network: &Network,
+        address: SocketAddr,
+        config: Arc<rustls::ServerConfig>,
+        limits: Limits,
+    ) -> Result<Self, BindError> {
+        let port = network.bind(address).await.map_err(|source| BindError { address, source })?;
+        Ok(Self::on(port, config, limits))
     }
 
     /// Takes a socket that is already bound.
     #[must_use]
     pub fn new(tcp: TcpListener, config: Arc<rustls::ServerConfig>, limits: Limits) -> Self {
+        Self::on(Port::Tcp(tcp), config, limits)
+    }
+
+    fn on(port: Port, config: Arc<rustls::ServerConfig>, limits: Limits) -> Self {
         let acceptor = TlsAcceptor::from(config);
         let balancers = Arc::new(Balancers::default());
         Self {
-            tcp,
+            port,
             acceptor,
             limits,
             balancers,
@@ -111,11 +130,11 @@ impl TlsListener {
     ///
     /// Whatever the operating system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.tcp.local_addr()
+        self.port.local_addr()
     }
 
     /// Finds out whom a new connection is from.
-    fn begin(&mut self, mut tcp: TcpStream, address: SocketAddr) {
+    fn begin(&mut self, mut socket: Socket, address: SocketAddr) {
         let counted = if self.balancers.include(address.ip()) {
             None
         } else {
@@ -124,9 +143,9 @@ impl TlsListener {
         };
         let (balancers, deadline) = (self.balancers.clone(), Instant::now() + self.limits.handshake_timeout);
         self.start(counted, address, deadline, async move {
-            let client = balancers.client_of(&mut tcp, address).await;
+            let client = balancers.client_of(&mut socket, address).await;
             let client = client.map_err(|source| HandshakeError::Proxy { address, source })?;
-            Ok(Step::Known(tcp, client, deadline))
+            Ok(Step::Known(socket, client, deadline))
         });
     }
 
@@ -178,9 +197,9 @@ impl Listener for TlsListener {
                             self.ended(peer);
                         }
                         match outcome {
-                            Ok(Step::Known(tcp, client, deadline)) => {
+                            Ok(Step::Known(socket, client, deadline)) => {
                                 let Some(peer) = self.take_place(client) else { continue };
-                                let handshake = shake_hands(self.acceptor.clone(), tcp, client, self.foreign_certificates);
+                                let handshake = shake_hands(self.acceptor.clone(), socket, client, self.foreign_certificates);
                                 self.start(Some(peer), client, deadline, handshake);
                             }
                             Ok(Step::Done(connection)) => return Ok(*connection),
@@ -191,9 +210,9 @@ impl Listener for TlsListener {
                     }
                     Err(error) => tracing::error!(%error, "handshake panicked"),
                 },
-                accepted = self.tcp.accept(), if self.handshakes.len() < self.limits.handshakes => {
-                    let (tcp, address) = accepted?;
-                    self.begin(tcp, address);
+                accepted = self.port.accept(), if self.handshakes.len() < self.limits.handshakes => {
+                    let (socket, address) = accepted?;
+                    self.begin(socket, address);
                 }
             }
         }
@@ -202,14 +221,14 @@ impl Listener for TlsListener {
 
 async fn shake_hands(
     acceptor: TlsAcceptor,
-    tcp: TcpStream,
+    socket: Socket,
     address: SocketAddr,
     foreign_certificates: bool,
 ) -> Result<Step, HandshakeError> {
     let failed = |source| HandshakeError::Failed { address, source };
     // tonic sets this on its own listener only; without it small replies wait for delayed acknowledgements.
-    tcp.set_nodelay(true).map_err(failed)?;
-    let stream = acceptor.accept(tcp).await.map_err(failed)?;
+    socket.set_nodelay().map_err(failed)?;
+    let stream = acceptor.accept(socket).await.map_err(failed)?;
     let svid = presented(stream.get_ref().1.peer_certificates().unwrap_or_default());
     let svid = match svid {
         Err(_) if foreign_certificates => None,
@@ -238,7 +257,7 @@ pub struct TlsPeer {
 /// A connection whose handshake is done. Its `ConnectInfo` is the [`TlsPeer`].
 #[derive(Debug)]
 pub struct TlsConnection {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Socket>,
     peer: TlsPeer,
 }
 

@@ -22,11 +22,12 @@ use std::task::{Context, Poll};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, connect, listen, socket};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 use tonic::transport::server::Connected;
 
 use crate::authority::LenientAuthority;
 use crate::listener::{Connection, Listener, PeerKey};
+use crate::net::{Arrival, Network, Place, Socket, next_arrival};
 use crate::peer::{PeerProcess, process_name};
 
 /// Connections that the kernel holds for us while we do not accept.
@@ -37,7 +38,7 @@ const MAX_PATH: usize = 107;
 /// A bound Unix socket.
 #[derive(Debug)]
 pub struct UnixListener {
-    socket: tokio::net::UnixListener,
+    socket: Accepting,
     path: PathBuf,
     /// Device and inode of our socket, to tell it from a successor's.
     inode: Option<(u64, u64)>,
@@ -73,7 +74,19 @@ impl UnixListener {
             .and_then(|backlog| listen(&fd, backlog))
             .map_err(|errno| failed("listen on")(errno.into()))?;
         let socket = tokio::net::UnixListener::from_std(fd.into()).map_err(failed("register"))?;
-        Ok(Self { socket, path: path.to_owned(), inode })
+        Ok(Self { socket: Accepting::Real(socket), path: path.to_owned(), inode })
+    }
+
+    /// Like [`UnixListener::bind`], on `network`. On a simulated one there are neither files nor modes.
+    ///
+    /// # Errors
+    ///
+    /// As [`UnixListener::bind`].
+    pub fn bind_on(network: &Network, path: &Path, mode: u32, parent_mode: u32) -> Result<Self, Error> {
+        let Some(fabric) = network.simulated() else { return Self::bind(path, mode, parent_mode) };
+        let bound = fabric.bind(Place::Path(path.to_owned()));
+        let bound = bound.map_err(|_| Error::InUse { path: path.to_owned(), holder: None })?;
+        Ok(Self { socket: Accepting::Simulated(bound), path: path.to_owned(), inode: None })
     }
 
     /// Where clients connect.
@@ -88,11 +101,36 @@ impl Listener for UnixListener {
 
     async fn accept(&mut self) -> io::Result<UnixConnection> {
         loop {
-            let (stream, _) = self.socket.accept().await?;
-            match PeerProcess::of(&stream) {
-                Ok(peer) => return Ok(UnixConnection { stream: LenientAuthority::new(stream), peer }),
+            let (socket, peer) = self.socket.next().await?;
+            match peer {
+                Ok(peer) => return Ok(UnixConnection { stream: LenientAuthority::new(socket), peer }),
                 // Whoever it was is gone and cannot be told.
                 Err(error) => tracing::debug!(%error, "connection dropped"),
+            }
+        }
+    }
+}
+
+/// What connections come from.
+#[derive(Debug)]
+enum Accepting {
+    Real(tokio::net::UnixListener),
+    Simulated(mpsc::Receiver<Arrival>),
+}
+
+impl Accepting {
+    /// The next connection, and who made it. In a simulation that is always this process.
+    async fn next(&mut self) -> io::Result<(Socket, Result<PeerProcess, crate::peer::Error>)> {
+        match self {
+            Self::Real(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let peer = PeerProcess::of(&stream);
+                Ok((Socket::Unix(stream), peer))
+            }
+            Self::Simulated(arrivals) => {
+                let arrival = next_arrival(arrivals).await;
+                let pid = i32::try_from(std::process::id()).unwrap_or_default();
+                Ok((Socket::Simulated(arrival.stream), PeerProcess::of_pid(pid)))
             }
         }
     }
@@ -113,7 +151,7 @@ impl Drop for UnixListener {
 /// A connection from a process on this machine. Its `ConnectInfo` is the [`PeerProcess`].
 #[derive(Debug)]
 pub struct UnixConnection {
-    stream: LenientAuthority<UnixStream>,
+    stream: LenientAuthority<Socket>,
     peer: PeerProcess,
 }
 
@@ -248,6 +286,7 @@ fn remove_stale(path: &Path) -> Result<(), Error> {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
 
     fn mode_of(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o7777

@@ -2,12 +2,13 @@
 //!
 //! `vouchsafe server …` and `vouchsafe agent …` are SPIRE's commands: same flags, texts and exit codes. Called through a
 //! link named `spire-server` or `spire-agent` the program is that part, and `oidc-discovery-provider` is `oidc run`. Exit codes: 0 done; 1 failed, or wrong flags;
-//! 127 no such command.
+//! 127 no such command. `explain` has its own.
 
 mod agent;
 mod call;
 mod debug;
 mod disk;
+mod explain;
 mod grammar;
 mod health;
 mod logger;
@@ -67,6 +68,7 @@ pub fn run(arguments: Vec<OsString>, console: &mut Console<'_>) -> u8 {
     let command = grammar(part);
     let normalized = argv::normalize(&command, arguments.collect());
     let depth = command_depth(&command, &normalized, part);
+    let explains = part == Part::All && normalized.first().is_some_and(|word| word == "explain");
     let program = OsString::from(command.get_name());
     let parsed = command.try_get_matches_from(std::iter::once(program).chain(normalized));
     let finished = match parsed.and_then(|matches| parse_command(part, &matches)) {
@@ -74,6 +76,8 @@ pub fn run(arguments: Vec<OsString>, console: &mut Console<'_>) -> u8 {
         Err(error) if part == Part::Oidc && error.kind() == ErrorKind::DisplayVersion => {
             writeln!(console.stdout, env!("CARGO_PKG_VERSION")).map(|()| DONE)
         }
+        // Its code 1 says something about an identity.
+        Err(error) if explains && error.use_stderr() => print_usage(&error, depth, console).map(|_| explain::USAGE),
         Err(error) => print_usage(&error, depth, console),
     };
     let flushed = console.stdout.flush();
@@ -138,6 +142,7 @@ fn dispatch(command: Command, console: &mut Console<'_>) -> io::Result<u8> {
         Command::Server(command) => server::execute(command, console),
         Command::Agent(command) => agent::execute(command, console),
         Command::Oidc(command) => oidc::execute(command, console),
+        Command::Explain(arguments) => explain::execute(&arguments, console),
         Command::Up(arguments) => {
             let resolved = config::up::resolve(arguments.into(), &*console.environment);
             let config = match resolved {

@@ -24,7 +24,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-pub use self::observe::{HealthListener, LogConfig, LogFormat, LogLevel};
+pub use self::observe::{HealthListener, LogConfig, LogFormat};
 pub use self::problems::{Invalid, Problem};
 pub use self::telemetry::{MetricsCertificate, MetricsClients, MetricsListener, MetricsTls, Telemetry};
 use crate::hcl;

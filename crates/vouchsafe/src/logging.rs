@@ -21,12 +21,12 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry};
 use vouchsafe_runtime::clock::Clock;
-use vouchsafe_runtime::log_level::{self, LogLevelControl};
+use vouchsafe_runtime::log_level::LogLevelControl;
 
 use self::line::{Fields, Line};
 pub use self::output::{Output, Stream};
 use self::threshold::Threshold;
-use crate::config::{LogConfig, LogFormat, LogLevel};
+use crate::config::{LogConfig, LogFormat};
 
 /// Starts logging for the whole process. The first handle reopens the log file (`SIGUSR2`), the second changes the level.
 ///
@@ -43,7 +43,7 @@ pub fn start(
             .map_err(|source| LogError::File { path: path.display().to_string(), source })?,
         None => Output::stream(stream),
     });
-    let level = LogLevelControl::new(launch_level(config.level));
+    let level = LogLevelControl::new(config.level);
     let subscriber = subscriber(config, level.clone(), Arc::clone(&output), clock);
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::AlreadyStarted)?;
     Ok((output, level))
@@ -73,16 +73,6 @@ fn subscriber(
 ) -> impl Subscriber + Send + Sync {
     let layer = LineLayer { output, clock, format: config.format, source_location: config.source_location };
     Registry::default().with(layer.with_filter(Threshold(level)))
-}
-
-fn launch_level(configured: LogLevel) -> log_level::LogLevel {
-    match configured {
-        LogLevel::Error => log_level::LogLevel::Error,
-        LogLevel::Warn => log_level::LogLevel::Warn,
-        LogLevel::Info => log_level::LogLevel::Info,
-        LogLevel::Debug => log_level::LogLevel::Debug,
-        LogLevel::Trace => log_level::LogLevel::Trace,
-    }
 }
 
 /// Turns events into lines.
@@ -194,12 +184,14 @@ impl Visit for Collector<'_> {
 mod tests {
     use std::time::{Duration, SystemTime};
 
+    use vouchsafe_runtime::log_level::LogLevel;
+
     use super::*;
 
     fn logged(config: &LogConfig, log: impl FnOnce()) -> String {
         let output = Arc::new(Output::memory());
         let clock = Clock::derived(SystemTime::UNIX_EPOCH + Duration::new(1_552_410_266, 5_000_000));
-        let level = LogLevelControl::new(launch_level(config.level));
+        let level = LogLevelControl::new(config.level);
         let subscriber = subscriber(config, level, Arc::clone(&output), clock);
         tracing::subscriber::with_default(subscriber, log);
         output.contents()
@@ -272,10 +264,10 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             event();
             assert_eq!((lines("detail"), lines("trouble")), (0, 1));
-            level.set(log_level::LogLevel::Debug);
+            level.set(LogLevel::Debug);
             event();
             assert_eq!((lines("detail"), lines("trouble")), (1, 2));
-            level.set(log_level::LogLevel::Fatal);
+            level.set(LogLevel::Fatal);
             event();
             level.reset();
             event();

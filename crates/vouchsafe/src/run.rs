@@ -5,6 +5,7 @@
 mod agent;
 mod data_dir;
 mod http;
+pub(crate) mod last_words;
 mod measured;
 mod metrics_tls;
 mod oidc;

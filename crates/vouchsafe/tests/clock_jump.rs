@@ -76,6 +76,7 @@ impl World {
             registry: Registry::new("spire_agent", &[]),
             readiness: Readiness::new(clock.clone()),
             log_level: LogLevelControl::default(),
+            network: vouchsafe_transport::net::Network::default(),
         };
         let agent = Agent::start(config, deps, &mut group).await.unwrap();
         let workload = SpiffeWorkloadApiClient::new(uds_channel(&agent.socket_path).await.unwrap());
@@ -148,6 +149,7 @@ async fn start_server(
         store: Arc::new(store),
         keys: Arc::new(Disk::open(data_dir.join("keys.json")).unwrap()),
         log_level: LogLevelControl::default(),
+            network: vouchsafe_transport::net::Network::default(),
     };
     let hour = Duration::from_secs(3600);
     let config = Config {

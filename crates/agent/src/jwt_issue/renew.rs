@@ -10,7 +10,7 @@ use tracing::info;
 use vouchsafe_types::entry::EntryId;
 
 use super::JwtIssuer;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Retry};
 use crate::status::StatusBoard;
 use crate::taint::JwtKeys;
 
@@ -50,6 +50,9 @@ impl JwtIssuer {
                 let Some(slot) = snapshot.index.get(place.entry_id.as_str()) else { continue };
                 let Ok(turn) = Arc::clone(&self.inner.renewing).try_acquire_owned() else { break };
                 if place.may_renew() {
+                    if place.has_failed() {
+                        metrics.retried(Retry::IssueJwt);
+                    }
                     self.start(slot, &place, turn);
                 }
             }

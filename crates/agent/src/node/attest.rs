@@ -11,9 +11,9 @@ use vouchsafe_runtime::budget::Budget;
 use super::attestor::NodeAttestor;
 use super::own::{KEY_SLOTS, Own, read_svid};
 use super::{Node, NodeError};
-use crate::metrics::status_name;
+use crate::metrics::{Repair, Retry, status_name};
 use crate::server_client::{retry_backoff, shown};
-use crate::trust::error_source;
+use crate::trust::{error_chain, error_source};
 
 impl Node {
     /// The budget for [`Node::budget`].
@@ -36,8 +36,12 @@ impl Node {
                 Ok(own) => return Ok(own),
                 Err(failure) if failure.is_final() => return Err(failure),
                 Err(failure) => {
-                    if let Err(status) = self.trust.recover().await {
-                        warn!(error = shown(&status), "cannot bootstrap again");
+                    self.notes.node_failed(failure.code(), &error_chain(&failure));
+                    self.metrics.retried(Retry::Attest);
+                    match self.trust.recover().await {
+                        Ok(true) => self.metrics.repaired(Repair::Rebootstrap),
+                        Ok(false) => {}
+                        Err(status) => warn!(error = shown(&status), "cannot bootstrap again"),
                     }
                     let wait = retry_backoff().delay(attempts, self.client.jitter());
                     warn!(error = %failure, cause = error_source(&failure), retry_interval = ?wait, "Failed to retrieve attestation result");
@@ -56,6 +60,9 @@ impl Node {
         }
         let start = Instant::now();
         let outcome = self.attest(Some(own)).await;
+        if outcome.is_ok() && own.denied {
+            self.metrics.repaired(Repair::Reattest);
+        }
         let status = outcome.as_ref().map_or_else(|error| status_name(error.code()), |_| "OK");
         self.metrics.reattest().observe(&[], status, start.elapsed());
         if let Err(failure) = &outcome
@@ -87,15 +94,15 @@ impl Node {
         if again {
             debug!("Reattesting node");
         }
-        let channel = self.trust.attestation_channel().await.map_err(NodeError::Server)?;
+        let line = self.trust.attestation_line().await.map_err(NodeError::Server)?;
         // While the agent runs, synchronization has the newest bundle. Otherwise it comes first: a token is spent by
         // attesting, and an SVID without a bundle would be of no use.
         let bundle = match !again || anew {
-            true => Some(self.client.bundle_over(channel.clone()).await.map_err(NodeError::Server)?),
+            true => Some(self.client.bundle_over(&line).await.map_err(NodeError::Server)?),
             false => None,
         };
         let (slot, csr) = self.new_request(before.map_or(KEY_SLOTS[1], |own| own.key_id)).await?;
-        let result = self.client.attest(channel, (attestor.name(), &evidence), csr).await;
+        let result = self.client.attest(&line, (attestor.name(), &evidence), csr).await;
         let result = result.map_err(|status| match status.code() {
             Code::PermissionDenied => NodeError::refused(attestor, &status),
             // What can be shown once is spent. What can be repeated may be put right on either side.
@@ -107,6 +114,9 @@ impl Node {
         let svid = read_svid(result.svid.unwrap_or_default())?;
         if let Some(bundle) = bundle {
             self.trust.take(bundle);
+            if again {
+                self.metrics.repaired(Repair::Rebootstrap);
+            }
         }
         self.trust.confirmed();
         let own = self.keep(&svid, slot, result.reattestable)?;

@@ -117,6 +117,8 @@ impl Node {
         reattestable: bool,
     ) -> Result<Own, NodeError> {
         let own = self.install(svid, slot, reattestable, self.clock.unix_now())?;
+        self.notes.node_is_well();
+        self.notes.issued_at(svid.not_before, self.clock.unix_now());
         if let Err(error) = self.data_dir.store_svid(svid, reattestable) {
             warn!(error = %error, cause = error_source(&error), "Could not store SVID");
         }

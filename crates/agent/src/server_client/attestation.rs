@@ -3,15 +3,15 @@
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use tonic::transport::Channel;
 use vouchsafe_proto::spire::api::server::agent::v1 as agent_api;
 use vouchsafe_proto::spire::api::types;
 
-use super::ServerClient;
+use super::errand::Errand;
+use super::{Line, ServerClient};
 use crate::node::attestor::Evidence;
 
 impl ServerClient {
-    /// Attests this node: sends `evidence` and the request for a certificate, answers the server's challenges, and returns
+    /// Attests this node over `line`: sends `evidence` and the request for a certificate, answers the server's challenges, and returns
     /// what the server issued.
     ///
     /// # Errors
@@ -19,7 +19,7 @@ impl ServerClient {
     /// The server's status; `Internal` for a challenge that has no answer, and for more than [`MAX_CHALLENGES`] of them.
     pub async fn attest(
         &self,
-        channel: Channel,
+        line: &Line,
         (kind, evidence): (&str, &Evidence),
         csr: Vec<u8>,
     ) -> Result<agent_api::attest_agent_response::Result, Status> {
@@ -34,8 +34,8 @@ impl ServerClient {
             data: Some(data),
             params: Some(agent_api::AgentX509svidParams { csr: csr.into() }),
         };
-        let call = async {
-            let mut client = agent_api::agent_client::AgentClient::new(channel);
+        let call = |line: Line| async move {
+            let mut client = agent_api::agent_client::AgentClient::new(line.channel);
             send.send(message(Step::Params(params))).await.map_err(gone)?;
             let mut answers = client.attest_agent(ReceiverStream::new(requests)).await?.into_inner();
             for _ in 0..=MAX_CHALLENGES {
@@ -52,7 +52,7 @@ impl ServerClient {
             }
             Err(Status::internal(format!("the server sent more than {MAX_CHALLENGES} challenges")))
         };
-        self.call(call).await
+        self.call_over(line, Errand::CONVERSATION, call).await
     }
 }
 

@@ -3,33 +3,37 @@
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use tonic::transport::Channel;
+use vouchsafe_proto::revisions::{POSITION_HEADER, State};
 use vouchsafe_proto::spire::api::server::entry::v1 as entry_api;
 
-use super::MAX_MESSAGE;
+use super::{Line, MAX_MESSAGE};
 use crate::entries::{EntryIndex, output_mask};
 use crate::sync::{Outcome, ProtocolError, Sync};
 
 /// Asks for the difference to `held`.
-pub(super) async fn fetch(channel: Channel, held: &EntryIndex) -> Result<Outcome, Status> {
+pub(super) async fn fetch(line: Line, held: &EntryIndex) -> Result<Outcome, Status> {
     let mut client =
-        entry_api::entry_client::EntryClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        entry_api::entry_client::EntryClient::new(line.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
     let (send, requests) = mpsc::channel(1);
     let gone = |_| Status::unavailable("the server ended the synchronization");
     let first = entry_api::SyncAuthorizedEntriesRequest { output_mask: Some(output_mask()), ids: Vec::new() };
     send.send(first).await.map_err(gone)?;
-    let mut answers = client.sync_authorized_entries(ReceiverStream::new(requests)).await?.into_inner();
+    let answer = client.sync_authorized_entries(ReceiverStream::new(requests)).await?;
+    let state = answer.metadata().get(POSITION_HEADER).and_then(|value| State::parse(value.to_str().ok()?));
+    let mut answers = answer.into_inner();
+    let ended = |sync: Sync<'_>| Outcome { state: state.unwrap_or_default(), ..sync.finish() };
     let mut next = async || {
         answers.message().await?.ok_or_else(|| Status::unavailable("the server ended the synchronization"))
     };
     let mut sync = Sync::new(held);
     let mut page = next().await?;
+    line.heard();
     // Without revisions the first message is the complete list.
     if page.entry_revisions.is_empty() {
         loop {
             sync.entries(&page.entries);
             if !page.more {
-                return Ok(sync.finish());
+                return Ok(ended(sync));
             }
             page = next().await?;
         }
@@ -59,5 +63,5 @@ pub(super) async fn fetch(channel: Channel, held: &EntryIndex) -> Result<Outcome
             }
         }
     }
-    Ok(sync.finish())
+    Ok(ended(sync))
 }

@@ -96,6 +96,7 @@ impl World {
             registry,
             readiness: Readiness::new(self.clock.clone()),
             log_level: LogLevelControl::default(),
+            network: vouchsafe_transport::net::Network::default(),
         }
     }
 

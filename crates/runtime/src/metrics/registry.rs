@@ -8,8 +8,9 @@ use std::time::Duration;
 use tracing::error;
 
 use super::filter::Filter;
+use super::histogram::Histogram;
 use super::summary::Summary;
-use super::{process, render};
+use super::{memory_limit::memory_limit, process, render};
 
 /// Series of one name beyond this many share one whose labels all say `other`.
 pub const MAX_SERIES_PER_NAME: usize = 1_000;
@@ -18,12 +19,21 @@ pub const MAX_SERIES_PER_NAME: usize = 1_000;
 #[derive(Clone, Debug)]
 pub struct Registry(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     prefix: String,
     common: Labels,
     filter: Filter,
     families: RwLock<Families>,
+    collectors: RwLock<BTreeMap<&'static str, Collector>>,
+}
+
+/// Brings series up to date before they are shown.
+type Collector = Arc<dyn Fn(&Registry) + Send + Sync>;
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
 }
 
 pub(super) type Labels = Vec<(String, String)>;
@@ -35,6 +45,7 @@ pub(super) enum Family {
     Counters(BTreeMap<Labels, Counter>),
     Gauges(BTreeMap<Labels, Gauge>),
     Summaries(BTreeMap<Labels, Summary>),
+    Histograms(BTreeMap<Labels, Histogram>),
 }
 
 /// Something that is counted. Cheap to clone; clones share.
@@ -95,9 +106,13 @@ impl Registry {
     pub fn filtered(prefix: &str, common_labels: &[(&str, &str)], filter: Filter) -> Self {
         let mut common = labels(common_labels);
         common.retain(|(name, _)| filter.keeps_label(name));
-        let inner =
-            Inner { prefix: render::name(prefix), common, filter, families: RwLock::new(BTreeMap::new()) };
-        Self(Arc::new(inner))
+        Self(Arc::new(Inner {
+            prefix: render::name(prefix),
+            common,
+            filter,
+            families: RwLock::default(),
+            collectors: RwLock::default(),
+        }))
     }
 
     /// The counter `name` with these labels.
@@ -105,7 +120,7 @@ impl Registry {
     pub fn counter(&self, name: &str, labels: &[(&str, &str)]) -> Counter {
         self.series(name, labels, &|| Family::Counters(BTreeMap::new()), &|family| match family {
             Family::Counters(series) => Some(series),
-            Family::Gauges(_) | Family::Summaries(_) => None,
+            _ => None,
         })
     }
 
@@ -114,7 +129,7 @@ impl Registry {
     pub fn gauge(&self, name: &str, labels: &[(&str, &str)]) -> Gauge {
         self.series(name, labels, &|| Family::Gauges(BTreeMap::new()), &|family| match family {
             Family::Gauges(series) => Some(series),
-            Family::Counters(_) | Family::Summaries(_) => None,
+            _ => None,
         })
     }
 
@@ -123,8 +138,24 @@ impl Registry {
     pub fn summary(&self, name: &str, labels: &[(&str, &str)]) -> Summary {
         self.series(name, labels, &|| Family::Summaries(BTreeMap::new()), &|family| match family {
             Family::Summaries(series) => Some(series),
-            Family::Counters(_) | Family::Gauges(_) => None,
+            _ => None,
         })
+    }
+
+    /// The histogram `name` with these labels, of durations in seconds.
+    #[must_use]
+    pub fn histogram(&self, name: &str, labels: &[(&str, &str)]) -> Histogram {
+        self.series(name, labels, &|| Family::Histograms(BTreeMap::new()), &|family| match family {
+            Family::Histograms(series) => Some(series),
+            _ => None,
+        })
+    }
+
+    /// Has `collect` called before everything is shown, for values that cost something to find out. It takes the place of
+    /// the one that `what` named before, and must not wait: a scraper does.
+    pub fn before_render(&self, what: &'static str, collect: impl Fn(&Self) + Send + Sync + 'static) {
+        let mut collectors = self.0.collectors.write().unwrap_or_else(PoisonError::into_inner);
+        collectors.insert(what, Arc::new(collect));
     }
 
     /// Takes the gauge `name` with these labels away, for something that is no more. A handle to it shows nothing from now on.
@@ -136,6 +167,36 @@ impl Registry {
             if series.is_empty() {
                 families.remove(&name);
             }
+        }
+    }
+
+    /// Takes all series of `name` away whose label says so, for something that is no more.
+    pub fn forget(&self, name: &str, (label, value): (&str, &str)) {
+        let name = self.key(name, &[]).0;
+        let label = render::label_name(label);
+        let stays = |own: &Labels| !own.iter().any(|(name, text)| *name == label && text == value);
+        let mut families = self.0.families.write().unwrap_or_else(PoisonError::into_inner);
+        let left = match families.get_mut(&name) {
+            None => return,
+            Some(Family::Counters(series)) => {
+                series.retain(|own, _| stays(own));
+                series.len()
+            }
+            Some(Family::Gauges(series)) => {
+                series.retain(|own, _| stays(own));
+                series.len()
+            }
+            Some(Family::Summaries(series)) => {
+                series.retain(|own, _| stays(own));
+                series.len()
+            }
+            Some(Family::Histograms(series)) => {
+                series.retain(|own, _| stays(own));
+                series.len()
+            }
+        };
+        if left == 0 {
+            families.remove(&name);
         }
     }
 
@@ -161,10 +222,22 @@ impl Registry {
     /// Everything in the Prometheus text format 0.0.4, with what the kernel knows of this process.
     #[must_use]
     pub fn render(&self) -> String {
+        // Not under the lock: a collector may add another.
+        for collect in self.collectors() {
+            collect(self);
+        }
         let mut text = String::new();
         render::families(&mut text, &self.read(), &self.0.common);
         process::render(&mut text);
+        let (name, _) = self.key("vouchsafe_memory_limit_bytes", &[]);
+        if let Some(limit) = memory_limit().filter(|_| self.0.filter.keeps(&name)) {
+            render::gauge(&mut text, &name, &self.0.common, limit as f64);
+        }
         text
+    }
+
+    fn collectors(&self) -> Vec<Collector> {
+        self.0.collectors.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// Finds or makes one series. A name that is taken by another kind gives a series nobody will see.
@@ -219,6 +292,12 @@ impl Series for Gauge {
 impl Series for Summary {
     fn empty() -> Self {
         Self::new()
+    }
+}
+
+impl Series for Histogram {
+    fn empty() -> Self {
+        Self::default()
     }
 }
 
@@ -359,6 +438,59 @@ mod tests {
         );
     }
 
+    #[test]
+    fn what_is_no_more_takes_its_series_of_every_kind_with_it() {
+        let registry = Registry::new("p", &[]);
+        for server in ["a", "b"] {
+            registry.counter("c", &[("server", server), ("status", "OK")]).inc();
+            registry.gauge("g", &[("server", server)]).set(1.0);
+            registry.histogram("h", &[("server", server)]).observe(Duration::ZERO);
+        }
+        ["c", "g", "h", "none"].iter().for_each(|name| registry.forget(name, ("server", "a")));
+        let text = own_lines(&registry);
+        assert!(!text.contains("server=\"a\"") && text.matches("server=\"b\"").count() == 2 + 17, "{text}");
+        registry.forget("c", ("server", "b"));
+        assert!(!own_lines(&registry).contains("p_c"));
+    }
+
+    #[test]
+    fn a_histogram_is_shown_as_prometheus_counts_buckets() {
+        let registry = Registry::new("p", &[("host", "n")]);
+        let histogram = registry.histogram("request_seconds", &[("server", "a")]);
+        histogram.observe(Duration::from_millis(20));
+        registry.histogram("request_seconds", &[("server", "a")]).observe(Duration::from_secs(11));
+        let text = own_lines(&registry);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 2 + 14 + 3, "{text}");
+        assert_eq!(lines[1], "# TYPE p_request_seconds histogram");
+        assert_eq!(lines[2], "p_request_seconds_bucket{host=\"n\",server=\"a\",le=\"0.0005\"} 0");
+        assert_eq!(lines[7], "p_request_seconds_bucket{host=\"n\",server=\"a\",le=\"0.02\"} 1");
+        assert_eq!(
+            lines[15..],
+            [
+                "p_request_seconds_bucket{host=\"n\",server=\"a\",le=\"10\"} 1",
+                "p_request_seconds_bucket{host=\"n\",server=\"a\",le=\"+Inf\"} 2",
+                "p_request_seconds_sum{host=\"n\",server=\"a\"} 11.02",
+                "p_request_seconds_count{host=\"n\",server=\"a\"} 2",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_worked_out_when_somebody_asks_is_worked_out_once_each_time() {
+        let registry = Registry::new("p", &[]);
+        let held = Counter::default();
+        let of = held.clone();
+        registry.before_render("held", |registry| registry.gauge("old", &[]).set(1.0));
+        registry.before_render("another", |registry| registry.before_render("third", |_| ()));
+        registry.before_render("held", move |registry| registry.gauge("held", &[]).set(of.get() as f64));
+        held.add(3);
+        assert!(own_lines(&registry).ends_with("# TYPE p_held gauge\np_held 3\n"));
+        held.inc();
+        let text = own_lines(&registry);
+        assert!(text.ends_with("\np_held 4\n") && !text.contains("old"), "{text}");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn asking_twice_gives_the_same_series_in_whatever_order_the_labels_come() {
         let registry = Registry::new("p", &[]);
@@ -390,6 +522,7 @@ mod tests {
         registry.counter("c", &[]).inc();
         registry.gauge("c", &[]).set(9.0);
         registry.summary("c", &[]).observe(9.0);
+        registry.histogram("c", &[]).observe(Duration::from_secs(9));
         assert!(own_lines(&registry).ends_with("# TYPE p_c counter\np_c 1\n"));
     }
 

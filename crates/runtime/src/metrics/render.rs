@@ -2,6 +2,7 @@
 
 use std::fmt::{Display, Write};
 
+use super::histogram::{self, BUCKETS};
 use super::registry::{Families, Family, Labels};
 use super::summary::{QUANTILES, Snapshot};
 
@@ -26,14 +27,42 @@ pub(super) fn families(text: &mut String, families: &Families, common: &Labels) 
                     summary_lines(text, name, common, own, &summary.snapshot());
                 }
             }
+            Family::Histograms(series) => {
+                head(text, name, "histogram");
+                for (own, histogram) in series {
+                    histogram_lines(text, name, (common, own), &histogram.snapshot());
+                }
+            }
         }
     }
 }
 
+/// One gauge that no family holds.
+pub(super) fn gauge(text: &mut String, name: &str, common: &Labels, value: f64) {
+    head(text, name, "gauge");
+    line(text, name, &labels(common, &Labels::new(), None), number(value));
+}
+
 fn summary_lines(text: &mut String, name: &str, common: &Labels, own: &Labels, snapshot: &Snapshot) {
     for (at, value) in QUANTILES.iter().zip(snapshot.quantiles) {
-        line(text, name, &labels(common, own, Some(&at.to_string())), number(value));
+        line(text, name, &labels(common, own, Some(("quantile", &at.to_string()))), number(value));
     }
+    let plain = labels(common, own, None);
+    line(text, &format!("{name}_sum"), &plain, number(snapshot.sum));
+    line(text, &format!("{name}_count"), &plain, snapshot.count);
+}
+
+fn histogram_lines(
+    text: &mut String,
+    name: &str,
+    (common, own): (&Labels, &Labels),
+    snapshot: &histogram::Snapshot,
+) {
+    let bucket = format!("{name}_bucket");
+    for (end, count) in BUCKETS.iter().zip(snapshot.cumulative) {
+        line(text, &bucket, &labels(common, own, Some(("le", &end.to_string()))), count);
+    }
+    line(text, &bucket, &labels(common, own, Some(("le", "+Inf"))), snapshot.count);
     let plain = labels(common, own, None);
     line(text, &format!("{name}_sum"), &plain, number(snapshot.sum));
     line(text, &format!("{name}_count"), &plain, snapshot.count);
@@ -60,7 +89,7 @@ pub(super) fn number(value: f64) -> String {
 }
 
 /// `{a="b",…}` sorted by name, or nothing. A series' own label hides a common one of the same name.
-fn labels(common: &Labels, own: &Labels, quantile: Option<&str>) -> String {
+fn labels(common: &Labels, own: &Labels, last: Option<(&str, &str)>) -> String {
     let hidden = |name: &str| own.iter().any(|(known, _)| known == name);
     let mut all: Vec<(&str, &str)> = common
         .iter()
@@ -70,7 +99,7 @@ fn labels(common: &Labels, own: &Labels, quantile: Option<&str>) -> String {
         .collect();
     all.sort_unstable();
     all.dedup_by_key(|(name, _)| *name);
-    all.extend(quantile.map(|at| ("quantile", at)));
+    all.extend(last);
     if all.is_empty() {
         return String::new();
     }

@@ -26,6 +26,55 @@ struct Serials {
     new_expires_at: i64,
 }
 
+/// An agent that proved itself anew, and that the database does not have so yet.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Attested {
+    /// The agent as it was attested.
+    pub(crate) agent: Agent,
+    /// Whether nobody knew it. If somebody did and the database does not, it was evicted since, and stays so.
+    pub(crate) first: bool,
+    /// Whether the database has had it: if it has it no more, it was evicted since.
+    pub(super) written: bool,
+    /// Serial numbers that are older than this attestation, whatever the clocks of several servers say.
+    replaces: Vec<String>,
+}
+
+impl Attested {
+    /// `agent` in place of what memory had before: `stored` in the read model, `before` and `update` on top.
+    pub(super) fn new(
+        agent: Agent,
+        stored: Option<&Agent>,
+        (before, update): (Option<&Self>, Option<&AgentUpdate>),
+    ) -> Self {
+        let mut replaces = before.map(|before| before.replaces.clone()).unwrap_or_default();
+        replaces.extend(before.map(|before| before.agent.serial_number.clone()));
+        replaces.extend(update.and_then(|update| update.serials.as_ref()).into_iter().flat_map(|serials| {
+            serials.known.iter().cloned().chain([serials.serial.clone(), serials.new_serial.clone()])
+        }));
+        replaces.extend(stored.into_iter().flat_map(|s| [s.serial_number.clone(), s.new_serial_number.clone()]));
+        replaces.retain(|serial| !serial.is_empty());
+        replaces.drain(..replaces.len().saturating_sub(MAX_KNOWN));
+        let first = stored.is_none() && before.is_none_or(|before| before.first);
+        Self { agent, first, written: before.is_some_and(|before| before.written), replaces }
+    }
+
+    /// The agent as it is, given what is `stored`; `None` when it is gone.
+    pub(super) fn over(&self, stored: Option<&Agent>) -> Option<Agent> {
+        let Some(stored) = stored else { return self.first.then(|| self.agent.clone()) };
+        let serial = &stored.serial_number;
+        let newer = self.replaces.contains(serial) || latest_expiry(&self.agent) > latest_expiry(stored);
+        let wins = !stored.is_banned() && *serial != self.agent.serial_number && newer;
+        let mut agent = if wins { &self.agent } else { stored }.clone();
+        agent.agent_version.clone_from(&stored.agent_version);
+        Some(agent)
+    }
+}
+
+/// When the last of the SVIDs that an agent may use ends.
+pub(crate) fn latest_expiry(agent: &Agent) -> i64 {
+    agent.expires_at.max(agent.new_expires_at)
+}
+
 /// Most serial numbers of which it is open whether the database has them. Each takes a renewal (half an hour) and a
 /// write whose answer was lost; beyond it the oldest but one is forgotten.
 const MAX_KNOWN: usize = 16;
@@ -186,6 +235,34 @@ mod tests {
         let mut it = agent("");
         assert!(update.apply(&mut it).is_err());
         assert_eq!(it, agent(""));
+    }
+
+    fn issued(serial: &str, expires_at: i64) -> Agent {
+        Agent { expires_at, ..agent(serial) }
+    }
+
+    #[test]
+    fn an_attestation_replaces_what_it_was_made_over_and_what_is_older() {
+        let stored = issued("1", 10);
+        let anew = Attested::new(issued("2", 5), Some(&stored), (None, None));
+        assert_eq!(anew.over(Some(&stored)).unwrap().serial_number, "2", "whatever the clocks say");
+        assert_eq!(anew.over(Some(&issued("0", 4))).unwrap().serial_number, "2");
+        assert_eq!(anew.over(Some(&issued("7", 6))).unwrap().serial_number, "7", "attested elsewhere, later");
+        let third = Attested::new(issued("3", 5), Some(&stored), (Some(&anew), None));
+        assert_eq!(third.over(Some(&issued("2", 5))).unwrap().serial_number, "3");
+    }
+
+    #[test]
+    fn an_attestation_undoes_no_ban_and_no_eviction() {
+        let stored = issued("1", 10);
+        let known = Attested::new(issued("2", 20), Some(&stored), (None, None));
+        assert_eq!(known.over(None), None, "evicted since");
+        assert!(known.over(Some(&agent(""))).unwrap().is_banned());
+        let new = Attested::new(issued("2", 20), None, (None, None));
+        assert_eq!(new.over(None), Some(issued("2", 20)));
+        assert!(new.over(Some(&agent(""))).unwrap().is_banned());
+        let again = Attested::new(issued("3", 20), None, (Some(&new), None));
+        assert!(again.over(None).is_some(), "it was new, and still is");
     }
 
     #[test]

@@ -212,9 +212,8 @@ async fn record<A: Authority>(
     own: &OwnJournal,
     change: &Change<'_, A>,
 ) -> Result<(), EffectError> {
-    let mut journal = own.journal.lock().await;
-    journal.record(change);
-    Ok(shared.store.save_journal(&own.key, journal.encode()).await?)
+    let data = own.record(change).await;
+    Ok(shared.store.save_journal(&own.key, data).await?)
 }
 
 fn outcome<T, E>(made: &Result<T, E>) -> &'static str {

@@ -31,6 +31,9 @@ impl Registry for Fake {
     fn promote(&self, _: &SpiffeId, serial: &str) {
         self.promoted.borrow_mut().push(serial.to_owned());
     }
+    fn adopt(&self, _: &SpiffeId, serial: &str, expires_at: i64) {
+        self.promoted.borrow_mut().push(format!("{serial} until {expires_at}"));
+    }
 }
 
 fn id() -> SpiffeId {
@@ -169,4 +172,34 @@ fn an_agent_whose_certificate_expired_may_renew_it_for_a_while_and_nothing_else(
 fn an_expired_administrator_is_nobody() {
     let admin = Fake { admin: true, ..Fake::default() };
     assert_eq!(refused(LIST, &Peer::Svid(svid("7")), &admin, NOW + 61), (Code::PermissionDenied, None));
+}
+
+/// Another server renewed it, and the feed has not said so yet.
+#[test]
+fn an_svid_that_is_newer_than_all_that_is_known_of_its_agent_is_adopted() {
+    let newer = Arc::new(X509Svid { not_after: NOW + 61, ..X509Svid::clone(&svid("9")) });
+    let known = agent("1", "2");
+    assert_eq!(authorize(SYNC, &Peer::Svid(newer.clone()), &known, NOW).unwrap(), Caller::Agent(id()));
+    assert_eq!(*known.promoted.borrow(), [format!("9 until {}", NOW + 61)]);
+
+    let as_old = Peer::Svid(svid("9"));
+    let not_active = (Code::PermissionDenied, Some(Reason::AgentNotActive));
+    assert_eq!(refused(SYNC, &as_old, &known, NOW), not_active, "replaced, or stolen before");
+    let mut renewed = agent("1", "2");
+    renewed.agent.as_mut().unwrap().new_expires_at = NOW + 61;
+    assert_eq!(refused(SYNC, &Peer::Svid(newer.clone()), &renewed, NOW), not_active);
+    let banned = (Code::PermissionDenied, Some(Reason::AgentBanned));
+    assert_eq!(refused(SYNC, &Peer::Svid(newer.clone()), &agent("", ""), NOW), banned);
+    let gone = (Code::PermissionDenied, Some(Reason::AgentNotAttested));
+    assert_eq!(refused(SYNC, &Peer::Svid(newer.clone()), &Fake::default(), NOW), gone);
+    let late = refused(RENEW_AGENT, &Peer::Svid(newer), &known, NOW + 62);
+    assert_eq!(late, not_active, "the grace of renewals is for SVIDs that are known");
+}
+
+#[test]
+fn a_server_whose_clock_is_behind_serves_agents_of_one_that_is_ahead() {
+    let peer = Peer::Svid(svid("1"));
+    assert!(authorize(SYNC, &peer, &agent("1", ""), NOW - 120).is_ok());
+    let expired = (Code::PermissionDenied, Some(Reason::AgentExpired));
+    assert_eq!(refused(SYNC, &peer, &agent("1", ""), NOW - 121), expired);
 }

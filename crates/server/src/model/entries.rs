@@ -7,6 +7,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
+use imbl::ordmap::DiffItem;
 use imbl::{HashMap, OrdMap, OrdSet};
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::entry::{Entry, EntryId};
@@ -57,6 +58,23 @@ impl Entries {
     /// The entries that give `id` to a workload.
     pub fn with_spiffe_id<'a>(&'a self, id: &SpiffeId) -> impl Iterator<Item = &'a Arc<Entry>> {
         self.by_spiffe_id.get(id).into_iter().flat_map(Ids::iter).filter_map(|id| self.by_id.get(id))
+    }
+
+    /// The entries whose parent is `parent`.
+    pub(crate) fn children<'a>(&'a self, parent: &SpiffeId) -> impl Iterator<Item = &'a Arc<Entry>> {
+        self.by_parent.get(parent).into_iter().flat_map(Ids::iter).filter_map(|id| self.by_id.get(id))
+    }
+
+    /// What differs from `before`, as (then, now). Costs what changed between the two, not how many entries there are.
+    pub(crate) fn changed_since<'a>(
+        &'a self,
+        before: &'a Self,
+    ) -> impl Iterator<Item = (Option<&'a Arc<Entry>>, Option<&'a Arc<Entry>>)> {
+        before.by_id.diff(&self.by_id).map(|item| match item {
+            DiffItem::Add(_, now) => (None, Some(now)),
+            DiffItem::Update { old: (_, then), new: (_, now) } => (Some(then), Some(now)),
+            DiffItem::Remove(_, then) => (Some(then), None),
+        })
     }
 
     /// Adds an entry, or replaces the one with its ID.
@@ -116,10 +134,6 @@ impl Entries {
         None
     }
 
-    fn children<'a>(&'a self, parent: &SpiffeId) -> impl Iterator<Item = &'a Arc<Entry>> {
-        self.by_parent.get(parent).into_iter().flat_map(Ids::iter).filter_map(|id| self.by_id.get(id))
-    }
-
     /// The agent's own ID and its aliases.
     fn parents_of<'a>(&'a self, agent: &'a Agent, now: i64) -> impl Iterator<Item = SpiffeId> + 'a {
         let aliases =
@@ -139,8 +153,12 @@ pub(crate) fn is_live(entry: &Entry, now: i64) -> bool {
 
 /// The selector under which a node alias is found; `None` for every other entry.
 fn alias_key(entry: &Entry) -> Option<&Selector> {
-    let is_alias = entry.parent_id == SpiffeId::server(&entry.parent_id.trust_domain());
-    is_alias.then(|| entry.selectors.iter().next()).flatten()
+    is_alias(entry).then(|| entry.selectors.iter().next()).flatten()
+}
+
+/// Whether `entry` gives agents that have its selectors another ID.
+pub(crate) fn is_alias(entry: &Entry) -> bool {
+    entry.parent_id == SpiffeId::server(&entry.parent_id.trust_domain())
 }
 
 fn add<K: Clone + Eq + std::hash::Hash>(index: &mut HashMap<K, Ids>, key: K, id: &EntryId) {

@@ -43,7 +43,7 @@ use crate::ids::check_agent;
 use crate::issuer::Issuer;
 use crate::model::ReadModel;
 use crate::page::Page;
-use crate::status::{failed, invalid, store_failed};
+use crate::status::{SOON, failed, invalid, store_failed, unavailable};
 use crate::when;
 
 /// Longest version that an agent may report, in bytes.
@@ -78,6 +78,14 @@ impl AgentParts {
         Ok(id)
     }
 
+    /// What an operator does to an agent that attested a moment ago must find it in the database.
+    async fn write_if_new(&self, id: &SpiffeId) -> Result<(), StoreError> {
+        if self.model.load().agents.contains_key(id) {
+            return Ok(());
+        }
+        self.agents.write_now(&*self.store, id).await
+    }
+
     /// The agents after `after` that `filter` lets through, with what is not in the database yet.
     fn matching<'a>(
         &'a self,
@@ -99,7 +107,8 @@ impl AgentApi for AgentService {
         audit.add_all(|| filter.as_ref().map(agent_filter_fields).unwrap_or_default());
         let filter = agent_filter(filter)?;
         let snapshot = self.model.load();
-        let count = self.matching(snapshot.agents.keys().cloned(), &filter).count();
+        let ids = snapshot.agents.keys().cloned().chain(self.agents.new_ids());
+        let count = self.matching(ids, &filter).count();
         Ok(Response::new(CountAgentsResponse { count: i32::try_from(count).unwrap_or(i32::MAX) }))
     }
 
@@ -116,8 +125,16 @@ impl AgentApi for AgentService {
         let after =
             page.after.map(SpiffeId::parse).transpose().map_err(|e| invalid("malformed page token", e))?;
         let snapshot = self.model.load();
-        let range = snapshot.agents.range((after.map_or(Unbounded, Excluded), Unbounded));
-        let found = self.matching(range.map(|(id, _)| id.clone()), &filter);
+        let range = (after.map_or(Unbounded, Excluded), Unbounded);
+        // Both are in order, and have nothing in common.
+        let mut new = self.agents.new_ids().range(range.clone()).cloned().collect::<Vec<_>>().into_iter().peekable();
+        let mut known = snapshot.agents.range(range).map(|(id, _)| id.clone()).peekable();
+        let ids = std::iter::from_fn(|| match (known.peek(), new.peek()) {
+            (Some(first), Some(second)) if second < first => new.next(),
+            (None, _) => new.next(),
+            _ => known.next(),
+        });
+        let found = self.matching(ids, &filter);
         let (agents, next_page_token) = page.cut(found, |agent| agent.id.to_string());
         let agents = agents.map(|agent| agent_to_proto(&agent, request.output_mask.as_ref())).collect();
         Ok(Response::new(ListAgentsResponse { agents, next_page_token }))
@@ -136,6 +153,7 @@ impl AgentApi for AgentService {
         let audit = Audit::of(&request);
         let id = self.agent_id(request.into_inner().id.as_ref())?;
         audit.add("spiffe_id", id.as_str());
+        self.write_if_new(&id).await.map_err(|cause| store_failed("failed to remove agent", &cause))?;
         match self.store.delete_agent(&id).await {
             Ok((_, position)) => {
                 self.agents.forget(&id);
@@ -158,6 +176,7 @@ impl AgentApi for AgentService {
             agent.new_serial_number.clear();
             Ok(())
         };
+        self.write_if_new(&id).await.map_err(|cause| store_failed("failed to ban agent", &cause))?;
         match self.store.update_agent(&id, Box::new(ban)).await {
             Ok((_, position)) => {
                 self.agents.forget(&id);
@@ -210,7 +229,7 @@ impl AgentApi for AgentService {
         let issued = issued.map_err(|e| sign_failed("failed to sign X509 SVID", &e))?;
         self.agents.renewed(&agent.id, issued.serial.clone(), issued.not_after).await.map_err(|cause| {
             error!(error = %cause, agent_id = %agent.id, "Cannot note the renewal of an agent");
-            failed(Code::Unavailable, "failed to update agent", cause)
+            unavailable("failed to update agent", cause, SOON)
         })?;
         Ok(Response::new(RenewAgentResponse { svid: Some(x509_to_proto(&agent.id, issued)) }))
     }

@@ -8,6 +8,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{info, warn};
 use uuid::Uuid;
 use vouchsafe_proto::convert::{entry_from_proto, entry_patch_from_proto, entry_to_proto};
+use vouchsafe_proto::revisions::POSITION_HEADER;
 use vouchsafe_proto::spire::api::server::entry::v1::entry_server::Entry as EntryApi;
 use vouchsafe_proto::spire::api::server::entry::v1::{
     BatchCreateEntryRequest, BatchCreateEntryResponse, BatchDeleteEntryRequest, BatchDeleteEntryResponse,
@@ -23,6 +24,7 @@ use vouchsafe_store::{CreateOutcome, Error as StoreError, Rejected, Store};
 use vouchsafe_types::entry::{Entry, EntryId};
 use vouchsafe_types::trust_domain::TrustDomain;
 
+use super::revisions::state_of;
 use super::{calling_agent, sync};
 use crate::agents::Agents;
 use crate::audit::{self, Audit};
@@ -254,8 +256,14 @@ impl EntryApi for EntryService {
         request: Request<Streaming<SyncAuthorizedEntriesRequest>>,
     ) -> Result<Response<Self::SyncAuthorizedEntriesStream>, Status> {
         let agent = calling_agent(&*self.agents, &request)?;
-        let entries = self.model.load().entries.authorized(&agent, self.clock.unix_now());
-        Ok(Response::new(Box::pin(sync::answers(entries, request.into_inner()))))
+        let snapshot = self.model.load();
+        let entries = snapshot.entries.authorized(&agent, self.clock.unix_now());
+        let mut response: Response<Self::SyncAuthorizedEntriesStream> =
+            Response::new(Box::pin(sync::answers(entries, request.into_inner())));
+        if let Ok(state) = state_of(&snapshot).to_string().parse() {
+            response.metadata_mut().insert(POSITION_HEADER, state);
+        }
+        Ok(response)
     }
 }
 

@@ -10,7 +10,7 @@ use vouchsafe_store::Error as StoreError;
 
 use crate::audit::Audit;
 use crate::authorities::{Command, Control, Refusal};
-use crate::status::{Chain, store_failed};
+use crate::status::{Chain, SOON, retry_later, store_failed};
 
 /// Sends commands to the task that owns the authorities.
 pub(crate) struct LocalAuthorityService {
@@ -231,5 +231,19 @@ fn status(refusal: Refusal) -> Status {
     };
     let text = Chain(&refusal).to_string();
     tracing::error!(error = text, "Command to the authorities refused");
-    Status::new(code, text)
+    match retry_after(&refusal) {
+        Some(after) => retry_later(text, after),
+        None => Status::new(code, text),
+    }
+}
+
+/// When to come back, if waiting helps.
+fn retry_after(refusal: &Refusal) -> Option<std::time::Duration> {
+    match refusal {
+        Refusal::Initializing | Refusal::Away(_) => Some(SOON),
+        Refusal::Rotate(_, RotateError::Publish(cause)) => {
+            cause.downcast_ref::<StoreError>().and_then(StoreError::retry_after)
+        }
+        _ => None,
+    }
 }

@@ -33,7 +33,7 @@ use crate::audit::{self, Audit};
 use crate::issuer::{Issuer, SignError};
 use crate::limits::{BATCH_NEW_X509_SVID, Turn};
 use crate::model::{ReadModel, Snapshot};
-use crate::status::{failed, invalid, item_status};
+use crate::status::{SOON, failed, invalid, item_status, unavailable};
 use crate::when;
 
 /// Most CSRs in one batch.
@@ -285,7 +285,8 @@ pub(super) fn sign_failed(what: &'static str, cause: &SignError) -> Status {
     if code == Code::Internal {
         tracing::error!(error = %cause, "{what}");
     }
-    failed(code, what, crate::status::Chain(cause).to_string())
+    let why = crate::status::Chain(cause).to_string();
+    if code == Code::Unavailable { unavailable(what, why, SOON) } else { failed(code, what, why) }
 }
 
 fn ttl_from_proto(secs: i32) -> Result<u32, Status> {

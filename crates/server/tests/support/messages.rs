@@ -75,3 +75,8 @@ pub fn assert_denied<T: std::fmt::Debug>(outcome: Result<T, Status>, reason: Opt
     assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");
     assert_eq!(denial::reason(&status), reason, "{status:?}");
 }
+
+/// How long the caller is told to wait (`google.rpc.RetryInfo`).
+pub fn retry_delay(status: &Status) -> Option<std::time::Duration> {
+    tonic_types::StatusExt::get_details_retry_info(status).and_then(|info| info.retry_delay)
+}

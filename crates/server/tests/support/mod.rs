@@ -8,6 +8,7 @@ pub mod agent;
 pub mod messages;
 mod watchdog;
 pub mod workload;
+pub mod x509pop;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -80,25 +81,68 @@ impl World {
     }
 
     pub async fn try_start(&self, adjust: impl FnOnce(&mut Config)) -> Result<TestServer, StartError> {
+        self.start_with(adjust, |_| {}).await
+    }
+
+    /// Starts on a store that `prepare` may break before.
+    pub async fn start_with(
+        &self,
+        adjust: impl FnOnce(&mut Config),
+        prepare: impl FnOnce(&Faults),
+    ) -> Result<TestServer, StartError> {
         let sqlite = Sqlite::open(self.dir.path().join("registry.db"), self.clock.clone()).await.unwrap();
-        let below: Arc<dyn Store> = Arc::new(sqlite);
-        let (store, faults) = FaultStore::new(below.clone());
+        let store = FaultStore::new(Arc::new(sqlite));
+        prepare(&store.1);
+        let place = Place { dir: self.dir.path().to_owned(), clock: self.clock.clone() };
+        self.start_at(place, store, adjust).await
+    }
+
+    /// One more server on the database of `first`, with keys and files of its own, and a clock of its own.
+    pub async fn start_beside(&self, first: &TestServer, name: &str, clock: Clock) -> TestServer {
+        self.start_beside_with(first, name, clock, |_| {}).await
+    }
+
+    pub async fn start_beside_with(
+        &self,
+        first: &TestServer,
+        name: &str,
+        clock: Clock,
+        adjust: impl FnOnce(&mut Config),
+    ) -> TestServer {
+        let dir = self.dir.path().join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        let store = FaultStore::new(first.store.clone());
+        self.start_at(Place { dir, clock }, store, adjust).await.unwrap()
+    }
+
+    async fn start_at(
+        &self,
+        place: Place,
+        (store, faults): (FaultStore, Faults),
+        adjust: impl FnOnce(&mut Config),
+    ) -> Result<TestServer, StartError> {
+        let below = store.inner();
+        let Place { dir, clock } = place;
         let keys: Arc<dyn KeyManager> = if self.disk {
-            Arc::new(Disk::open(self.dir.path().join("keys.json")).unwrap())
+            Arc::new(Disk::open(dir.join("keys.json")).unwrap())
         } else {
             Arc::new(Memory::new())
         };
         let metrics = Registry::new("spire_server", &[]);
+        let readiness = Readiness::new(clock.clone());
         let deps = Deps {
-            clock: self.clock.clone(),
+            clock: clock.clone(),
             entropy: Entropy::from_seed(7),
             metrics: metrics.clone(),
-            readiness: Readiness::new(self.clock.clone()),
+            readiness: readiness.clone(),
             store: Arc::new(store),
             keys,
             log_level: LogLevelControl::default(),
+            network: vouchsafe_transport::net::Network::default(),
         };
         let mut config = self.config();
+        config.admin_socket = dir.join("private/api.sock");
+        config.data_dir = dir;
         adjust(&mut config);
         let mut group = Supervisor::new();
         let running = Server::start(config, deps, &mut group).await?;
@@ -106,8 +150,7 @@ impl World {
         let mut tasks = JoinSet::new();
         tasks.spawn(group.run(async { drop(stopped.await) }, STOP_GRACE));
         let admin = Api(uds_channel(&running.admin_socket).await.unwrap());
-        let clock = self.clock.clone();
-        Ok(TestServer { running, faults, store: below, metrics, admin, clock, stop, tasks })
+        Ok(TestServer { running, faults, store: below, metrics, readiness, admin, clock, stop, tasks })
     }
 
     /// Where it keeps its files.
@@ -148,6 +191,12 @@ impl World {
     }
 }
 
+/// Where a server keeps its files, and what it takes for the time.
+struct Place {
+    dir: std::path::PathBuf,
+    clock: Clock,
+}
+
 /// A running server.
 pub struct TestServer {
     pub running: Running,
@@ -156,6 +205,7 @@ pub struct TestServer {
     /// Its store without the faults.
     pub store: Arc<dyn Store>,
     pub metrics: Registry,
+    pub readiness: Readiness,
     pub admin: Api,
     pub clock: Clock,
     stop: oneshot::Sender<()>,

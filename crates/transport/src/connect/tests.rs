@@ -1,6 +1,7 @@
 use std::convert::Infallible;
 
 use http::{Request, Response};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -96,9 +97,12 @@ async fn an_address_that_says_nothing_does_not_keep_us_from_the_next() {
     let alive = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = alive.local_addr().unwrap();
     let closed = SocketAddr::from(([127, 0, 0, 1], 1));
-    let connected = connect_to_any([silent, closed, silent, address].into_iter());
+    let network = Network::default();
+    let connected = connect_to_any(&network, vec![silent, closed, silent, address]);
     let connected = tokio::time::timeout(Duration::from_secs(5), connected).await.unwrap().unwrap();
-    assert_eq!(connected.peer_addr().unwrap(), address);
-    let refused = connect_to_any([closed].into_iter()).await.unwrap_err();
+    let Socket::Tcp(tcp) = connected else { panic!("{connected:?}") };
+    assert_eq!(tcp.peer_addr().unwrap(), address);
+    assert!(tcp.nodelay().unwrap());
+    let refused = connect_to_any(&network, vec![closed]).await.unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
 }

@@ -152,3 +152,36 @@ fn status_names_are_those_of_grpc_in_order() {
     assert_eq!(STATUS_NAMES[tonic::Code::Internal as usize], "Internal");
     assert_eq!(STATUS_NAMES[tonic::Code::DataLoss as usize], "DataLoss");
 }
+
+impl Fixture {
+    /// The count of each series of the histogram `name`.
+    fn timed(&self, name: &str) -> Vec<String> {
+        let (rendered, prefix) = (self.registry.render(), format!("spire_server_{name}_count"));
+        let lines = rendered.lines().filter_map(|line| line.strip_prefix(&prefix));
+        lines.map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_timed_method_is_timed_until_its_first_answer_and_no_other_is() {
+    const STREAM: &str = "/SpiffeWorkloadAPI/FetchX509SVID";
+    let fixture = Fixture::new();
+    fixture.metrics.announce_timed("api_seconds", [STREAM]);
+    fixture.metrics.announce([PATH]);
+    let mut open = fixture.call(STREAM, || with_trailers("7")).await;
+    assert!(fixture.timed("api_seconds").is_empty(), "nothing was answered yet");
+    assert!(open.body_mut().frame().await.unwrap().unwrap().is_data());
+    assert_eq!(fixture.timed("api_seconds"), ["{method=\"FetchX509SVID\",status=\"OK\"} 1"]);
+    drop(open);
+    drop(fixture.call(STREAM, || trailers_only("7")).await);
+    drop(fixture.call(STREAM, || with_trailers("0")).await);
+    drop(fixture.call(PATH, || trailers_only("0")).await);
+    assert_eq!(
+        fixture.timed("api_seconds"),
+        [
+            "{method=\"FetchX509SVID\",status=\"Canceled\"} 1",
+            "{method=\"FetchX509SVID\",status=\"OK\"} 1",
+            "{method=\"FetchX509SVID\",status=\"PermissionDenied\"} 1",
+        ]
+    );
+}

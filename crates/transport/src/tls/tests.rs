@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::{PrivateKeyDer, ServerName};
+use tokio::net::TcpStream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
@@ -52,7 +53,8 @@ async fn a_connection_comes_with_its_peer_and_without_delay() {
     let (mut client, mut server) = (client.unwrap(), server.unwrap());
     assert_eq!(server.connect_info().address, client.get_ref().0.local_addr().unwrap());
     assert!(server.connect_info().svid.is_none(), "an anonymous client");
-    assert!(server.stream.get_ref().0.nodelay().unwrap());
+    let Socket::Tcp(tcp) = server.stream.get_ref().0 else { panic!("not TCP") };
+    assert!(tcp.nodelay().unwrap());
     client.write_all(b"ping").await.unwrap();
     let mut read = [0; 4];
     server.read_exact(&mut read).await.unwrap();

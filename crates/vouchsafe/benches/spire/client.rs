@@ -21,7 +21,7 @@ use vouchsafe_transport::connect::{tls_channel, uds_channel};
 use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
 
-use crate::world::{TRUST_DOMAIN, World};
+use crate::world::TRUST_DOMAIN;
 
 /// The admin socket.
 pub(crate) struct Admin(Channel);
@@ -54,6 +54,12 @@ impl Admin {
         let request = entry_api::BatchCreateEntryRequest { entries, output_mask: None };
         let results = client.batch_create_entry(request).await.unwrap().into_inner().results;
         results.into_iter().map(|result| result.entry.unwrap().id).collect()
+    }
+
+    /// Removes the entries with these ids.
+    pub(crate) async fn delete(&self, ids: Vec<String>) {
+        let mut client = entry_api::entry_client::EntryClient::new(self.0.clone());
+        client.batch_delete_entry(entry_api::BatchDeleteEntryRequest { ids }).await.unwrap();
     }
 }
 
@@ -94,8 +100,8 @@ pub(crate) struct Node {
 }
 
 impl Remote {
-    pub(crate) async fn of(world: &World) -> Self {
-        Self { server: format!("127.0.0.1:{}", world.port), roots: world.admin().await.roots().await }
+    pub(crate) async fn of(port: u16, admin: &Admin) -> Self {
+        Self { server: format!("127.0.0.1:{port}"), roots: admin.roots().await }
     }
 
     /// Attests with a join token, over a connection of its own.

@@ -78,7 +78,8 @@ pub(crate) async fn measure(servers: &[World; 2], scale: &Scale, report: &mut Re
 
 /// Attests `agents` agents and registers their entries. Gives a connection of each, and what the attestations cost.
 async fn attest(world: &World, agents: usize) -> (Vec<Channel>, Duration) {
-    let (admin, remote) = (world.admin().await, Arc::new(Remote::of(world).await));
+    let admin = world.admin().await;
+    let remote = Arc::new(Remote::of(world.port, &admin).await);
     let mut tokens = Vec::new();
     for _ in 0..agents {
         tokens.push(admin.join_token(None).await);

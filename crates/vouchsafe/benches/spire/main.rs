@@ -15,12 +15,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark")]
 
+#[allow(dead_code, reason = "`fleet` uses more of it")]
 mod client;
 mod delivery;
 mod fleet;
 #[path = "../../../agent/benches/workload_api/load.rs"]
 mod load;
 mod memory;
+#[allow(dead_code, reason = "`fleet` uses more of it")]
 mod process;
 mod rates;
 mod report;

@@ -41,6 +41,12 @@ impl Process {
         assert!(ended.is_none(), "{} ended: {ended:?}\n{}", self.log.display(), self.log());
     }
 
+    /// Ends it without a chance to do anything about it.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// CPU time of all its threads so far, also of those that ended, user and kernel; in steps of 10 ms.
     pub(crate) fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();

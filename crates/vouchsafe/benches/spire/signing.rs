@@ -60,7 +60,8 @@ async fn load(signer: &Arc<Signer>, kind: Kind, turn: Duration) -> Vec<Duration>
 
 impl Signer {
     async fn of(world: &World) -> Self {
-        let (admin, remote) = (world.admin().await, Remote::of(world).await);
+        let admin = world.admin().await;
+        let remote = Remote::of(world.port, &admin).await;
         let node = remote.attest(&admin.join_token(None).await).await;
         // No process has this user.
         let created = admin.create(vec![entry(&node.path, "signed", "uid:4000000000".to_owned())]).await;

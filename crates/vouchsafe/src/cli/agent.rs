@@ -8,6 +8,8 @@ mod validate_jwt;
 mod watch;
 mod workload;
 
+pub(super) use workload::{request, within};
+
 use std::io;
 
 use anyhow::anyhow;

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use clap_complete::Shell;
 
 use super::agent::AgentCommand;
+use super::explain::ExplainArgs;
 use super::oidc::{OidcArgs, OidcCommand};
 use super::server::ServerCommand;
 use crate::config::up::Flags;
@@ -50,6 +51,8 @@ pub(super) enum Command {
     /// Serves the keys of JWT-SVIDs to OpenID Connect verifiers (SPIRE's oidc-discovery-provider)
     #[command(subcommand)]
     Oidc(OidcCommand),
+    /// Tells why a process, a Pod or a SPIFFE ID has or lacks an identity, and what to do next
+    Explain(Box<ExplainArgs>),
     /// Prints a script that completes commands in your shell
     #[command(
         after_help = "Examples:\n  vouchsafe completion bash > ~/.local/share/bash-completion/completions/vouchsafe"
@@ -71,7 +74,8 @@ pub fn grammar(part: Part) -> clap::Command {
                  vouchsafe up                                     everything on this machine, in one process\n  \
                  vouchsafe server run -config server.conf         a server, from SPIRE's file\n  \
                  vouchsafe server entry show                      which workloads are registered\n  \
-                 vouchsafe agent api fetch x509                   the identity of who asks\n\n\
+                 vouchsafe agent api fetch x509                   the identity of who asks\n  \
+                 vouchsafe explain -pid 4711                      why a process has or lacks an identity\n\n\
                  Flags may have one dash or two, and their value after a space or `=`.",
             ),
         Part::Server => ServerCommand::augment_subcommands(clap::Command::new("spire-server"))

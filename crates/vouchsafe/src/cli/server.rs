@@ -147,7 +147,7 @@ fn is_ok(status: &Option<types::Status>) -> bool {
 }
 
 /// A SPIFFE ID typed by a person.
-fn parse_id(text: &str) -> anyhow::Result<types::Spiffeid> {
+pub(super) fn parse_id(text: &str) -> anyhow::Result<types::Spiffeid> {
     let id = SpiffeId::parse(text).map_err(|error| {
         anyhow!("{error}{ADVICE}\"{text}\" is not a SPIFFE ID; write it like spiffe://example.org/web")
     })?;
@@ -155,7 +155,7 @@ fn parse_id(text: &str) -> anyhow::Result<types::Spiffeid> {
 }
 
 /// `type:value`; the value may contain colons.
-fn parse_selector(text: &str) -> anyhow::Result<types::Selector> {
+pub(super) fn parse_selector(text: &str) -> anyhow::Result<types::Selector> {
     match text.split_once(':') {
         Some((kind, value)) => Ok(types::Selector { r#type: kind.to_owned(), value: value.to_owned() }),
         None => bail!("selector \"{text}\" must be formatted as type:value"),

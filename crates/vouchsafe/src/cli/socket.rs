@@ -154,6 +154,11 @@ fn default_path(rules: &Rules, console: &Console<'_>) -> PathBuf {
 }
 
 impl Target {
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Connects, or says at once why that cannot be, as if the first call had failed.
     pub(super) async fn connect(&self) -> Result<Channel, Status> {
         vouchsafe_transport::connect::uds_channel(&self.path).await.map_err(|error| self.explain(&error))

@@ -4,6 +4,7 @@ mod apis;
 mod experimental;
 mod first_contact;
 mod plugin_choice;
+mod servers;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -48,6 +49,8 @@ pub struct Config {
     pub server_address: String,
     /// Port of the server.
     pub server_port: u16,
+    /// Further servers, each `host:port`.
+    pub server_addresses: Vec<String>,
     /// Sockets and what is served on them.
     pub apis: Apis,
     /// The token that it attests with.
@@ -92,6 +95,7 @@ impl Config {
             trust_domain,
             server_address,
             server_port,
+            server_addresses: Vec::new(),
             data_dir: ".".into(),
             apis: Apis::default(),
             join_token: None,
@@ -234,13 +238,7 @@ fn read_agent(section: &Section<'_>, flags: &Overrides, problems: &Problems) -> 
             None
         }
     });
-    let server_address =
-        required(set(&flags.server_address).or(section.text("server_address")), "server_address");
-    let file_port = section.port("server_port").filter(|port| *port != 0);
-    let server_port = flags.server_port.filter(|port| *port != 0).or(file_port);
-    if server_port.is_none() {
-        problems.add("server_port must be configured");
-    }
+    let servers = servers::read(section, flags, problems);
     let log = LogOverrides {
         level: flags.log_level.as_deref().filter(|value| !value.is_empty()),
         format: flags.log_format.as_deref().filter(|value| !value.is_empty()),
@@ -265,7 +263,7 @@ fn read_agent(section: &Section<'_>, flags: &Overrides, problems: &Problems) -> 
         workload_key_type: read_workload_key_type(section),
         experimental: experimental::read(section),
         log: observe::read_log(section, &log, problems),
-        ..Config::new(trust_domain?, observe::trim_brackets(&server_address?), server_port?)
+        ..servers?.into_config(trust_domain?)
     };
     Some(config)
 }

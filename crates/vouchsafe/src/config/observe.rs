@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use vouchsafe_runtime::log_level::LogLevel;
+
 use super::problems::Problems;
 use super::section::Section;
 use crate::go;
@@ -17,40 +19,6 @@ pub struct LogConfig {
     pub file: Option<PathBuf>,
     /// Whether each line says where in the source it comes from.
     pub source_location: bool,
-}
-
-/// Importance of log messages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogLevel {
-    /// A person must act.
-    Error,
-    /// Unexpected, but heals by itself.
-    Warn,
-    /// Changes of state that an operator would ask about.
-    #[default]
-    Info,
-    /// Per item.
-    Debug,
-    /// Everything.
-    Trace,
-}
-
-impl LogLevel {
-    /// Reads a level by any of its names in SPIRE, in any case.
-    ///
-    /// # Errors
-    ///
-    /// SPIRE's text for a level that does not exist.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "panic" | "fatal" | "error" => Ok(Self::Error),
-            "warn" | "warning" => Ok(Self::Warn),
-            "info" => Ok(Self::Info),
-            "debug" => Ok(Self::Debug),
-            "trace" => Ok(Self::Trace),
-            _ => Err(format!("not a valid logrus Level: {}", go::quote(text))),
-        }
-    }
 }
 
 /// The look of log lines.
@@ -104,18 +72,27 @@ pub(super) fn read_log(
         let parsed = parse(flag?);
         parsed.map_err(|error| problems.add(format!("-{name}: {error}"))).ok()
     }
-    let level = section.parsed("log_level", LogLevel::parse);
+    let level = section.parsed("log_level", parse_level);
     let format = section.parsed("log_format", LogFormat::parse);
     let file = section.text("log_file").map(PathBuf::from);
     let source_location = section.flag("log_source_location").unwrap_or_default();
     LogConfig {
-        level: choose(overrides.level, "logLevel", problems, LogLevel::parse).or(level).unwrap_or_default(),
+        level: choose(overrides.level, "logLevel", problems, parse_level).or(level).unwrap_or_default(),
         format: choose(overrides.format, "logFormat", problems, LogFormat::parse)
             .or(format)
             .unwrap_or_default(),
         file: overrides.file.map(PathBuf::from).or(file),
         source_location: overrides.source_location || source_location,
     }
+}
+
+/// Reads a level by any of its names in SPIRE.
+///
+/// # Errors
+///
+/// SPIRE's text for a level that does not exist.
+pub(super) fn parse_level(text: &str) -> Result<LogLevel, String> {
+    text.parse().map_err(|_| format!("not a valid logrus Level: {}", go::quote(text)))
 }
 
 /// Where `/live` and `/ready` answer.

@@ -5,7 +5,7 @@ mod source;
 
 use std::time::Duration;
 
-use super::observe::{LogConfig, LogFormat, LogLevel};
+use super::observe::{LogConfig, LogFormat, parse_level};
 use super::problems::Problems;
 use super::section::Section;
 use super::{Invalid, Source as Text};
@@ -95,7 +95,7 @@ fn read(body: &hcl::Body, problems: &Problems) -> Option<Config> {
     let log_requests = top.flag("log_requests").unwrap_or(false);
     let health = read_health(&top);
     let log = LogConfig {
-        level: top.parsed("log_level", LogLevel::parse).unwrap_or_default(),
+        level: top.parsed("log_level", parse_level).unwrap_or_default(),
         format: top.parsed("log_format", LogFormat::parse).unwrap_or_default(),
         file: top.text("log_path").map(Into::into),
         source_location: false,

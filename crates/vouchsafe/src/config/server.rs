@@ -1,6 +1,7 @@
 //! The configuration of a server.
 
 mod agents;
+mod data_store;
 mod experimental;
 mod federation;
 mod lifetimes;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proptest::prelude::*;
+use vouchsafe_runtime::log_level::LogLevel;
 
 use super::agent::Bootstrap;
 use super::*;

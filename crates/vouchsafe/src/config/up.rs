@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use vouchsafe_types::TrustDomain;
 
-use super::observe::{LogConfig, LogFormat, LogLevel};
+use super::observe::{LogConfig, LogFormat, parse_level};
 use super::{Lookup, MAX_SOCKET_PATH, Problem, check_socket_path};
 
 /// The trust domain unless told otherwise.
@@ -118,7 +118,7 @@ pub fn resolve(flags: Flags, lookup: &Lookup<'_>) -> Result<Config, Vec<Problem>
     if server_socket == agent_socket {
         problem("--server-socket and --agent-socket must differ".to_owned());
     }
-    let level = LogLevel::parse(flags.log_level.as_deref().unwrap_or("info"));
+    let level = parse_level(flags.log_level.as_deref().unwrap_or("info"));
     let format = LogFormat::parse(flags.log_format.as_deref().unwrap_or_default());
     for error in [level.as_ref().err(), format.as_ref().err()].into_iter().flatten() {
         problem(error.clone());

@@ -16,13 +16,20 @@ use vouchsafe_types::bundle::format;
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use super::data_dir::DataDirLock;
+use super::last_words;
 use super::metrics_tls::Part;
 use super::{Host, http, key_type, server};
 use crate::config::agent::{self, BundleFormat};
 
 pub(super) async fn run(config: agent::Config) -> anyhow::Result<()> {
-    let mut host = Host::new(&config.log, &config.warnings)?;
+    let host = Host::new(&config.log, &config.warnings)?;
     let _lock = DataDirLock::acquire(&config.data_dir, "agent")?;
+    let (clock, socket) = (host.clock.clone(), config.apis.socket_path.clone());
+    last_words::forget(&socket);
+    live(host, config).await.inspect_err(|error| last_words::note(&socket, error, clock.unix_now()))
+}
+
+async fn live(mut host: Host, config: agent::Config) -> anyhow::Result<()> {
     let registry = http::registry(&config.telemetry, "spire_agent", config.trust_domain.as_str());
     let bootstrap = bootstrap(&config)?;
     let running = start(&mut host, &config, bootstrap, &registry).await?;
@@ -54,6 +61,7 @@ pub(super) async fn start(
         registry: registry.clone(),
         readiness: host.readiness.clone(),
         log_level: host.log_level.clone(),
+        network: vouchsafe_transport::net::Network::default(),
     };
     let unix = config.plugins.unix.map(|unix| UnixAttestorConfig {
         discover_workload_path: unix.discover_workload_path,
@@ -63,6 +71,7 @@ pub(super) async fn start(
     let config = Config {
         trust_domain: config.trust_domain.clone(),
         server_address: server_address(&config.server_address, config.server_port),
+        server_addresses: config.server_addresses.clone(),
         data_dir: config.data_dir.clone(),
         socket_path: config.apis.socket_path.clone(),
         join_token: config.join_token.clone(),

@@ -57,6 +57,7 @@ pub(super) async fn start(
         store: Arc::new(store),
         keys: Arc::new(keys),
         log_level: host.log_level.clone(),
+        network: vouchsafe_transport::net::Network::default(),
     };
     let config = Config {
         trust_domain: config.trust_domain.clone(),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::time::Instant;
 use tonic::{Code, Status};
-use tracing::info;
+use tracing::{error, info};
 use vouchsafe_ca::x509::csr::{VerifyProofOfPossession, parse_csr};
 use vouchsafe_ca::x509::svid::Issued;
 use vouchsafe_proto::denial::{Reason, denied};
@@ -14,13 +14,14 @@ use vouchsafe_types::agent::Agent;
 use vouchsafe_types::spiffe_id::SpiffeId;
 
 use super::AgentParts;
+use crate::agents::NotAdmitted;
 use crate::audit::Audit;
 use crate::authorize::Registry;
 use crate::limits::Turn;
 use crate::limits::attestation::Attempt;
 use crate::services::attest::{self, Attested, Evidence, Exchange, join_token};
 use crate::services::svid::{sign_failed, x509_to_proto};
-use crate::status::{invalid, store_failed};
+use crate::status::{SOON, invalid, store_failed, unavailable};
 
 /// Who attests, as far as it is known before it proves anything.
 pub(super) struct Applicant {
@@ -99,7 +100,7 @@ impl AgentParts {
         Ok((attested, csr.public_key_der))
     }
 
-    /// Writes down an attested agent, before it is answered. Its join token goes in the same transaction.
+    /// Takes down an attested agent, before it is answered: in the journal, or with its join token in the database.
     async fn admit(&self, kind: &str, attested: &Attested, issued: &Issued) -> Result<(), Status> {
         let agent = Agent {
             id: attested.id.clone(),
@@ -112,16 +113,23 @@ impl AgentParts {
             selectors: attested.selectors.clone(),
             agent_version: String::new(),
         };
-        let stored = match &attested.token {
-            None => self.store.put_agent(agent).await.map(Admission::Admitted),
-            Some(token) => self.store.admit_by_token(token, self.clock.unix_now(), agent).await,
+        let Some(token) = &attested.token else {
+            // It can prove itself again, so nothing is lost if the database never hears of it: it waits for nothing.
+            return self.agents.attested(agent).await.map_err(|cause| match cause {
+                NotAdmitted::Banned => banned(),
+                cause => {
+                    error!(error = %cause, agent_id = %attested.id, "Cannot note the attestation of an agent");
+                    unavailable(CREATE_FAILED, cause, SOON)
+                }
+            });
         };
-        let position = match stored {
+        // That a token is used once, whatever other servers do, is known to the database alone.
+        let position = match self.store.admit_by_token(token, self.clock.unix_now(), agent).await {
             Ok(Admission::Admitted(position)) => position,
             Ok(Admission::Unknown) => return Err(join_token::unknown()),
             Ok(Admission::Expired) => return Err(join_token::expired()),
             Err(StoreError::Rejected(_)) => return Err(banned()),
-            Err(cause) => return Err(store_failed("failed to create attested agent", &cause)),
+            Err(cause) => return Err(store_failed(CREATE_FAILED, &cause)),
         };
         self.agents.forget(&attested.id);
         self.model.settled(position).await;
@@ -143,6 +151,8 @@ impl Applicant {
         attempt.map(Some)
     }
 }
+
+const CREATE_FAILED: &str = "failed to create attested agent";
 
 fn banned() -> Status {
     denied(Reason::AgentBanned, "failed to attest: agent is banned")

@@ -29,14 +29,14 @@ pub(super) async fn connect(target: &Target) -> anyhow::Result<SpiffeWorkloadApi
 
 /// A request that the Workload API accepts: with the metadata `workload.spiffe.io: true`, which the standard demands so
 /// that a forged request from a browser or proxy is not mistaken for a workload's.
-pub(super) fn request<T>(message: T) -> Request<T> {
+pub(in crate::cli) fn request<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
     request
 }
 
 /// Waits for an answer for at most `timeout`, or for ever if that is zero.
-pub(super) async fn within<T>(
+pub(in crate::cli) async fn within<T>(
     timeout: Duration,
     call: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {

@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use vouchsafe_runtime::log_level::LogLevel;
+
 use super::*;
 use crate::config::Source as Text;
 

@@ -58,8 +58,8 @@ macro_rules! counted {
 
 #[async_trait]
 impl Store for MeasuredStore {
-    fn epoch(&self) -> u64 {
-        self.inner.epoch()
+    async fn epoch(&self) -> Result<u64, Error> {
+        self.inner.epoch().await
     }
 
     async fn load(&self, sink: &mut (dyn FnMut(Record) + Send)) -> Result<Position, Error> {

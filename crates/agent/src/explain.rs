@@ -1,0 +1,33 @@
+//! `vouchsafe.agent.v1.Explain`: why a process, a Pod or a SPIFFE ID has or lacks an identity.
+//!
+//! Facts are gathered ([`service`]): what the attestors say now, the entries and SVIDs that are held, what went wrong lately
+//! ([`notes`]), how the agent is. What follows from them is pure ([`diagnosis`], [`near`], [`causes`]): a list of findings, the
+//! cause first, each with what to do next. Nothing is asked of the server, so the answer is the same when it is away.
+//!
+//! **Who may ask.** A caller is what the kernel said when it connected. One that runs as root or as the agent's own user,
+//! in the agent's PID namespace, may ask about anything. Everybody else may ask about itself alone, and sees its own
+//! selectors and identities; of entries that nearly fit it learns how many of their selectors it lacks and of which kind, never
+//! their values nor whose they are. Root of a container is somebody else: its PID namespace is another one.
+//!
+//! | bound | what happens there |
+//! |---|---|
+//! | one answer at a time per connection, [`service::MAX_AT_ONCE`] in all | `ResourceExhausted` |
+//! | [`service::ASKS_PER_SEC`] per user | `ResourceExhausted` |
+//! | [`crate::attest::EXAMINE_DEADLINE`] | an attestor that takes longer counts as failed in the answer |
+//! | [`subject::MAX_OF_A_POD`] processes of one Pod, [`diagnosis::MAX_SHOWN`] entries or identities | the rest is counted |
+//!
+//! * [`service`]   who may ask, facts, the message
+//! * [`subject`]   which processes are meant
+//! * [`diagnosis`] findings from facts
+//! * [`causes`]    what keeps the agent from its server
+//! * [`near`]      which entry fits best, and what it lacks
+//! * [`notes`]     what went wrong lately
+
+pub mod causes;
+pub mod diagnosis;
+pub mod near;
+pub mod notes;
+pub mod service;
+pub mod subject;
+
+pub use notes::Notes;

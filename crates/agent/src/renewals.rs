@@ -1,0 +1,159 @@
+//! How getting X.509-SVIDs goes, as the issue loop sees it: what got through lately, whether the last batch failed, and
+//! which entries wait because the server refused them. Read when a scraper asks.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use vouchsafe_types::entry::EntryId;
+
+use crate::forecast::{BEHIND_AFTER, Capacity};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Renewals {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    start: Instant,
+    /// SVIDs that came, by slot; the oldest is overwritten.
+    came: [(u64, u64); SLOTS as usize],
+    /// The last batch failed.
+    broken: bool,
+    held_back: HashMap<EntryId, HeldBack>,
+}
+
+/// Why an entry is not asked for now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum HeldBack {
+    /// The server said that it is too much at once.
+    Limited,
+    /// The server did not issue.
+    Failing,
+}
+
+impl Default for Renewals {
+    fn default() -> Self {
+        let state = State {
+            start: Instant::now(),
+            came: [(0, 0); SLOTS as usize],
+            broken: false,
+            held_back: HashMap::new(),
+        };
+        Self { state: Mutex::new(state) }
+    }
+}
+
+impl Renewals {
+    /// The server answered a batch, with `count` SVIDs.
+    pub fn answered(&self, count: usize) {
+        let mut state = self.lock();
+        state.broken = false;
+        let number = state.slot_number(Instant::now());
+        if let Some(slot) = state.came.get_mut((number % SLOTS) as usize) {
+            if slot.0 != number {
+                *slot = (number, 0);
+            }
+            slot.1 += count as u64;
+        }
+    }
+
+    /// A batch failed as a whole.
+    pub fn failed(&self) {
+        self.lock().broken = true;
+    }
+
+    /// These entries are not asked for now. Bounded by the entries.
+    pub fn hold_back(&self, entries: impl Iterator<Item = (EntryId, HeldBack)>) {
+        let mut state = self.lock();
+        state.held_back.clear();
+        state.held_back.extend(entries);
+    }
+
+    /// What `look` makes of the entries that are not asked for now.
+    pub fn with_held_back<T>(&self, look: impl FnOnce(&HashMap<EntryId, HeldBack>) -> T) -> T {
+        look(&self.lock().held_back)
+    }
+
+    /// How many renewals get through, when the one that is due for longest has been so for `behind`.
+    #[must_use]
+    pub fn capacity(&self, behind: Duration) -> Capacity {
+        let state = self.lock();
+        if state.broken {
+            return Capacity::None;
+        }
+        if behind <= BEHIND_AFTER {
+            return Capacity::Ample;
+        }
+        let now = Instant::now();
+        let current = state.slot_number(now);
+        // What came while there was no backlog says how much was asked for and not how much gets through.
+        let first = current.saturating_sub((behind.as_secs() / SLOT.as_secs()).min(SLOTS - 1));
+        let came: u64 = state.came.iter().filter(|(number, _)| *number >= first).map(|(_, count)| count).sum();
+        let since = state.start + SLOT.saturating_mul(u32::try_from(first).unwrap_or(u32::MAX));
+        let seconds = now.saturating_duration_since(since).as_secs_f64().max(1.0);
+        Capacity::PerSecond(came as f64 / seconds)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Counts from 1, so that an empty slot is none.
+    fn slot_number(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.start).as_secs() / SLOT.as_secs() + 1
+    }
+}
+
+/// The rate is that of the last five minutes, or since the backlog began if that is later.
+const SLOTS: u64 = 30;
+const SLOT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn per_second(renewals: &Renewals, behind: u64) -> f64 {
+        match renewals.capacity(Duration::from_secs(behind)) {
+            Capacity::PerSecond(rate) => rate,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn renewing_fails_from_a_failed_batch_to_the_next_that_is_answered() {
+        let renewals = Renewals::default();
+        assert_eq!(renewals.capacity(Duration::ZERO), Capacity::Ample);
+        renewals.failed();
+        assert_eq!(renewals.capacity(Duration::ZERO), Capacity::None);
+        renewals.answered(0);
+        assert_eq!(renewals.capacity(Duration::ZERO), Capacity::Ample);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rate_counts_only_once_there_is_a_backlog_and_follows_what_is_recent() {
+        let renewals = Renewals::default();
+        let second = || tokio::time::advance(Duration::from_secs(1));
+        renewals.answered(5_000);
+        for _ in 0..600 {
+            second().await;
+            renewals.answered(2);
+        }
+        assert_eq!(renewals.capacity(Duration::from_secs(30)), Capacity::Ample);
+        let rate = per_second(&renewals, 400);
+        assert!((1.9..=2.1).contains(&rate), "{rate}");
+        for _ in 0..100 {
+            second().await;
+            renewals.answered(20);
+        }
+        let rate = per_second(&renewals, 60);
+        assert!((19.0..=21.0).contains(&rate), "only since the backlog began: {rate}");
+        tokio::time::advance(Duration::from_secs(600)).await;
+        assert_eq!(per_second(&renewals, 900), 0.0);
+    }
+}

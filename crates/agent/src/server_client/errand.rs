@@ -1,0 +1,279 @@
+//! How a call finds a server that answers.
+//!
+//! A call goes to the server in use. If that cannot be reached, or does not begin to answer within the call's patience
+//! ([`PATIENCE`], longer for large batches), or says that it is going away, the next best server is asked, [`MAX_ATTEMPTS`]
+//! servers in all and [`RPC_DEADLINE`] together; the last one has all the time that is left. So has the only one. Any
+//! other answer counts, also one that asks to come again later: all servers of a trust domain would say the same.
+//!
+//! That is safe for every call that comes here: they read, or they issue something that the first server may have issued
+//! too and that nobody will use then. `AttestAgent` does not come here: a join token is spent by the first server that
+//! sees it. It goes over a [`Line`] that was made, and that answered, before.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use vouchsafe_identity::config::{Expect, ServerTrust, client_config_with};
+use vouchsafe_identity::own::SvidCell;
+use vouchsafe_transport::connect::Dial;
+use vouchsafe_types::bundle::Bundle;
+use vouchsafe_types::spiffe_id::SpiffeId;
+
+use super::{Anonymous, ServerClient, get_bundle, hint, with_causes};
+use crate::metrics::Repair;
+use crate::servers::{Ended, Server, is_unreachable};
+
+/// How a call is made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Errand {
+    /// How long one server may take to begin to answer while there is another one.
+    patience: Duration,
+    /// Whether how long it takes can be compared between servers.
+    comparable: bool,
+}
+
+impl Errand {
+    /// Small.
+    pub(super) const SHORT: Self = Self { patience: PATIENCE, comparable: false };
+
+    /// `GetBundle`: small, and asked of every server.
+    pub(super) const COMPARABLE: Self = Self { patience: PATIENCE, comparable: true };
+
+    /// An attestation, with challenges.
+    pub(super) const CONVERSATION: Self =
+        Self { patience: Duration::from_secs(10), comparable: false };
+
+    /// `count` signatures, which a server may put in a queue.
+    pub(super) fn of_batch(count: usize) -> Self {
+        let more = PATIENCE_PER_SIGNATURE * u32::try_from(count).unwrap_or(u32::MAX);
+        Self { patience: PATIENCE + more, comparable: false }
+    }
+}
+
+/// A connection to one server.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// For any number of calls.
+    pub channel: Channel,
+    server: Arc<Server>,
+    /// The answer has begun: it may take its time.
+    heard: Arc<AtomicBool>,
+}
+
+impl Line {
+    /// Says that the answer has begun.
+    pub(super) fn heard(&self) {
+        self.heard.store(true, Ordering::Relaxed);
+    }
+
+    /// Where it leads.
+    #[must_use]
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+}
+
+impl ServerClient {
+    /// See the module.
+    pub(super) async fn call<T, Fut>(
+        &self,
+        errand: Errand,
+        attempt: impl Fn(Line) -> Fut,
+    ) -> Result<T, Status>
+    where
+        Fut: Future<Output = Result<T, Status>>,
+    {
+        self.pool.prepare().await?;
+        let started = Instant::now();
+        let (mut tried, mut last) = (Vec::new(), Status::unavailable("no server is known"));
+        while let Some(server) = self.pool.pick(&tried) {
+            tried.push(server.address());
+            let others = tried.len() < MAX_ATTEMPTS && self.pool.has_other(&tried);
+            let left = RPC_DEADLINE.saturating_sub(started.elapsed());
+            let patience = if others { errand.patience.min(left) } else { left };
+            let line = self.line_to(&server)?;
+            let call = attempt(line.clone());
+            match self.wait(&line, call, (patience, left), errand.comparable).await {
+                Err(status) if others && moves_on(&status) => last = status,
+                outcome => return outcome.map_err(with_causes),
+            }
+        }
+        Err(with_causes(last))
+    }
+
+    /// One call over `line`, which stays with its server.
+    pub(super) async fn call_over<T, Fut>(
+        &self,
+        line: &Line,
+        errand: Errand,
+        attempt: impl FnOnce(Line) -> Fut,
+    ) -> Result<T, Status>
+    where
+        Fut: Future<Output = Result<T, Status>>,
+    {
+        let others = self.pool.has_other(&[line.server.address()]);
+        let patience = if others { errand.patience } else { RPC_DEADLINE };
+        let outcome =
+            self.wait(line, attempt(line.clone()), (patience, RPC_DEADLINE), errand.comparable).await;
+        outcome.map_err(with_causes)
+    }
+
+    /// Waits for `call`, and takes note of how it ended.
+    async fn wait<T>(
+        &self,
+        line: &Line,
+        call: impl Future<Output = Result<T, Status>>,
+        (patience, left): (Duration, Duration),
+        comparable: bool,
+    ) -> Result<T, Status> {
+        let (start, connected) = (Instant::now(), line.server.links().since().is_some());
+        let mut call = pin!(call);
+        let late = |waited: Duration| {
+            Status::deadline_exceeded(format!("no answer from the server within {} s", waited.as_secs()))
+        };
+        let outcome = match timeout(patience, &mut call).await {
+            Ok(outcome) => outcome,
+            Err(_) if patience < left && line.heard.load(Ordering::Relaxed) => {
+                timeout(left - patience, call).await.unwrap_or_else(|_| Err(late(left)))
+            }
+            Err(_) => Err(late(patience)),
+        };
+        let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
+        let ended = Ended { elapsed: start.elapsed(), comparable: comparable && connected, code };
+        self.note(&line.server, outcome.as_ref().err(), ended);
+        outcome
+    }
+
+    /// Takes note of how a call to `server` ended; the next one connects anew if this one found no connection.
+    pub(super) fn note(&self, server: &Server, failure: Option<&Status>, ended: Ended) {
+        if failure.is_some_and(moves_on) {
+            if server.links().since().is_some()
+                && let Some(metrics) = &self.pool.settings().metrics
+            {
+                metrics.repaired(Repair::Reconnect);
+            }
+            server.disconnect();
+        }
+        self.pool.observe(server, failure, ended);
+    }
+
+    /// A line to the server in use.
+    ///
+    /// # Errors
+    ///
+    /// There is no address.
+    pub async fn line(&self) -> Result<Line, Status> {
+        self.pool.prepare().await?;
+        let server = self.pool.pick(&[]).ok_or_else(|| Status::unavailable("no server is known"))?;
+        self.line_to(&server)
+    }
+
+    fn line_to(&self, server: &Arc<Server>) -> Result<Line, Status> {
+        let make = || {
+            let dial = self.dial(server, self.verified(), Some(&self.own))?;
+            dial.lazy().map_err(|error| Status::invalid_argument(error.to_string()))
+        };
+        Ok(Line { channel: server.channel(make)?, server: Arc::clone(server), heard: Arc::default() })
+    }
+
+    /// A connection of its own without the agent's SVID, to the best server that is there.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` for an address that is none; why the last server that was tried cannot be reached.
+    pub async fn anonymous(&self, who: Anonymous) -> Result<Line, Status> {
+        self.pool.prepare().await?;
+        let id = SpiffeId::server(&self.trust_domain);
+        let (mut tried, mut last) = (Vec::new(), Status::unavailable("no server is known"));
+        while tried.len() < MAX_ATTEMPTS
+            && let Some(server) = self.pool.pick(&tried)
+        {
+            tried.push(server.address());
+            let trust = match &who {
+                Anonymous::Verified(roots) => ServerTrust::Verified(roots.clone(), Expect::Id(id.clone())),
+                Anonymous::Insecure => ServerTrust::InsecureBootstrap(id.clone()),
+            };
+            match self.connected(&server, trust, None).await {
+                Ok(line) => return Ok(line),
+                Err(status) => last = status,
+            }
+        }
+        Err(with_causes(last))
+    }
+
+    /// The bundle that `server` has. `used`: over the connection that calls share; otherwise over one for this alone.
+    pub(crate) async fn probe(&self, server: &Arc<Server>, used: bool) -> Result<Bundle, Status> {
+        let line = match used {
+            true => self.line_to(server)?,
+            false => self.connected(server, self.verified(), Some(&self.own)).await.map_err(with_causes)?,
+        };
+        let call = get_bundle(line.clone());
+        let outcome = self.wait(&line, call, (PATIENCE, PATIENCE), true).await;
+        self.own_bundle(&outcome.map_err(with_causes)?)
+    }
+
+    async fn connected(
+        &self,
+        server: &Arc<Server>,
+        trust: ServerTrust,
+        own: Option<&SvidCell>,
+    ) -> Result<Line, Status> {
+        let start = Instant::now();
+        let dial = self.dial(server, trust, own)?;
+        // The connector's own deadline does not know of a simulated clock's traps, and says less.
+        match timeout(PATIENCE, dial.connected()).await {
+            Ok(Ok(channel)) => {
+                Ok(Line { channel, server: Arc::clone(server), heard: Arc::default() })
+            }
+            failed => {
+                let status = match failed {
+                    Ok(Err(error)) => Status::from_error(Box::new(error)),
+                    _ => Status::deadline_exceeded(format!(
+                        "no connection to {} within {} s",
+                        server.name(),
+                        PATIENCE.as_secs()
+                    )),
+                };
+                let ended = Ended { elapsed: start.elapsed(), comparable: false, code: Code::Unavailable };
+                self.note(server, Some(&status), ended);
+                Err(status)
+            }
+        }
+    }
+
+    fn dial(&self, server: &Server, trust: ServerTrust, own: Option<&SvidCell>) -> Result<Dial, Status> {
+        let settings = self.pool.settings();
+        let config = client_config_with(self.key_exchange, trust, own, settings.clock.clone())
+            .map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Dial {
+            network: settings.network.clone(),
+            authority: server.authority().to_owned(),
+            address: server.address(),
+            config: Arc::new(config),
+            timeout: PATIENCE,
+            links: server.links().clone(),
+        })
+    }
+}
+
+/// Whether another server may have a better answer.
+fn moves_on(status: &Status) -> bool {
+    is_unreachable(status) || status.code() == Code::Unavailable && hint::of(status).is_none()
+}
+
+/// How long one call may take, all servers together.
+pub const RPC_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long one server may take to begin to answer while there is another one.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What each signature of a batch adds to that.
+const PATIENCE_PER_SIGNATURE: Duration = Duration::from_millis(10);
+
+/// Servers that one call tries.
+pub const MAX_ATTEMPTS: usize = 3;

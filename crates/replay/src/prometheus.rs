@@ -1,0 +1,1 @@
+//! A real Prometheus with the shipped rules.

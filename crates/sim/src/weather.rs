@@ -1,0 +1,161 @@
+//! Which troubles there are at the moment, and what that means for each link and each store.
+
+use std::time::Duration;
+
+use vouchsafe_testkit::{Fault, Faults};
+use tokio::time::Instant;
+
+use crate::schedule::{Part, Trouble};
+use crate::world::World;
+
+/// The troubles of the moment.
+#[derive(Debug, Default)]
+pub struct Weather {
+    active: Vec<(usize, Trouble)>,
+    off: Vec<Part>,
+    next: usize,
+    /// Since when the store is away for each server, or since when it is there.
+    stores: Vec<(bool, Instant)>,
+    /// Since when no store has any trouble.
+    healthy_since: Option<Instant>,
+}
+
+impl Weather {
+    /// Fine, for so many servers.
+    #[must_use]
+    pub fn new(servers: usize) -> Self {
+        let now = Instant::now();
+        Self { stores: vec![(false, now); servers], healthy_since: Some(now), ..Self::default() }
+    }
+
+    /// Since when a server's store is away (`true`) or there.
+    #[must_use]
+    pub fn store(&self, server: usize) -> (bool, Instant) {
+        self.stores[server]
+    }
+
+    /// What a server's store suffers from: what came last.
+    fn store_trouble(&self, server: usize) -> Option<Trouble> {
+        let concerns = |of: Option<usize>| of.is_none_or(|of| of == server);
+        let found = self.active.iter().rev().find(|(_, trouble)| match *trouble {
+            Trouble::StoreDown(of) | Trouble::StoreStalls(of) => concerns(of),
+            Trouble::StoreSlow(of, _) | Trouble::StoreLosesAnswers(of) => concerns(of),
+            Trouble::Cut(..) | Trouble::Slow(..) | Trouble::Lossy(..) => false,
+        });
+        found.map(|(_, trouble)| *trouble)
+    }
+
+    fn is_cut(&self, agent: usize, server: usize) -> bool {
+        let is_off = |part| self.off.contains(&part);
+        let cut = |trouble: &Trouble| {
+            matches!(*trouble, Trouble::Cut(a, s) if a == agent && s.is_none_or(|s| s == server))
+        };
+        is_off(Part::Agent(agent)) || is_off(Part::Server(server)) || self.active.iter().any(|(_, t)| cut(t))
+    }
+
+    fn delay(&self, ends: [Part; 2]) -> Duration {
+        let slow = |trouble: &Trouble| match *trouble {
+            Trouble::Slow(part, delay) if ends.contains(&part) => delay,
+            _ => Duration::ZERO,
+        };
+        self.active.iter().map(|(_, trouble)| slow(trouble)).sum()
+    }
+
+    fn loss(&self, ends: [Part; 2]) -> f64 {
+        let lossy = |trouble: &Trouble| match *trouble {
+            Trouble::Lossy(part, loss) if ends.contains(&part) => loss,
+            _ => 0.0,
+        };
+        self.active.iter().map(|(_, trouble)| lossy(trouble)).fold(0.0, f64::max)
+    }
+}
+
+impl World {
+    /// A trouble begins. The number ends it.
+    pub fn begin(&self, trouble: Trouble) -> usize {
+        let mut weather = self.weather();
+        weather.next += 1;
+        let number = weather.next;
+        weather.active.push((number, trouble));
+        drop(weather);
+        self.apply_weather();
+        number
+    }
+
+    /// The trouble is over.
+    pub fn end(&self, number: usize) {
+        self.weather().active.retain(|(held, _)| *held != number);
+        self.apply_weather();
+    }
+
+    /// All troubles are over.
+    pub fn clear_up(&self) {
+        let mut weather = self.weather();
+        weather.active.clear();
+        weather.off.clear();
+        drop(weather);
+        self.apply_weather();
+    }
+
+    /// A machine loses its power, or has it again.
+    pub fn power(&self, part: Part, on: bool) {
+        let mut weather = self.weather();
+        weather.off.retain(|off| *off != part);
+        if !on {
+            weather.off.push(part);
+        }
+        drop(weather);
+        self.apply_weather();
+    }
+
+    /// Since when no store has had any trouble, if none has now.
+    #[must_use]
+    pub fn stores_healthy_since(&self) -> Option<Instant> {
+        self.weather().healthy_since
+    }
+
+    /// What a new server's way to the store is like.
+    pub fn apply_store_trouble(&self, server: usize, faults: &Faults) {
+        set(faults, self.weather().store_trouble(server));
+    }
+
+    fn apply_weather(&self) {
+        let mut weather = self.weather();
+        let troubles: Vec<_> = (0..self.servers.len()).map(|server| weather.store_trouble(server)).collect();
+        for (server, trouble) in troubles.iter().enumerate() {
+            let away = matches!(trouble, Some(Trouble::StoreDown(_) | Trouble::StoreStalls(_)));
+            if weather.stores[server].0 != away || (trouble.is_some() && !away) {
+                weather.stores[server] = (away, Instant::now());
+            }
+        }
+        let healthy = troubles.iter().all(Option::is_none);
+        weather.healthy_since = healthy.then(|| weather.healthy_since.unwrap_or_else(Instant::now));
+        for (node, trouble) in self.servers.iter().zip(troubles) {
+            if let Some(up) = node.up() {
+                set(&up.faults, trouble);
+            }
+        }
+        for agent in &self.agents {
+            for server in &self.servers {
+                let ends = [agent.part, server.part];
+                let (cut, delay) = (weather.is_cut(agent.index, server.index), weather.delay(ends));
+                let loss = weather.loss(ends);
+                self.net.change(agent.host, server.host, |link| {
+                    (link.cut, link.delay, link.loss) = (cut, self.delay + delay, loss);
+                });
+            }
+        }
+    }
+}
+
+fn set(faults: &Faults, trouble: Option<Trouble>) {
+    let fault = match trouble {
+        Some(Trouble::StoreDown(_)) => Fault::unavailable(),
+        Some(Trouble::StoreStalls(_)) => Fault::Stall,
+        Some(Trouble::StoreSlow(_, delay)) => Fault::Delay(delay),
+        Some(Trouble::StoreLosesAnswers(_)) => Fault::LoseAnswer,
+        _ => return faults.clear(),
+    };
+    faults.set_all(&fault);
+}
+

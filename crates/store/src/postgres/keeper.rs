@@ -1,0 +1,114 @@
+//! The task that knows whether the database is there.
+//!
+//! It holds one connection: brings the schema up to date, hears what other servers write, and asks from time to time
+//! whether the database still answers. While it does not, calls fail at once instead of each waiting for a deadline of its
+//! own.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use vouchsafe_runtime::backoff::Backoff;
+use vouchsafe_runtime::entropy::Entropy;
+
+use super::fail::Fail;
+use super::session::{Session, explain};
+use super::{Shared, feed, migrate};
+use crate::error::Cause;
+
+/// What is known about the database.
+#[derive(Clone, Debug)]
+pub(super) enum State {
+    /// Nothing yet: calls wait.
+    Starting,
+    /// It answers.
+    Ready,
+    /// It does not answer: calls fail.
+    Down(Cause),
+    /// It is not ours to use: calls fail until somebody did something about it.
+    Refused(Cause),
+}
+
+/// Keeps the state of `shared` true, for as long as it is polled.
+pub(super) async fn keep(shared: Arc<Shared>, mut entropy: Entropy) {
+    let Ok(backoff) = Backoff::new(FIRST_RETRY, LAST_RETRY) else { return };
+    let mut attempt = 0;
+    loop {
+        let Err(fail) = follow(&shared, &mut attempt).await;
+        shared.primary.clear();
+        let state = match fail {
+            Fail::Refused(why) => {
+                tracing::error!(database = %shared.primary.target.place, error = %why, "Database refused");
+                State::Refused(why)
+            }
+            fail => {
+                let why = explain(&shared.primary.target, &fail);
+                tracing::warn!(error = %why, "Database is not available");
+                State::Down(Fail::said(why).cause())
+            }
+        };
+        shared.state.send_replace(state);
+        sleep(backoff.delay(attempt, entropy.fraction())).await;
+        attempt = attempt.saturating_add(1);
+    }
+}
+
+/// Connects and stays until something fails.
+async fn follow(shared: &Shared, attempt: &mut u32) -> Result<Infallible, Fail> {
+    let (sender, mut notices) = mpsc::unbounded_channel();
+    let pool = &shared.primary;
+    let session = Session::connect(&pool.target, &pool.tasks, Some(sender)).await?;
+    migrate::migrate(&session, shared.disable_migration).await?;
+    // Engines that only speak the protocol may not have it.
+    let listens = session.batch("LISTEN vouchsafe_changes").await.is_ok();
+    shared.listens.store(listens, Ordering::Relaxed);
+    heartbeat(shared, &session).await?;
+    shared.state.send_replace(State::Ready);
+    tracing::info!(database = %pool.target.place, listens, "Database is available");
+    *attempt = 0;
+    let interval = if listens { HEARTBEAT } else { POLL };
+    let mut next = Instant::now() + interval;
+    loop {
+        tokio::select! {
+            notice = notices.recv() => match notice {
+                Some(position) => shared.publish(crate::change::Position(position)),
+                None => return Err(Fail::said("the connection ended")),
+            },
+            () = shared.suspect.notified() => next = next.min(Instant::now()),
+            () = sleep_until(next) => {
+                heartbeat(shared, &session).await?;
+                next = Instant::now() + interval;
+            }
+        }
+    }
+}
+
+async fn heartbeat(shared: &Shared, session: &Session) -> Result<(), Fail> {
+    let before = *shared.newest.borrow();
+    let Ok(head) = timeout(HEARTBEAT_DEADLINE, feed::head(session)).await else {
+        return Err(Fail::said(format!("no answer within {HEARTBEAT_DEADLINE:?}")));
+    };
+    let head = head?;
+    shared.epoch.store(head.epoch, Ordering::Relaxed);
+    if head.newest < before {
+        // Whoever reads on from later than this has to hear that the database was set back.
+        tracing::warn!(known = before.0, found = head.newest.0, "Database was set back");
+        shared.newest.send_replace(head.newest);
+    } else {
+        shared.publish(head.newest);
+    }
+    Ok(())
+}
+
+/// How often the database is asked whether it is there.
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How often it is asked for changes when it cannot tell.
+const POLL: Duration = Duration::from_millis(500);
+/// Longest that the answer takes.
+const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(5);
+/// First and last pause between attempts to connect.
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+const LAST_RETRY: Duration = Duration::from_secs(3);
