@@ -20,7 +20,7 @@ use vouchsafe_transport::unix::{self, UnixListener};
 
 use crate::admin::debug::Debug;
 use crate::admin::{self, Admin};
-use crate::apis::Apis;
+use crate::apis::{Apis, OTHER_METHODS};
 use crate::attest::docker::DockerAttestor;
 use crate::attest::unix::UnixAttestor;
 use crate::attest::{Attestors, WorkloadAttestor};
@@ -121,7 +121,8 @@ impl Agent {
             let (persister, saver) = Persister::new(file);
             let (identities, jwt, status) =
                 (Arc::clone(&parts.identities), parts.jwt.clone(), parts.status.clone());
-            let state = StateLoop { identities, jwt, saver, position, status };
+            let data_dir = Arc::clone(&parts.data_dir);
+            let state = StateLoop { identities, jwt, saver, position, status, data_dir };
             supervisor.start("agent-state", |cancel| state.run(persister, cancel));
         }
         let watcher = Watcher { client: Arc::clone(&parts.client), trust: Arc::clone(&parts.trust) };
@@ -150,7 +151,11 @@ impl Agent {
                 status: status.clone(),
                 denials,
                 client,
-                server: config.server_address.clone(),
+                server: std::iter::once(&config.server_address)
+                    .chain(&config.server_addresses)
+                    .map(String::as_str)
+                    .collect::<Vec<_>>()
+                    .join(", "),
                 svid_limit: config.x509_svid_cache_max_size,
             }))
         };
@@ -386,7 +391,7 @@ async fn serve(
     let routes = apis.add_to(Routes::new(health_service)).prepare();
     let counted = RpcMetrics::new(deps.registry.clone());
     counted.announce_timed("vouchsafe_workload_api_seconds", apis.methods());
-    counted.announce(["/grpc.health.v1.Health/Check"]);
+    counted.announce(OTHER_METHODS);
     let service = ServiceBuilder::new().layer(counted).service(routes);
     let address = listener.as_ref().map(|listener| listener.path().display().to_string());
     let ready = async {

@@ -62,9 +62,12 @@ impl Apis {
     pub fn methods(&self) -> impl Iterator<Item = &'static str> {
         let workload = self.workload.iter().flat_map(|_| WORKLOAD_METHODS);
         let sds = self.sds.iter().flat_map(|_| [sds::STREAM_SECRETS, sds::FETCH_SECRETS]);
-        workload.chain(sds).chain([EXPLAIN, "/grpc.health.v1.Health/Check"])
+        workload.chain(sds)
     }
 }
+
+/// What is served beside them.
+pub const OTHER_METHODS: [&str; 2] = [EXPLAIN, "/grpc.health.v1.Health/Check"];
 
 const WORKLOAD_METHODS: [&str; 5] = [
     "/SpiffeWorkloadAPI/FetchX509SVID",

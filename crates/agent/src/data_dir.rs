@@ -9,29 +9,38 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 use vouchsafe_runtime::class::Class;
 use vouchsafe_types::bundle::{Bundle, X509Authority};
 use vouchsafe_types::pem;
 use vouchsafe_types::trust_domain::TrustDomain;
 use vouchsafe_types::x509_svid::X509Svid;
 
+use crate::trust::error_source;
+
 /// The open directory.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
+    /// Never locked while the disk is waited for.
     held: Mutex<Held>,
+    /// One write at a time.
+    writing: Mutex<()>,
 }
 
-/// What the file should hold, and whether it does.
+/// What the file should hold, and how much of it does.
 #[derive(Debug)]
 struct Held {
     data: Data,
-    stored: bool,
+    /// Counts changes.
+    version: u64,
+    /// What is in the file.
+    stored: u64,
 }
 
 /// How getting in contact with a server goes.
@@ -118,7 +127,8 @@ impl DataDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Data::default(),
             Err(source) => return Err(DataDirError::Read { path: file, source }),
         };
-        Ok(Self { path: path.into(), held: Mutex::new(Held { data, stored: true }) })
+        let held = Mutex::new(Held { data, version: 0, stored: 0 });
+        Ok(Self { path: path.into(), held, writing: Mutex::default() })
     }
 
     /// Where it is.
@@ -133,7 +143,7 @@ impl DataDir {
     ///
     /// [`DataDirError::Malformed`].
     pub fn svid(&self) -> Result<Option<(X509Svid, bool)>, DataDirError> {
-        let data = &self.held.lock().unwrap_or_else(PoisonError::into_inner).data;
+        let data = &self.held().data;
         if data.svid.is_empty() {
             return Ok(None);
         }
@@ -148,7 +158,7 @@ impl DataDir {
     ///
     /// [`DataDirError::Malformed`].
     pub fn bundle(&self, trust_domain: &TrustDomain) -> Result<Option<Bundle>, DataDirError> {
-        let data = &self.held.lock().unwrap_or_else(PoisonError::into_inner).data;
+        let data = &self.held().data;
         if data.bundle.is_empty() {
             return Ok(None);
         }
@@ -180,24 +190,21 @@ impl DataDir {
         self.store(|data| (data.svid, data.reattestable) = (Vec::new(), false))
     }
 
-    /// Stores the authorities of the trust domain, unless they are stored already. Blocks on the disk.
-    ///
-    /// # Errors
-    ///
-    /// [`DataDirError::Write`].
-    pub fn store_bundle(&self, bundle: &Bundle) -> Result<(), DataDirError> {
+    /// Keeps the authorities of the trust domain. They are written in the background, and only if they changed.
+    pub fn keep_bundle(self: &Arc<Self>, bundle: &Bundle) {
         let authorities: Vec<_> =
             bundle.x509_authorities.iter().map(|authority| encode(&authority.der)).collect();
-        if self.held.lock().unwrap_or_else(PoisonError::into_inner).data.bundle == authorities {
-            return Ok(());
+        if self.held().data.bundle == authorities {
+            return;
         }
-        self.store(|data| data.bundle = authorities)
+        self.change(|data| data.bundle = authorities);
+        self.write_in_background();
     }
 
     /// The account of getting in contact with a server.
     #[must_use]
     pub fn bootstrap_state(&self) -> BootstrapState {
-        let data = &self.held.lock().unwrap_or_else(PoisonError::into_inner).data;
+        let data = &self.held().data;
         let since = data.bootstrap_start_time.parse::<prost_types::Timestamp>().ok();
         BootstrapState {
             again: data.bootstrap_use == REBOOTSTRAP || (data.bootstrap_use == 0 && !data.bundle.is_empty()),
@@ -206,18 +213,15 @@ impl DataDir {
         }
     }
 
-    /// Stores the account of getting in contact with a server. Blocks on the disk.
-    ///
-    /// # Errors
-    ///
-    /// [`DataDirError::Write`].
-    pub fn store_bootstrap_state(&self, state: BootstrapState) -> Result<(), DataDirError> {
+    /// Keeps the account of getting in contact with a server. It is written in the background.
+    pub fn keep_bootstrap_state(self: &Arc<Self>, state: BootstrapState) {
         let since = state.since.map(|seconds| prost_types::Timestamp { seconds, nanos: 0 }.to_string());
-        self.store(|data| {
+        self.change(|data| {
             data.bootstrap_use = if state.again { REBOOTSTRAP } else { BOOTSTRAP };
             data.bootstrap_start_time = since.unwrap_or_else(|| NO_TIME.to_owned());
             data.connection_attempts = i64::try_from(state.attempts).unwrap_or(i64::MAX);
-        })
+        });
+        self.write_in_background();
     }
 
     /// Writes what could not be written before, if there is anything. Blocks on the disk only then.
@@ -226,22 +230,56 @@ impl DataDir {
     ///
     /// [`DataDirError::Write`]; try again later.
     pub fn store_again(&self) -> Result<(), DataDirError> {
-        if self.held.lock().unwrap_or_else(PoisonError::into_inner).stored {
-            return Ok(());
-        }
-        self.store(|_| ())
+        if self.is_stored() { Ok(()) } else { self.write() }
+    }
+
+    /// Whether the file holds everything.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        let held = self.held();
+        held.stored == held.version
     }
 
     fn store(&self, change: impl FnOnce(&mut Data)) -> Result<(), DataDirError> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        self.change(change);
+        self.write()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Data)) {
+        let mut held = self.held();
         change(&mut held.data);
-        held.stored = false;
+        held.version += 1;
+    }
+
+    /// A disk may take seconds, and the threads that serve workloads must not.
+    fn write_in_background(self: &Arc<Self>) {
+        let this = Arc::clone(self);
+        let write = move || {
+            if let Err(error) = this.store_again() {
+                warn!(error = %error, cause = error_source(&error), "Could not write the agent's data; trying again");
+            }
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(write)),
+            Err(_) => write(),
+        }
+    }
+
+    fn write(&self) -> Result<(), DataDirError> {
+        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.path.join(FILE);
         let write = |source| DataDirError::Write { path: path.clone(), source };
-        let text = serde_json::to_vec(&held.data).map_err(|error| write(error.into()))?;
+        let (version, text) = {
+            let held = self.held();
+            (held.version, serde_json::to_vec(&held.data).map_err(|error| write(error.into()))?)
+        };
         vouchsafe_lastgood::sealed::replace(&path, &text).map_err(write)?;
-        held.stored = true;
+        self.held().stored = version;
         Ok(())
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn certificates(&self, encoded: &[String]) -> Result<Vec<Arc<[u8]>>, DataDirError> {
@@ -343,17 +381,17 @@ mod tests {
     #[test]
     fn how_getting_in_contact_goes_is_kept_as_spire_keeps_it() {
         let root = tempfile::tempdir().unwrap();
-        let dir = DataDir::open(root.path()).unwrap();
+        let dir = Arc::new(DataDir::open(root.path()).unwrap());
         assert_eq!(dir.bootstrap_state(), BootstrapState::default());
         let state = BootstrapState { again: true, since: Some(1_767_322_985), attempts: 7 };
-        dir.store_bootstrap_state(state).unwrap();
+        dir.keep_bootstrap_state(state);
         assert_eq!(DataDir::open(root.path()).unwrap().bootstrap_state(), state);
         let written: serde_json::Value =
             serde_json::from_slice(&fs::read(root.path().join(FILE)).unwrap()).unwrap();
         assert_eq!(written["bootstrap_start_time"], "2026-01-02T03:03:05Z");
         assert_eq!((&written["bootstrap_use"], &written["connection_attempts"]), (&2.into(), &7.into()));
         let over = BootstrapState { since: None, attempts: 0, ..state };
-        dir.store_bootstrap_state(over).unwrap();
+        dir.keep_bootstrap_state(over);
         assert_eq!(DataDir::open(root.path()).unwrap().bootstrap_state(), over);
         let local = r#"{"bootstrap_use":2,"bootstrap_start_time":"2026-01-02T05:03:05.123+02:00"}"#;
         fs::write(root.path().join(FILE), local).unwrap();
@@ -375,6 +413,17 @@ mod tests {
         dir.store_again().unwrap();
         let written: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
         assert_eq!(written["svid"], serde_json::json!([]));
+    }
+
+    /// A disk that hangs must hang nobody who only looks, and nobody who changes something.
+    #[test]
+    fn a_write_that_takes_long_holds_up_nobody() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(root.path()).unwrap();
+        let _hangs = dir.writing.lock().unwrap();
+        assert!(dir.is_stored() && dir.svid().unwrap().is_none());
+        dir.change(|data| data.reattestable = true);
+        assert!(!dir.is_stored());
     }
 
     #[test]

@@ -109,24 +109,27 @@ impl Holdings {
 
     fn renewing(&self, now: i64, snapshot: &Snapshot, disconnected: bool) -> Renewing {
         let mut renewing = Renewing { due: 0, behind: Duration::ZERO, forecast: 0 };
-        let refused = |id: &_| {
-            self.renewals.with_held_back(|held_back| held_back.get(id) == Some(&HeldBack::Failing))
-        };
-        let mut held = Vec::with_capacity(snapshot.svids.len());
-        for (id, svid) in snapshot.svids.iter() {
-            let lifetime = svid.lifetime;
-            let late = now.saturating_sub(lifetime.renew_at);
-            let refused = late > 0 && refused(id);
-            if late >= 0 {
+        let speed = self.renewals.speed();
+        self.renewals.with_held_back(|held_back| {
+            let held = snapshot.svids.iter().map(|(id, svid)| {
+                let lifetime = svid.lifetime;
+                let refused = lifetime.renew_at < now && held_back.get(id) == Some(&HeldBack::Failing);
+                Held { lifetime, refused }
+            });
+            // One that the server refuses says nothing about how the others get through.
+            let mut backlog = Duration::ZERO;
+            for held in held.clone() {
+                let late = now.saturating_sub(held.lifetime.renew_at);
+                let Ok(late) = u64::try_from(late).map(Duration::from_secs) else { continue };
                 renewing.due += 1;
-                renewing.behind =
-                    renewing.behind.max(Duration::from_secs(u64::try_from(late).unwrap_or_default()));
+                renewing.behind = renewing.behind.max(late);
+                if !held.refused {
+                    backlog = backlog.max(late);
+                }
             }
-            held.push(Held { lifetime, refused });
-        }
-        let capacity =
-            if disconnected { Capacity::None } else { self.renewals.capacity(renewing.behind) };
-        renewing.forecast = unrenewed(now, &held, capacity);
+            let capacity = if disconnected { Capacity::None } else { speed.capacity(backlog) };
+            renewing.forecast = unrenewed(now, held, capacity);
+        });
         renewing
     }
 }

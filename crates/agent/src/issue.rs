@@ -33,6 +33,7 @@ use order::{accept, prepare};
 use plan::{Ask, BatchSize, Plan, Reason, View, plan};
 use tolerance::Tolerance;
 
+mod bundle;
 mod order;
 pub mod plan;
 mod tolerance;
@@ -97,6 +98,14 @@ struct Progress {
     tolerance: Tolerance,
 }
 
+impl Progress {
+    /// A server answers after none did: nothing that failed waits any longer.
+    fn resume(&mut self, place: f64) {
+        let soon = Instant::now() + RESUME_WITHIN.mul_f64(place);
+        self.paused.values_mut().filter(|(_, failures)| *failures > 0).for_each(|(until, _)| *until = soon.min(*until));
+    }
+}
+
 /// What the server issued, or why it did not, by entry.
 type Results = Vec<(Arc<EntrySlot>, Result<HeldSvid, String>)>;
 
@@ -133,7 +142,7 @@ impl IssueLoop {
             batches: JoinSet::new(),
             tolerance: Tolerance::default(),
         };
-        let mut next_round = Instant::now();
+        let (mut next_round, mut life) = (Instant::now(), self.client.signs_of_life());
         loop {
             // A plan looks at every entry; callers that ask again and again must not keep a core busy with it.
             tokio::time::sleep_until(next_round).await;
@@ -149,6 +158,7 @@ impl IssueLoop {
                 () = self.identities.asked() => {}
                 Ok(()) = changes.changed() => {}
                 () = sleep(pause) => {}
+                Ok(()) = life.changed() => progress.resume(self.client.jitter()),
             }
         }
     }
@@ -237,6 +247,7 @@ impl IssueLoop {
 
     async fn request_timed(&self, asks: Vec<Ask>) -> Result<Results, Status> {
         let key_type = self.key_type;
+        let due = asks.iter().map(|ask| ask.expires_at.unwrap_or(0)).min().unwrap_or(0);
         // Keys and signatures take the processor: hundreds of them do not belong between two network events.
         let prepared = tokio::task::spawn_blocking(move || prepare(asks, key_type))
             .await
@@ -244,11 +255,11 @@ impl IssueLoop {
             .map_err(Status::internal)?;
         let requests =
             prepared.iter().map(|ready| (ready.slot.entry.id.to_string(), ready.csr.clone())).collect();
-        let results = self.client.new_x509_svids(requests).await?;
+        let results = self.client.new_x509_svids(requests, due).await?;
         let now = self.clock.unix_now();
         // Agents with the same entries renew at different times.
         let place = self.status.watch().borrow().id.as_ref().map(ToString::to_string).unwrap_or_default();
-        Ok(prepared
+        let results: Results = prepared
             .into_iter()
             .zip(results)
             .map(|(ready, result)| {
@@ -259,7 +270,9 @@ impl IssueLoop {
                 };
                 (slot, held)
             })
-            .collect())
+            .collect();
+        self.await_bundle(&results).await;
+        Ok(results)
     }
 
     fn ended(&self, ended: Result<Batch, JoinError>, progress: &mut Progress) {
@@ -290,7 +303,7 @@ impl IssueLoop {
                 }
                 self.metrics.retried(Retry::Issue);
                 let failures = progress.lanes.entry(lane).or_default();
-                let until = Instant::now() + retry_backoff().delay(*failures, self.client.jitter());
+                let until = Instant::now() + self.client.wait_after(&status, *failures);
                 *failures += 1;
                 self.notes.not_issued(&ids, &Failure::of(&status), until);
                 let max = if status.code() == Code::ResourceExhausted { 0 } else { *failures };
@@ -359,6 +372,9 @@ const MAX_BATCH: usize = 500;
 
 /// Needs are looked at at least this often: the wall clock may jump.
 const TICK: Duration = Duration::from_secs(5);
+
+/// What waited for a server begins within this time after one answers.
+const RESUME_WITHIN: Duration = Duration::from_millis(500);
 
 /// Needs that fall due one by one are asked for together.
 const MIN_PAUSE: Duration = Duration::from_millis(250);

@@ -255,8 +255,9 @@ impl Inner {
     ) -> Result<Token, JwtError> {
         let asked = async {
             let _permit = self.waiting.acquire().await.map_err(|_| JwtError::Stopped)?;
-            let mut attempt = 0;
+            let (mut attempt, mut life) = (0, self.client.signs_of_life());
             loop {
+                life.mark_unchanged();
                 let status = match self.client.new_jwt_svid(entry.id.as_str(), audience).await {
                     Ok(svid) => return self.accept(entry, audience, svid),
                     Err(status) => status,
@@ -267,7 +268,7 @@ impl Inner {
                     return Err(JwtError::Server { code: status.code(), message });
                 }
                 debug!(entry_id = %entry.id, error = shown(&status), "Failed to fetch JWT SVID; retrying");
-                tokio::time::sleep(self.backoff.delay(attempt, self.client.jitter())).await;
+                self.client.rest(self.client.wait_after(&status, attempt), &mut life).await;
                 attempt += 1;
             }
         };

@@ -293,7 +293,7 @@ impl Retry {
 /// What the agent puts right without anyone's help.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Repair {
-    /// A connection that was broken or silent is replaced.
+    /// A server that had failed answers again, over a new connection if it needed one.
     Reconnect,
     /// Another server is used from now on.
     Takeover,

@@ -31,7 +31,7 @@ use crate::explain::Notes;
 use crate::identities::Identities;
 use crate::metrics::{Metrics, Repair, Retry};
 use crate::rotation::{Policy, Standing};
-use crate::server_client::{ServerClient, retry_backoff, shown};
+use crate::server_client::{ServerClient, hint, retry_backoff, shown};
 use crate::status::{Phase, StatusBoard};
 use crate::taint::Distrust;
 use crate::trust::{Trust, error_chain, error_source};
@@ -125,12 +125,11 @@ impl Node {
         self.check_rebootstrap(&own)?;
         let mut denials = self.denials.watch();
         let mut changes = self.identities.watch();
+        let mut life = self.client.signs_of_life();
         let now = Instant::now();
         let mut progress = Progress { own, failures: 0, next_try: now, posted: false, next_post: now };
         loop {
-            if let Err(error) = self.data_dir.store_again() {
-                warn!(error = %error, cause = error_source(&error), "Could not store SVID");
-            }
+            self.store_again().await;
             if !progress.posted && Instant::now() >= progress.next_post {
                 progress.posted = self.post_status().await;
                 progress.next_post = Instant::now() + TICK;
@@ -145,6 +144,10 @@ impl Node {
             tokio::select! {
                 () = sleep_until(until) => {}
                 Ok(()) = changes.changed() => {}
+                Ok(()) = life.changed() => {
+                    let soon = Instant::now() + WAKE_SPREAD.mul_f64(self.client.jitter());
+                    progress.next_try = progress.next_try.min(soon);
+                }
                 Ok(()) = denials.changed() => self.on_denial(&mut progress.own)?,
             }
         }
@@ -236,6 +239,16 @@ impl Node {
             return Err(NodeError::Evicted);
         }
         self.metrics.retried(Retry::RenewAgent);
+        // At first, and then less and less often.
+        if progress.own.lifetime.expired(self.clock.unix_now()) && (progress.failures + 1).is_power_of_two() {
+            let can_attest_again = self.can_attest_again(&progress.own);
+            let expired_at = progress.own.lifetime.not_after;
+            warn!(
+                expired_at,
+                can_attest_again,
+                "the agent's own SVID has ended; what is valid is served, and the agent goes on trying. If it cannot attest again and the server does not renew it any more, start it with a new join token"
+            );
+        }
         match self.trust.recover().await {
             Ok(true) => self.metrics.repaired(Repair::Rebootstrap),
             Ok(false) => {}
@@ -243,6 +256,7 @@ impl Node {
         }
         let wait = match failure {
             NodeError::TooSoon(wait) => wait,
+            NodeError::Server(status) if hint::of(&status).is_some() => self.client.wait_after(&status, 0),
             _ => retry_backoff().delay(progress.failures, self.client.jitter()).min(MAX_WAIT),
         };
         progress.failures += 1;
@@ -282,6 +296,18 @@ impl Node {
         }
     }
 
+    /// Writes what could not be written before.
+    async fn store_again(&self) {
+        if self.data_dir.is_stored() {
+            return;
+        }
+        let data_dir = Arc::clone(&self.data_dir);
+        let stored = tokio::task::spawn_blocking(move || data_dir.store_again()).await;
+        if let Ok(Err(error)) = stored {
+            warn!(error = %error, cause = error_source(&error), "Could not store SVID");
+        }
+    }
+
     async fn post_status(&self) -> bool {
         match self.client.post_status(&self.version).await {
             Ok(()) => true,
@@ -307,6 +333,9 @@ const TICK: Duration = Duration::from_secs(5);
 
 /// An agent that the server does not know for so long was evicted.
 const EVICTED_AFTER: Duration = Duration::from_secs(10);
+
+/// An attempt that a sign of life brings forward begins within this time.
+const WAKE_SPREAD: Duration = Duration::from_millis(500);
 
 /// Longest wait between attempts to renew.
 const MAX_WAIT: Duration = Duration::from_secs(10);

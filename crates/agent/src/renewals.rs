@@ -78,24 +78,11 @@ impl Renewals {
         look(&self.lock().held_back)
     }
 
-    /// How many renewals get through, when the one that is due for longest has been so for `behind`.
+    /// How fast it goes.
     #[must_use]
-    pub fn capacity(&self, behind: Duration) -> Capacity {
+    pub fn speed(&self) -> Speed {
         let state = self.lock();
-        if state.broken {
-            return Capacity::None;
-        }
-        if behind <= BEHIND_AFTER {
-            return Capacity::Ample;
-        }
-        let now = Instant::now();
-        let current = state.slot_number(now);
-        // What came while there was no backlog says how much was asked for and not how much gets through.
-        let first = current.saturating_sub((behind.as_secs() / SLOT.as_secs()).min(SLOTS - 1));
-        let came: u64 = state.came.iter().filter(|(number, _)| *number >= first).map(|(_, count)| count).sum();
-        let since = state.start + SLOT.saturating_mul(u32::try_from(first).unwrap_or(u32::MAX));
-        let seconds = now.saturating_duration_since(since).as_secs_f64().max(1.0);
-        Capacity::PerSecond(came as f64 / seconds)
+        Speed { start: state.start, came: state.came, broken: state.broken, now: Instant::now() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -104,10 +91,43 @@ impl Renewals {
 }
 
 impl State {
-    /// Counts from 1, so that an empty slot is none.
     fn slot_number(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.start).as_secs() / SLOT.as_secs() + 1
+        slot_number(self.start, now)
     }
+}
+
+/// How fast renewing goes at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Speed {
+    start: Instant,
+    came: [(u64, u64); SLOTS as usize],
+    broken: bool,
+    now: Instant,
+}
+
+impl Speed {
+    /// How many renewals get through, when the one that is due for longest has been so for `behind`.
+    #[must_use]
+    pub fn capacity(&self, behind: Duration) -> Capacity {
+        if self.broken {
+            return Capacity::None;
+        }
+        if behind <= BEHIND_AFTER {
+            return Capacity::Ample;
+        }
+        // What came while there was no backlog says how much was asked for and not how much gets through.
+        let slots = (behind.as_secs() / SLOT.as_secs()).min(SLOTS - 1);
+        let first = slot_number(self.start, self.now).saturating_sub(slots).max(1);
+        let came: u64 = self.came.iter().filter(|(number, _)| *number >= first).map(|(_, count)| count).sum();
+        let since = self.start + Duration::from_secs((first - 1) * SLOT.as_secs());
+        let seconds = self.now.saturating_duration_since(since).as_secs_f64().max(1.0);
+        Capacity::PerSecond(came as f64 / seconds)
+    }
+}
+
+/// Counts from 1, so that an empty slot is none.
+fn slot_number(start: Instant, now: Instant) -> u64 {
+    now.saturating_duration_since(start).as_secs() / SLOT.as_secs() + 1
 }
 
 /// The rate is that of the last five minutes, or since the backlog began if that is later.
@@ -119,7 +139,7 @@ mod tests {
     use super::*;
 
     fn per_second(renewals: &Renewals, behind: u64) -> f64 {
-        match renewals.capacity(Duration::from_secs(behind)) {
+        match renewals.speed().capacity(Duration::from_secs(behind)) {
             Capacity::PerSecond(rate) => rate,
             other => panic!("{other:?}"),
         }
@@ -128,11 +148,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn renewing_fails_from_a_failed_batch_to_the_next_that_is_answered() {
         let renewals = Renewals::default();
-        assert_eq!(renewals.capacity(Duration::ZERO), Capacity::Ample);
+        assert_eq!(renewals.speed().capacity(Duration::ZERO), Capacity::Ample);
         renewals.failed();
-        assert_eq!(renewals.capacity(Duration::ZERO), Capacity::None);
+        assert_eq!(renewals.speed().capacity(Duration::ZERO), Capacity::None);
         renewals.answered(0);
-        assert_eq!(renewals.capacity(Duration::ZERO), Capacity::Ample);
+        assert_eq!(renewals.speed().capacity(Duration::ZERO), Capacity::Ample);
     }
 
     #[tokio::test(start_paused = true)]
@@ -144,7 +164,7 @@ mod tests {
             second().await;
             renewals.answered(2);
         }
-        assert_eq!(renewals.capacity(Duration::from_secs(30)), Capacity::Ample);
+        assert_eq!(renewals.speed().capacity(Duration::from_secs(30)), Capacity::Ample);
         let rate = per_second(&renewals, 400);
         assert!((1.9..=2.1).contains(&rate), "{rate}");
         for _ in 0..100 {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 use vouchsafe_identity::config::{Expect, KeyExchange, ServerTrust};
 use vouchsafe_identity::own::SvidCell;
 use vouchsafe_identity::roots::RootsCell;
@@ -252,7 +252,8 @@ impl ServerClient {
         self.call(Errand::SHORT, |line| entry_stream::fetch(line, held)).await
     }
 
-    /// X.509-SVIDs for (entry, request), in order.
+    /// X.509-SVIDs for (entry, request), in order. The soonest of what they replace ends at `due` (Unix seconds; 0 if a
+    /// workload has none): a server that has more to do than it can goes by that.
     ///
     /// # Errors
     ///
@@ -260,6 +261,7 @@ impl ServerClient {
     pub async fn new_x509_svids(
         &self,
         asks: Vec<(String, Vec<u8>)>,
+        due: i64,
     ) -> Result<Vec<Result<types::X509svid, Status>>, Status> {
         let count = asks.len();
         let params = asks
@@ -268,7 +270,8 @@ impl ServerClient {
             .collect();
         let request = svid_api::BatchNewX509svidRequest { params };
         let call = |line: Line| {
-            let request = request.clone();
+            let mut request = Request::new(request.clone());
+            request.metadata_mut().insert(DUE_HEADER, due.into());
             let client = svid_api::svid_client::SvidClient::new(line.channel);
             async move { client.max_decoding_message_size(MAX_MESSAGE).batch_new_x509svid(request).await }
         };
@@ -351,6 +354,9 @@ fn with_causes(status: Status) -> Status {
 pub fn shown(status: &Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
 }
+
+/// When the soonest of the SVIDs that a call renews ends, in Unix seconds; 0 for a first issue.
+pub const DUE_HEADER: &str = "vouchsafe-due";
 
 /// Largest message that is accepted from the server; a page of entries is the largest there is.
 const MAX_MESSAGE: usize = 64 * 1024 * 1024;

@@ -10,7 +10,7 @@
 //! large fleet uses all of them. One connection to the server in use; another one lives for as long as calls use it.
 
 pub mod choice;
-mod member;
+pub mod member;
 mod pool;
 pub mod resolve;
 pub mod score;

@@ -21,6 +21,7 @@ use vouchsafe_types::spiffe_id::SpiffeId;
 use zeroize::Zeroizing;
 
 use crate::bundles::Bundles;
+use crate::data_dir::DataDir;
 use crate::entries::{EntryIndex, WorkloadEntry};
 use crate::identities::{HeldSvid, Identities, Snapshot, secret_bytes};
 use crate::jwt_cache::{CachedToken, JwtCache, JwtSlot, Token};
@@ -217,6 +218,8 @@ pub struct StateLoop {
     pub position: u64,
     /// When the server confirmed the state.
     pub status: StatusBoard,
+    /// Whose SVID says whether this agent may have a state.
+    pub data_dir: Arc<DataDir>,
 }
 
 impl StateLoop {
@@ -230,13 +233,22 @@ impl StateLoop {
         persister: Persister<Frozen>,
         cancel: CancellationToken,
     ) -> Result<(), std::convert::Infallible> {
+        let (file, data_dir) = (persister.file().clone(), Arc::clone(&self.data_dir));
+        // Whoever is banned or evicted does not come back with what it had.
+        let is_forgotten = || matches!(data_dir.svid(), Ok(None));
         let handed_over = CancellationToken::new();
         let hand_over = async {
             cancel.run_until_cancelled(self.live()).await;
-            self.submit();
+            if !is_forgotten() {
+                self.submit();
+            }
             handed_over.cancel();
         };
         tokio::join!(hand_over, persister.run(handed_over.clone()));
+        if is_forgotten() {
+            // Best effort: an agent without an SVID of its own serves nothing of it.
+            drop(tokio::task::spawn_blocking(move || file.remove()).await);
+        }
         Ok(())
     }
 
@@ -334,6 +346,9 @@ mod tests {
         assert!(cache.token(&a, &audience, 10).is_some());
     }
 
+    /// No certificate, and not nothing.
+    const OWN_SVID: &str = "b2xk";
+
     #[tokio::test]
     async fn what_changes_right_before_the_end_is_saved() {
         let dir = tempfile::tempdir().unwrap();
@@ -347,7 +362,11 @@ mod tests {
         let status = StatusBoard::default();
         status.set(|status| status.last_sync = Some(SystemTime::UNIX_EPOCH));
         let (persister, saver) = Persister::new(file());
-        let state = StateLoop { identities: Arc::clone(&identities), jwt, saver, position: 0, status };
+        // With an SVID of its own.
+        std::fs::write(dir.path().join("agent-data.json"), format!(r#"{{"svid":["{OWN_SVID}"]}}"#)).unwrap();
+        let data_dir = Arc::new(DataDir::open(dir.path()).unwrap());
+        let state =
+            StateLoop { identities: Arc::clone(&identities), jwt, saver, position: 0, status, data_dir };
         let cancel = CancellationToken::new();
         let end = async {
             identities.edit(|snapshot| {

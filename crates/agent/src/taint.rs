@@ -41,6 +41,12 @@ impl Distrust {
             || self.trusted.as_ref().is_some_and(|trusted| !trusted.iter().any(|key_id| **key_id == *root))
     }
 
+    /// Whether the bundle does not have the root with this key identifier, and is such that it would tell.
+    #[must_use]
+    pub fn lacks(&self, root: Option<&[u8]>) -> bool {
+        root.is_some_and(|root| !self.is_tainted(root) && self.covers(Some(root)))
+    }
+
     /// Whether the operator declared it tainted.
     #[must_use]
     pub fn is_tainted(&self, root: &[u8]) -> bool {

@@ -88,12 +88,10 @@ impl Trust {
         }
     }
 
-    /// Believes `bundle` from now on, and keeps it across restarts. Writes a small file, and only if it changed.
+    /// Believes `bundle` from now on, and keeps it across restarts.
     pub fn adopt(&self, bundle: &Bundle) {
         self.roots.set(TrustRoots::of([bundle]));
-        if let Err(error) = self.data_dir.store_bundle(bundle) {
-            warn!(error = %error, cause = error_source(&error), "Could not store bundle");
-        }
+        self.data_dir.keep_bundle(bundle);
     }
 
     /// As [`Trust::adopt`], and serves `bundle` as the trust domain's. The bundles of other trust domains stay.
@@ -117,7 +115,7 @@ impl Trust {
     }
 
     /// Takes `bundle` if it is newer than the one that is held. Returns whether it is.
-    pub async fn offer(&self, bundle: Bundle) -> bool {
+    pub fn offer(&self, bundle: Bundle) -> bool {
         let held = self.held().map(|held| held.own.bundle.sequence_number);
         let newer = held.is_some_and(|held| bundle.sequence_number > held);
         if newer {

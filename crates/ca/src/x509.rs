@@ -21,8 +21,18 @@ pub use downstream::{DownstreamTemplate, issue_downstream_ca};
 pub use subject::Subject;
 pub use svid::{IssueError, Issued, SvidTemplate, issue_svid, issue_svid_now};
 
-/// How far `notBefore` lies before the time of issue, for verifiers whose clock is slow.
+/// How far `notBefore` lies at least before the time of issue, for verifiers whose clock is slow; as in SPIRE.
 pub const BACKDATE_SECS: i64 = 10;
+
+/// The same at most: servers, and those who verify, may differ by half a minute.
+pub const MAX_BACKDATE_SECS: i64 = 40;
+
+/// How far an SVID that lives for `ttl_secs` is backdated: a sixtieth of that, within the bounds above, so that half of
+/// the life of a short one never lies in the past.
+#[must_use]
+pub fn backdate_secs(ttl_secs: i64) -> i64 {
+    (ttl_secs / 60).clamp(BACKDATE_SECS, MAX_BACKDATE_SECS)
+}
 
 #[cfg(test)]
 mod tests;

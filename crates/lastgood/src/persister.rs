@@ -56,6 +56,12 @@ impl<T: Serialize + Send + Sync + 'static> Persister<T> {
         (Self { file, newest: submitted, outcome }, Saver { newest, outcome: reported })
     }
 
+    /// Where it writes.
+    #[must_use]
+    pub fn file(&self) -> &SealedFile {
+        &self.file
+    }
+
     /// Writes what is submitted until `cancel`, then the last value if it is not written yet.
     pub async fn run(mut self, cancel: CancellationToken) {
         let mut failures = 0_u32;

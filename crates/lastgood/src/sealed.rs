@@ -238,6 +238,18 @@ impl SealedFile {
         Ok(())
     }
 
+    /// Takes the file away, for an owner who must not come back to what it held. Blocks on the disk.
+    ///
+    /// # Errors
+    ///
+    /// What the system said. A file that is not there is none.
+    pub fn remove(&self) -> io::Result<()> {
+        match fs::remove_file(&self.inner.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Loads the content; `None` when there is no file. Blocks on the disk.
     ///
     /// # Errors

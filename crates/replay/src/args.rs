@@ -36,16 +36,14 @@ pub(crate) enum Peer {
 
 impl Args {
     pub(crate) fn parse(arguments: &[String]) -> Result<Asked, String> {
-        let mut args =
-            Self { replays: Vec::new(), quick: false, peer: Peer::Auto, json: false, keep: false };
+        let mut args = Self { replays: Vec::new(), quick: false, peer: Peer::Auto, json: false, keep: false };
         let mut rest = arguments.iter().map(String::as_str);
         while let Some(argument) = rest.next() {
             let (name, value) = match argument.split_once('=') {
                 Some((name, value)) if name.starts_with("--") => (name, Some(value)),
                 _ => (argument, None),
             };
-            let mut wanted =
-                |what: &str| value.or_else(|| rest.next()).ok_or(format!("{name} needs {what}"));
+            let mut wanted = |what: &str| value.or_else(|| rest.next()).ok_or(format!("{name} needs {what}"));
             match name {
                 "-h" | "--help" | "help" => return Ok(Asked::Help),
                 "--quick" => args.quick = true,

@@ -26,7 +26,13 @@ pub(crate) enum Bound {
 impl Measured {
     /// A figure without bound.
     pub(crate) fn told(key: &'static str, what: impl Into<String>, unit: &'static str, value: f64) -> Self {
-        Self { key, what: what.into(), unit, value: Some(value).filter(|value| value.is_finite()), bound: None }
+        Self {
+            key,
+            what: what.into(),
+            unit,
+            value: Some(value).filter(|value| value.is_finite()),
+            bound: None,
+        }
     }
 
     pub(crate) fn bound(mut self, bound: Bound) -> Self {

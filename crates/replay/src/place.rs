@@ -15,10 +15,8 @@ pub(crate) struct Place(TempDir);
 impl Place {
     /// Other users may pass through it: PostgreSQL does not run as root.
     pub(crate) fn new(keep: bool) -> Result<Self, Error> {
-        let mut folder = tempfile::Builder::new()
-            .prefix("vr")
-            .tempdir_in("/tmp")
-            .doing("make a directory in /tmp")?;
+        let mut folder =
+            tempfile::Builder::new().prefix("vr").tempdir_in("/tmp").doing("make a directory in /tmp")?;
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).doing("open the directory")?;
         folder.disable_cleanup(keep);
         Ok(Self(folder))

@@ -100,10 +100,8 @@ impl Process {
     /// Asks it to end as `systemctl stop` would, and waits for it.
     pub(crate) async fn stop(&mut self, signal: Signal) -> Result<(), Error> {
         self.signal(signal);
-        wait_until(&format!("{} ends", self.log.display()), STOP_GRACE, async || {
-            Ok(self.ended().map(|_| ()))
-        })
-        .await
+        wait_until(&format!("{} ends", self.log.display()), STOP_GRACE, async || Ok(self.ended().map(|_| ())))
+            .await
     }
 
     /// CPU time of all its threads so far, user and kernel; in steps of 10 ms.

@@ -72,14 +72,17 @@ impl Side {
 pub(crate) fn no_spire() -> Error {
     Error::Missing {
         what: "spire-server and spire-agent".to_owned(),
-        cure: "set SPIRE_BIN to their directory, or run `bash interop/run spire join` once, which compiles them"
-            .to_owned(),
+        cure:
+            "set SPIRE_BIN to their directory, or run `bash interop/run spire join` once, which compiles them"
+                .to_owned(),
     }
 }
 
 /// The directory of PostgreSQL's programs: `POSTGRES_BIN`, or the newest of Debian's.
 pub(crate) fn postgres() -> Result<PathBuf, Error> {
-    let complete = |folder: &Path| ["initdb", "postgres", "pg_basebackup", "psql"].iter().all(|name| folder.join(name).is_file());
+    let complete = |folder: &Path| {
+        ["initdb", "postgres", "pg_basebackup", "psql"].iter().all(|name| folder.join(name).is_file())
+    };
     let mut found: Vec<PathBuf> = match chosen("POSTGRES_BIN") {
         Some(folder) => vec![folder],
         None => folders(Path::new("/usr/lib/postgresql")).map(|version| version.join("bin")).collect(),
@@ -98,9 +101,10 @@ pub(crate) fn postgres() -> Result<PathBuf, Error> {
 /// A program of the search path, and the Debian package that has it.
 pub(crate) fn installed(name: &str, package: &str) -> Result<PathBuf, Error> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.is_file()).ok_or_else(|| {
-        Error::Missing { what: name.to_owned(), cure: format!("apt-get install {package}") }
-    })
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+        .ok_or_else(|| Error::Missing { what: name.to_owned(), cure: format!("apt-get install {package}") })
 }
 
 /// The file `path` of this source tree.
@@ -118,7 +122,8 @@ async fn sibling() -> Result<PathBuf, Error> {
             Some(profile) => profile,
         };
         eprintln!("building vouchsafe with the profile {profile}, unless it is up to date");
-        output(&cargo, &["build", "--locked", "--quiet", "--package", "vouchsafe", "--profile", profile]).await?;
+        output(&cargo, &["build", "--locked", "--quiet", "--package", "vouchsafe", "--profile", profile])
+            .await?;
     }
     Ok(folder.join("vouchsafe"))
 }
@@ -129,9 +134,12 @@ fn cached_spire() -> Option<PathBuf> {
     let ours = folders(&cache).filter(|folder| {
         folder.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with("vouchsafe-spire"))
     });
-    let mut found: Vec<PathBuf> = ours.flat_map(|folder| folders(&folder).chain([folder]).collect::<Vec<_>>()).collect();
+    let mut found: Vec<PathBuf> =
+        ours.flat_map(|folder| folders(&folder).chain([folder]).collect::<Vec<_>>()).collect();
     found.retain(|folder| folder.join("spire-server").is_file() && folder.join("spire-agent").is_file());
-    found.sort_by_key(|folder| fs::metadata(folder.join("spire-server")).and_then(|file| file.modified()).ok());
+    found.sort_by_key(|folder| {
+        fs::metadata(folder.join("spire-server")).and_then(|file| file.modified()).ok()
+    });
     found.pop()
 }
 

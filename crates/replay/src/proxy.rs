@@ -116,7 +116,12 @@ struct Passing {
 }
 
 /// Accepts connections while the link is not refused. There is no bound on them: whoever connects is ours.
-async fn accept(first: TcpListener, address: SocketAddr, mut faults: watch::Receiver<Faults>, passing: Passing) {
+async fn accept(
+    first: TcpListener,
+    address: SocketAddr,
+    mut faults: watch::Receiver<Faults>,
+    passing: Passing,
+) {
     let mut listener = Some(first);
     let mut connections = JoinSet::new();
     loop {

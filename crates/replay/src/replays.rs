@@ -17,6 +17,9 @@ mod slow_store;
 mod stale_replica;
 mod store_outage;
 
+#[cfg(test)]
+pub(crate) use connection_loss::alerts;
+
 /// Which.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Replay {
@@ -38,6 +41,11 @@ pub(crate) struct Scene<'a> {
 impl Replay {
     pub(crate) const ALL: [Self; 5] =
         [Self::SlowStore, Self::StoreOutage, Self::AgentRestart, Self::StaleReplica, Self::ConnectionLoss];
+
+    /// Whether its figures depend on how busy the machine is. Those of the others are about what happens, not how fast.
+    pub(crate) fn needs_the_machine(self) -> bool {
+        matches!(self, Self::SlowStore | Self::StoreOutage)
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -77,8 +85,8 @@ impl Scene<'_> {
     /// A database, with a proxy before it.
     async fn database(&self) -> Result<(Cluster, Proxy), Error> {
         self.step("starting PostgreSQL and the proxy before it");
-        let cluster = Cluster::primary(&self.place).await?;
-        let proxy = Proxy::before_postgres(cluster.port).await?;
+        let cluster = Cluster::primary().await?;
+        let proxy = Proxy::before_postgres(cluster.port()).await?;
         Ok((cluster, proxy))
     }
 

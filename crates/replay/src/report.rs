@@ -138,7 +138,10 @@ mod tests {
     fn the_last_line_has_the_verdict_and_our_figures() {
         let text = report(0).text();
         assert!(text.ends_with("REPLAY slow-store PASS failed=0 p99_ms=3.25"), "{text}");
-        assert!(text.lines().any(|row| row.split_whitespace().rev().take(4).eq(["0", "<=", "7", "0"])), "{text}");
+        assert!(
+            text.lines().any(|row| row.split_whitespace().rev().take(4).eq(["0", "<=", "7", "0"])),
+            "{text}"
+        );
     }
 
     #[test]
@@ -146,7 +149,9 @@ mod tests {
         assert!(report(0).passes());
         let failed = report(1);
         assert!(!failed.passes());
-        assert!(failed.text().contains("MISSED") && failed.text().contains("REPLAY slow-store FAIL failed=1"));
+        assert!(
+            failed.text().contains("MISSED") && failed.text().contains("REPLAY slow-store FAIL failed=1")
+        );
         assert_eq!(failed.json()["measures"][0]["met"], false);
         let alone = Report { ours: None, ..report(0) };
         assert!(!alone.passes());

@@ -114,6 +114,11 @@ impl Server {
     /// Asks it to end, and starts it again; does not wait until it is ready.
     pub(crate) async fn restart(&mut self) -> Result<(), Error> {
         self.process.stop(Signal::SIGTERM).await?;
+        self.start_again()
+    }
+
+    /// Starts it again, after it ended or was killed; does not wait until it is ready.
+    pub(crate) fn start_again(&mut self) -> Result<(), Error> {
         self.process = launch(&self.program, &self.folder, &[])?;
         Ok(())
     }

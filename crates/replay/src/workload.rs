@@ -175,7 +175,8 @@ impl Asker {
         let (at, began) = (unix_micros(), Instant::now());
         let deadline = began + self.job.deadline;
         let answer = timeout_at(deadline, self.until_answered(turn, deadline)).await;
-        let answer = answer.unwrap_or_else(|_| Err(Failure::Status(Status::deadline_exceeded("no answer in time"))));
+        let answer =
+            answer.unwrap_or_else(|_| Err(Failure::Status(Status::deadline_exceeded("no answer in time"))));
         let (count, error) = match answer {
             Ok(count) => (count, None),
             Err(failure) => (0, Some(failure.text())),
@@ -190,7 +191,9 @@ impl Asker {
         loop {
             let answer = self.answer(turn).await;
             match answer {
-                Err(failure) if self.job.reconnect && failure.is_lost() && Instant::now() + RECONNECT < deadline => {
+                Err(failure)
+                    if self.job.reconnect && failure.is_lost() && Instant::now() + RECONNECT < deadline =>
+                {
                     sleep(RECONNECT).await;
                 }
                 answer => return answer,
@@ -217,17 +220,17 @@ impl Asker {
     }
 }
 
-/// The private keys (PKCS #8) of the SVIDs that this process itself gets at `socket`; at least one.
-pub(crate) async fn private_keys(socket: &Path) -> Result<Vec<Vec<u8>>, Error> {
+/// The private keys (PKCS #8) of the SVIDs that this process itself gets at `socket`, when there are `count` of them.
+pub(crate) async fn private_keys(socket: &Path, count: usize) -> Result<Vec<Vec<u8>>, Error> {
     let patience = Duration::from_secs(30);
-    wait_until("this program has an SVID", patience, async || {
+    wait_until("this program has its SVIDs", patience, async || {
         let Ok(mut client) = client(socket).await else { return Ok(None) };
         let Ok(answer) = client.fetch_x509svid(with_header(api::X509svidRequest {})).await else {
             return Ok(None);
         };
         let message = answer.into_inner().message().await.ok().flatten();
         let keys = message.map(|message| message.svids.into_iter().map(|svid| svid.x509_svid_key.to_vec()));
-        Ok(keys.map(Iterator::collect).filter(|keys: &Vec<_>| !keys.is_empty()))
+        Ok(keys.map(Iterator::collect).filter(|keys: &Vec<_>| keys.len() == count))
     })
     .await
 }

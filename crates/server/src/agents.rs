@@ -9,6 +9,7 @@
 //! by [`MAX_PENDING`]; beyond that an agent that has none yet does not attest.
 
 mod update;
+mod write_back;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -213,84 +214,6 @@ impl Agents {
         self.lock().by_agent.len()
     }
 
-    /// Writes pending updates to `store` until `cancel`.
-    pub(crate) async fn write_back(
-        &self,
-        store: Arc<dyn Store>,
-        mut entropy: Entropy,
-        cancel: CancellationToken,
-    ) {
-        let mut failures = 0_u32;
-        loop {
-            // Dropped half-way it has written an update or not: the journal still has it.
-            let Some(outcome) = cancel.run_until_cancelled(self.write_all(&*store)).await else { return };
-            let wait = match outcome {
-                Ok(()) => {
-                    failures = 0;
-                    None
-                }
-                Err(cause) => {
-                    if failures == 0 {
-                        warn!(error = %cause, backlog = self.backlog(), "Cannot write agent updates; keeping them");
-                    }
-                    failures = failures.saturating_add(1);
-                    let backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
-                    Some(backoff.map_or(RETRY_MAX, |b| b.delay(failures - 1, entropy.fraction())))
-                }
-            };
-            tokio::select! {
-                () = cancel.cancelled() => return,
-                () = self.wake.notified(), if wait.is_none() => {}
-                () = self.returned.notified(), if wait.is_some() => {}
-                () = tokio::time::sleep(wait.unwrap_or(RETRY_MAX)) => {}
-            }
-        }
-    }
-
-    async fn write_all(&self, store: &dyn Store) -> Result<(), StoreError> {
-        let mut written = Vec::new();
-        let mut newest = Position::START;
-        for id in self.pending_ids() {
-            let Some((held, news)) = self.offer(&id) else { continue };
-            match write(store, &id, &held).await {
-                Ok(position) => {
-                    self.written(&id);
-                    newest = newest.max(position);
-                }
-                Err(cause) if cause.class() == Class::Caller => {
-                    info!(agent = %id, %cause, "Dropped an update of an agent that is gone or banned");
-                }
-                Err(cause) => {
-                    let unknown = matches!(cause, StoreError::Unavailable { outcome: Outcome::Unknown, .. });
-                    if news && !unknown {
-                        self.not_written(&id, held.generation);
-                    }
-                    return Err(cause);
-                }
-            }
-            written.push((id, held.generation));
-        }
-        if written.is_empty() || !self.model.settled(newest).await {
-            return Ok(());
-        }
-        let generation = {
-            let mut pending = self.lock();
-            for (id, generation) in &written {
-                if pending.by_agent.get(id).is_some_and(|held| held.generation == *generation) {
-                    pending.by_agent.remove(id);
-                }
-            }
-            pending.generation += 1;
-            pending.generation
-        };
-        if let Some(journal) = &self.journal
-            && let Err(cause) = journal.save(generation, || self.list()).await
-        {
-            warn!(error = %cause, "Cannot shorten the journal of agent renewals");
-        }
-        Ok(())
-    }
-
     /// Applies `change` to the agent as memory has it and keeps the result for the database.
     /// An agent that is gone or banned stays so.
     fn change(&self, id: &SpiffeId, change: impl FnOnce(&mut Agent)) -> u64 {
@@ -314,45 +237,6 @@ impl Agents {
         let updates = pending.by_agent.iter().map(|(id, held)| (id.clone(), held.update.clone()));
         let attested = pending.by_agent.values().filter_map(|held| held.attested.clone());
         (pending.generation, (updates.collect(), attested.collect()))
-    }
-
-    fn pending_ids(&self) -> Vec<SpiffeId> {
-        self.lock().by_agent.keys().cloned().collect()
-    }
-
-    /// The pending update of an agent, which from now on the database may have, and whether that is news.
-    fn offer(&self, id: &SpiffeId) -> Option<(PendingAgent, bool)> {
-        let mut pending = self.lock();
-        let held = pending.by_agent.get_mut(id)?;
-        let news = held.update.offer();
-        Some((held.clone(), news))
-    }
-
-    /// Writes what is pending for one agent now, so that an operator's change finds it in the database.
-    ///
-    /// # Errors
-    ///
-    /// Those of the store.
-    pub(crate) async fn write_now(&self, store: &dyn Store, id: &SpiffeId) -> Result<(), StoreError> {
-        let Some((held, _)) = self.offer(id) else { return Ok(()) };
-        write(store, id, &held).await?;
-        self.written(id);
-        Ok(())
-    }
-
-    fn written(&self, id: &SpiffeId) {
-        if let Some(attested) = self.lock().by_agent.get_mut(id).and_then(|held| held.attested.as_mut()) {
-            attested.written = true;
-        }
-    }
-
-    /// The database does not have what it was offered.
-    fn not_written(&self, id: &SpiffeId, generation: u64) {
-        if let Some(held) = self.lock().by_agent.get_mut(id)
-            && held.generation == generation
-        {
-            held.update.withdraw();
-        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Pending> {
@@ -409,29 +293,3 @@ impl Pending {
         held
     }
 }
-
-/// Writes what is pending for one agent; says where the feed shows it.
-async fn write(store: &dyn Store, id: &SpiffeId, held: &PendingAgent) -> Result<Position, StoreError> {
-    let written = held.attested.as_ref().is_some_and(|attested| attested.written);
-    let new = held.over(None).filter(|_| !written);
-    let pending = held.clone();
-    let change = move |agent: &mut Agent| {
-        if agent.is_banned() {
-            return Err(Rejected::new("agent is banned"));
-        }
-        if let Some(now) = pending.over(Some(agent)) {
-            *agent = now;
-        }
-        Ok(())
-    };
-    match (store.update_agent(id, Box::new(change)).await, new) {
-        // Nobody knew it when it attested, and nobody knows it now.
-        (Err(StoreError::NotFound { .. }), Some(new)) => store.put_agent(new).await,
-        (updated, _) => updated.map(|(_, position)| position),
-    }
-}
-
-/// First delay after a failed write.
-const RETRY_MIN: Duration = Duration::from_millis(250);
-/// Longest delay after a failed write.
-const RETRY_MAX: Duration = Duration::from_secs(10);

@@ -14,12 +14,14 @@ use vouchsafe_proto::spire::api::server::localauthority::v1::local_authority_ser
 use vouchsafe_proto::spire::api::server::logger::v1::logger_server::LoggerServer;
 use vouchsafe_proto::spire::api::server::svid::v1::svid_server::SvidServer;
 use vouchsafe_proto::spire::api::server::trustdomain::v1::trust_domain_server::TrustDomainServer;
+use vouchsafe_proto::vouchsafe::server::v1::contacts_server::ContactsServer;
 use vouchsafe_transport::rpc_metrics::{Counting, RpcMetrics};
 
 use crate::agents::Agents;
 use crate::authorities::{Control, JwtPublisher};
 use crate::authorize::methods;
 use crate::config::Config;
+use crate::contacts::{AgentContacts, Contacts};
 use crate::federation::Refresher;
 use crate::guard::{Guard, Guarded};
 use crate::issuer::Issuer;
@@ -30,6 +32,7 @@ use crate::server::Deps;
 use crate::services::agent::{AgentParts, AgentService};
 use crate::services::attest::{JoinTokens, NodeAttestor, NodeAttestors, X509Pop};
 use crate::services::bundle::BundleService;
+use crate::services::contacts::ContactsService;
 use crate::services::debug::DebugService;
 use crate::services::entry::EntryService;
 use crate::services::local_authority::LocalAuthorityService;
@@ -63,7 +66,9 @@ const MAX_SVID_MESSAGE: usize = 2 << 20;
 impl Parts<'_> {
     /// The services of the server, besides those in `health`.
     pub(crate) fn api(&self, health: Routes) -> Api {
+        let contacts = self.contacts();
         let routes = health
+            .add_service(ContactsServer::new(ContactsService(contacts.clone())))
             .add_service(AgentServer::new(self.agent()).max_decoding_message_size(MAX_AGENT_MESSAGE))
             .add_service(EntryServer::new(self.entry()).max_encoding_message_size(usize::MAX))
             .add_service(SvidServer::new(self.svid()).max_decoding_message_size(MAX_SVID_MESSAGE))
@@ -82,6 +87,7 @@ impl Parts<'_> {
             .add_service(LoggerServer::new(LoggerService::new(self.deps.log_level.clone())))
             .prepare();
         let guard = Guard {
+            contacts: contacts.contacts.clone(),
             agents: self.agents.clone(),
             clock: self.deps.clock.clone(),
             limits: Arc::new(Limits::new(self.config.admission.rate_limits, &self.deps.metrics)),
@@ -151,6 +157,20 @@ impl Parts<'_> {
             store: self.deps.store.clone(),
             refresher: self.refresher.clone(),
         }
+    }
+
+    /// Who is in contact, and the gauges that say so.
+    fn contacts(&self) -> Arc<AgentContacts> {
+        let contacts = Arc::new(AgentContacts {
+            contacts: Arc::new(Contacts::new(self.deps.clock.clone())),
+            revisions: self.revisions.clone(),
+            agents: self.agents.clone(),
+            model: self.model.clone(),
+            clock: self.deps.clock.clone(),
+        });
+        contacts.clone().show(&self.deps.metrics);
+        self.deps.metrics.show_degraded(&self.deps.readiness);
+        contacts
     }
 
     fn revisions(&self) -> RevisionsService {

@@ -92,6 +92,7 @@ const METHODS: &[(&str, u8)] = &[
     ("/spire.api.server.trustdomain.v1.TrustDomain/ListFederationRelationships", OPERATOR),
     ("/spire.api.server.trustdomain.v1.TrustDomain/RefreshBundle", OPERATOR),
     (WATCH, AGENT),
+    ("/vouchsafe.server.v1.Contacts/ListContacts", OPERATOR),
     ("/grpc.health.v1.Health/Check", LOCAL),
     ("/grpc.health.v1.Health/List", LOCAL),
     ("/grpc.health.v1.Health/Watch", LOCAL),

@@ -18,6 +18,7 @@ use vouchsafe_transport::tls::TlsPeer;
 
 use crate::agents::Agents;
 use crate::audit::{Audit, Audited};
+use crate::contacts::Contacts;
 use crate::authorize::{Caller, Denial, Peer, authorize};
 use crate::limits::{Limits, Turn};
 
@@ -27,6 +28,7 @@ pub(crate) struct Guard {
     pub(crate) agents: Arc<Agents>,
     pub(crate) clock: Clock,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) contacts: Arc<Contacts>,
     /// Whether calls are written to the audit log.
     pub(crate) audit: bool,
 }
@@ -72,6 +74,9 @@ where
                 return Either::Right(Either::Right(ready(Ok(denial.status.into_http()))));
             }
         };
+        if let Caller::Agent(id) = &caller {
+            self.guard.contacts.heard_of(id);
+        }
         let waits = self.guard.limits.takes_a_turn(method).then(|| method.to_owned());
         let audit = self.guard.audit.then(|| Audit::begin(&request, &caller, self.guard.via(&caller)));
         let turn = Turn { limits: self.guard.limits.clone(), address: address_of(request.extensions()) };

@@ -16,6 +16,7 @@ use vouchsafe_runtime::metrics::{Counter, Registry};
 use vouchsafe_types::spiffe_id::SpiffeId;
 
 use crate::config::Config;
+use crate::limits::processor::Processor;
 
 /// Lifetimes and claims that the operator chose.
 #[derive(Clone, Debug)]
@@ -35,6 +36,8 @@ pub(crate) struct Issuer {
     pub(crate) policy: Policy,
     /// Whether JWT-SVIDs are issued at all.
     pub(crate) has_jwt: bool,
+    /// Where calls wait that ask for signatures.
+    pub(crate) processor: Arc<Processor>,
     ca_ttl: Duration,
     clock: Clock,
     x509: ArcSwapOption<X509Ca>,
@@ -63,6 +66,7 @@ impl Issuer {
         Self {
             policy: config.policy.clone(),
             has_jwt: !config.disable_jwt_svids,
+            processor: Processor::new(metrics),
             ca_ttl: config.ca_ttl,
             clock,
             x509: ArcSwapOption::empty(),

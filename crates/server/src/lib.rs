@@ -13,6 +13,7 @@
 //! * `feed`         keeps the model current from the store's change feed
 //! * `agents`       agents as they are now, with what the database does not have yet
 //! * `journal`      the file behind that
+//! * `contacts`     which agents are in contact with this server
 //! * [`authorize`]  who may call what: one table
 //! * `limits`       how often one address may ask, and who has to wait
 //! * [`audit`]      who did what, in the log
@@ -32,6 +33,7 @@ mod authorities;
 pub mod authorize;
 mod circuit;
 pub mod config;
+mod contacts;
 pub mod federation;
 mod feed;
 mod filter;

@@ -3,9 +3,10 @@
 //! A wait instead of a refusal, because stock agents back off exponentially when they are refused. It is bounded: by the
 //! caller's own deadline, by [`MAX_WAIT`], and by [`MAX_WAITING`] calls of one address; beyond that a call is refused with
 //! the time after which it makes sense. Callers on the admin socket are not limited. Attestations have rules of their
-//! own ([`attestation`]).
+//! own ([`attestation`]). Whose turn it is when the processor is behind is another question ([`processor`]).
 
 pub(crate) mod attestation;
+pub(crate) mod processor;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

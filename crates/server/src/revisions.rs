@@ -130,6 +130,11 @@ impl Revisions {
         revision
     }
 
+    /// Whether the agent holds a stream.
+    pub(crate) fn listens(&self, agent: &SpiffeId) -> bool {
+        self.lock().notes.contains_key(agent)
+    }
+
     /// Counts one message that tells of changes.
     pub(crate) fn count(&self) {
         self.told.inc();

@@ -1,19 +1,19 @@
 //! Starts the server: reads the model, takes up the authorities, binds, serves.
 
+mod wiring;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tracing::info;
-use vouchsafe_ca::authority::Recipe;
 use vouchsafe_ca::key_manager::KeyManager;
-use vouchsafe_ca::upstream::{DiskError, UpstreamAuthority};
-use vouchsafe_identity::config::{ClientAuth, ConfigError, Expect, server_config_with};
+use vouchsafe_ca::upstream::DiskError;
+use vouchsafe_identity::config::{ClientAuth, ConfigError, server_config_with};
 use vouchsafe_identity::own::SvidCell;
 use vouchsafe_identity::roots::RootsCell;
-use vouchsafe_lastgood::{SealKey, SealedFile};
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_runtime::entropy::Entropy;
 use vouchsafe_runtime::log_level::LogLevelControl;
@@ -31,22 +31,22 @@ use vouchsafe_types::trust_domain::TrustDomain;
 
 use crate::agents::Agents;
 use crate::api::{Api, Parts};
-use crate::authorities::{Authorities, AuthorityError, JwtPublisher, Plan, Shared};
+use crate::authorities::{Authorities, AuthorityError, JwtPublisher};
 use crate::authorize::RENEWAL_GRACE;
 use crate::circuit::Circuit;
 use crate::config::Config;
-use crate::federation::{self, EndpointError, Poller, Refresher};
-use crate::feed::Feed;
+use crate::federation::EndpointError;
 use crate::first_state;
 use crate::health;
-use crate::housekeeping::Housekeeping;
-use crate::housekeeping::prune::AgentPruning;
 use crate::issuer::Issuer;
 use crate::journal::JournalError;
 use crate::model::ReadModel;
-use crate::revisions::{Notifier, Revisions};
 use crate::saved::{self, Confirmed, Saving};
 use crate::upstream;
+use wiring::{
+    authority_shared, clients, open_agents, start_bundle_endpoint, start_chores, start_federation, start_feed,
+    start_revisions,
+};
 
 /// What the server is built on.
 pub struct Deps {
@@ -181,19 +181,7 @@ impl Server {
         let (readiness, entropy) = (deps.readiness.token("server.ca"), deps.entropy.fork("authorities"));
         tasks.start("authorities", |cancel| infallible(authorities.run(readiness, entropy, cancel)));
         tasks.start("health", |cancel| infallible(health.run(cancel)));
-        start_agent_pruning(&config, &deps, (&model, &agents, &server_key), tasks);
-        let (store, entropy) = (deps.store.clone(), deps.entropy.fork("agent write-back"));
-        let writing = agents.clone();
-        tasks.start("agent write-back", |cancel| {
-            infallible(async move { writing.write_back(store, entropy, cancel).await })
-        });
-        let housekeeping = Housekeeping {
-            store: deps.store.clone(),
-            clock: deps.clock.clone(),
-            metrics: deps.metrics.clone(),
-            key: server_key,
-        };
-        tasks.start("housekeeping", |cancel| infallible(housekeeping.run(cancel)));
+        start_chores(&config, &deps, (&model, &agents, &server_key), tasks);
         let age = Options { max_connection_age: Some(MAX_CONNECTION_AGE), ..Options::default() };
         let entropy = deps.entropy.fork("tcp");
         let tcp_routes = routes.clone();
@@ -224,151 +212,6 @@ impl Running {
     }
 }
 
-/// Whose certificates are looked at: members of the trust domain, and administrators of others by name.
-fn clients(config: &Config) -> Expect {
-    let (own, admin_ids) = (config.trust_domain.clone(), config.admin_ids.clone());
-    Expect::Matching(
-        "a member of this server's trust domain, or one of admin_ids",
-        Arc::new(move |id| id.is_member_of(&own) || admin_ids.contains(id)),
-    )
-}
-
-fn start_agent_pruning(
-    config: &Config,
-    deps: &Deps,
-    (model, agents, server_key): (&Arc<ReadModel>, &Arc<Agents>, &str),
-    tasks: &mut Supervisor,
-) {
-    let settings = config.admission.prune;
-    let Some(expired_for) = settings.expired_for else { return };
-    let pruning = AgentPruning {
-        settings,
-        expired_for,
-        key: server_key.to_owned(),
-        store: deps.store.clone(),
-        model: model.clone(),
-        agents: agents.clone(),
-        clock: deps.clock.clone(),
-        metrics: deps.metrics.clone(),
-    };
-    tasks.start("agent pruning", |cancel| infallible(pruning.run(cancel)));
-}
-
-fn open_agents(config: &Config, deps: &Deps, model: &Arc<ReadModel>) -> Result<Agents, StartError> {
-    let key = deps.keys.seal_key(JOURNAL);
-    let file = key.map(|key| {
-        let path = config.data_dir.join("agent-renewals.sealed");
-        SealedFile::open(path, SealKey::new(*key), MAX_JOURNAL, JOURNAL)
-    });
-    Agents::new(model.clone(), deps.clock.clone(), config.admin_ids.clone(), file)
-        .map_err(StartError::Journal)
-}
-
-fn authority_shared(
-    config: &Config,
-    deps: &Deps,
-    (model, issuer): (&Arc<ReadModel>, &Arc<Issuer>),
-    upstream: Option<Arc<dyn UpstreamAuthority>>,
-) -> Shared {
-    let recipe =
-        |key_type| Recipe { trust_domain: config.trust_domain.clone(), key_type, ttl: config.ca_ttl };
-    Shared {
-        plan: Plan {
-            trust_domain: config.trust_domain.clone(),
-            x509: recipe(config.ca_key_type),
-            jwt: recipe(config.jwt_key_type),
-            subject: config.ca_subject.clone(),
-            has_jwt: !config.disable_jwt_svids,
-        },
-        clock: deps.clock.clone(),
-        keys: deps.keys.clone(),
-        store: deps.store.clone(),
-        model: model.clone(),
-        issuer: issuer.clone(),
-        metrics: deps.metrics.clone(),
-        upstream,
-        own_journal: Arc::default(),
-        jwt_stays_local: Once::new(),
-    }
-}
-
-fn start_feed(
-    deps: &Deps,
-    (model, agents, confirmed): (&Arc<ReadModel>, &Arc<Agents>, &Arc<Confirmed>),
-    (stale, file): (Option<String>, Option<&SealedFile>),
-    tasks: &mut Supervisor,
-) {
-    let readiness = deps.readiness.token("catalog.datastore");
-    // It serves, from whatever it has.
-    readiness.mark();
-    if let Some(why) = stale {
-        readiness.degrade(&why);
-    }
-    let feed = Feed {
-        store: deps.store.clone(),
-        model: model.clone(),
-        agents: agents.clone(),
-        clock: deps.clock.clone(),
-        confirmed: confirmed.clone(),
-        confirmed_gauge: deps.metrics.gauge("vouchsafe_model_confirmed_seconds", &[]),
-        saved_at: file.map(|file| file.path().display().to_string()),
-        readiness,
-        entropy: deps.entropy.fork("feed"),
-    };
-    tasks.start("change feed", |cancel| infallible(feed.run(cancel)));
-}
-
-fn start_revisions(
-    config: &Config,
-    deps: &Deps,
-    model: &Arc<ReadModel>,
-    tasks: &mut Supervisor,
-) -> Arc<Revisions> {
-    let revisions = Arc::new(Revisions::new(&deps.metrics));
-    let (trust_domain, clock) = (config.trust_domain.clone(), deps.clock.clone());
-    let notifier = Notifier::new(revisions.clone(), model.clone(), trust_domain, clock);
-    tasks.start("revisions", |cancel| infallible(notifier.run(cancel)));
-    revisions
-}
-
-async fn start_bundle_endpoint(
-    config: &Config,
-    deps: &Deps,
-    (model, own): (&Arc<ReadModel>, &SvidCell),
-    tasks: &mut Supervisor,
-) -> Result<Option<SocketAddr>, StartError> {
-    let Some(served) = &config.federation.bundle_endpoint else { return Ok(None) };
-    let endpoint = federation::Endpoint {
-        config: served,
-        trust_domain: &config.trust_domain,
-        model,
-        own,
-        key_exchange: config.admission.key_exchange,
-        clock: &deps.clock,
-    };
-    let address = federation::start_endpoint(endpoint, tasks).await;
-    address.map(Some).map_err(StartError::BundleEndpoint)
-}
-
-fn start_federation(
-    config: &Config,
-    deps: &Deps,
-    model: &Arc<ReadModel>,
-    tasks: &mut Supervisor,
-) -> Refresher {
-    let (poller, refresher) = Poller::new(federation::Setup {
-        trust_domain: config.trust_domain.clone(),
-        config: config.federation.clone(),
-        key_exchange: config.admission.key_exchange,
-        model: model.clone(),
-        store: deps.store.clone(),
-        clock: deps.clock.clone(),
-        metrics: deps.metrics.clone(),
-    });
-    tasks.start("federation", |cancel| infallible(poller.run(cancel)));
-    refresher
-}
-
 async fn serve<L: vouchsafe_transport::listener::Listener>(
     listener: L,
     routes: Api,
@@ -397,6 +240,3 @@ const MAX_CONNECTION_AGE: Duration = Duration::from_secs(180);
 /// The group may administer.
 const ADMIN_MODE: u32 = 0o770;
 const ADMIN_DIR_MODE: u32 = 0o750;
-const JOURNAL: &str = "agent-renewals";
-/// About a hundred thousand renewals.
-const MAX_JOURNAL: u64 = 32 << 20;

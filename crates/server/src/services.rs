@@ -4,6 +4,7 @@
 pub(crate) mod agent;
 pub(crate) mod attest;
 pub(crate) mod bundle;
+pub(crate) mod contacts;
 pub(crate) mod debug;
 mod downstream;
 pub(crate) mod entry;

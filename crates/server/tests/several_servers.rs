@@ -13,7 +13,7 @@ use support::{TestServer, World, eventually};
 use vouchsafe_proto::denial::Reason;
 use vouchsafe_proto::spire::api::server::agent::v1::{BanAgentRequest, DeleteAgentRequest};
 use vouchsafe_runtime::clock::Clock;
-use vouchsafe_store::{Position, Store};
+use vouchsafe_store::Position;
 use vouchsafe_testkit::{Fault, Method, samples};
 use vouchsafe_types::agent::Agent;
 

@@ -36,8 +36,10 @@ pub enum EntryState {
     Asked,
     /// Acknowledged.
     Present,
-    /// It should go, or is gone.
+    /// It should go; nobody said that it is gone.
     Leaving,
+    /// It is gone.
+    Gone,
 }
 
 /// What is known of an agent.
@@ -74,6 +76,13 @@ impl Facts {
     pub fn new(agents: usize) -> Self {
         let agents = (0..agents).map(|_| AgentFacts::default()).collect();
         Self { entries: BTreeMap::new(), agents, jumped: None }
+    }
+
+    /// The paths that `agent` should no longer serve, once it knows.
+    #[must_use]
+    pub fn unwanted(&self, agent: usize) -> BTreeSet<String> {
+        let gone = self.entries.values().filter(|e| e.agent == agent && e.state == EntryState::Gone);
+        gone.map(|entry| entry.path.clone()).collect()
     }
 
     /// The paths that `agent` should serve.

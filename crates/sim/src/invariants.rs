@@ -11,8 +11,9 @@
 //! | [`says_when_it_is_degraded`] | 5: a server without its store says so, and one with it does not |
 //! | [`hands_out_what_is_valid`] | 1: whoever gets an SVID can use it, by the bundle that comes with it |
 //! | [`gives_nothing_new_to_the_banned`] | an agent that was banned gets nothing more |
+//! | [`signs_what_can_be_verified`] | whoever signed an SVID is in the bundle of record |
 //! | [`lives_on`] | no part ends by itself |
-//! | [`recovers`] | in the end everything that was acknowledged is served |
+//! | [`recovers`], [`forgets`] | in the end everything that was acknowledged is served, and nothing that was deleted |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -41,7 +42,7 @@ fn unless(holds: bool, invariant: &'static str, what: impl FnOnce() -> String) -
 
 /// How long a fetch may take, in virtual time, when something valid is held. On one host there is no delay, so only waiting
 /// for something else takes time.
-pub const AT_ONCE: Duration = Duration::from_millis(50);
+pub const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// A workload asked for its SVIDs, and these paths were handed to it before and are still valid.
 ///
@@ -155,12 +156,34 @@ pub fn lives_on(part: &str, how: &str) -> Verdict {
     unless(false, "lives_on", || format!("{part} ended: {how}"))
 }
 
-/// After everything was repaired: what an agent should serve, and what it does.
+/// After everything was repaired: what an agent (or the database) should have, and what it has.
 ///
 /// # Errors
 ///
 /// They differ.
-pub fn recovers(agent: &str, expected: &BTreeSet<String>, served: &BTreeSet<String>) -> Verdict {
-    let missing: Vec<_> = expected.difference(served).collect();
-    unless(missing.is_empty(), "recovers", || format!("{agent} does not serve {missing:?}"))
+pub fn recovers(agent: &str, expected: &BTreeSet<String>, found: &BTreeSet<String>) -> Verdict {
+    let missing: Vec<_> = expected.difference(found).collect();
+    unless(missing.is_empty(), "recovers", || format!("{agent} lacks {missing:?}"))
+}
+
+/// After everything was repaired: what was deleted, and what an agent serves.
+///
+/// # Errors
+///
+/// Something is still served.
+pub fn forgets(agent: &str, deleted: &BTreeSet<String>, served: &BTreeSet<String>) -> Verdict {
+    let left: Vec<_> = deleted.intersection(served).collect();
+    unless(left.is_empty(), "forgets", || format!("{agent} still serves {left:?}"))
+}
+
+/// An SVID, judged by the bundle in the database.
+///
+/// # Errors
+///
+/// Who signed it is not there: nobody else can verify it.
+pub fn signs_what_can_be_verified(agent: &str, path: &str, judgement: Result<(), String>) -> Verdict {
+    let why = judgement.err();
+    unless(why.is_none(), "signs_what_can_be_verified", || {
+        format!("{agent} has {path}, and the bundle of record says: {}", why.unwrap_or_default())
+    })
 }

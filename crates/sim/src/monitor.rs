@@ -120,7 +120,6 @@ struct Windows {
 struct Totals {
     connections: u64,
     store: u64,
-    server: u64,
 }
 
 impl Windows {
@@ -134,9 +133,13 @@ impl Windows {
             return Ok(());
         };
         let agents = world.agents.len() as u64;
+        let (connections, calls) = (now.connections - before.connections, now.store.saturating_sub(before.store));
+        if connections > agents * CONNECTIONS / 2 || calls > STORE_CALLS / 2 {
+            world.trace.remark("monitor", &format!("{connections} connections, {calls} calls to the store in a window"));
+        }
         // A server that started anew has counted nothing yet, so a window over its start counts less.
-        does_not_stampede("connections", now.connections - before.connections, agents * CONNECTIONS)?;
-        does_not_stampede("store calls", now.store.saturating_sub(before.store), STORE_CALLS)
+        does_not_stampede("connections", connections, agents * CONNECTIONS)?;
+        does_not_stampede("store calls", calls, STORE_CALLS)
     }
 }
 

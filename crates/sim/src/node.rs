@@ -91,7 +91,7 @@ impl<P: Program> Node<P> {
     /// Tells the machine what to do with its process. One that does not run takes no orders.
     pub fn order(&self, order: Order) {
         // Nobody listens once the simulation ends.
-        drop(self.orders.send(order));
+        self.orders.send(order).ok();
     }
 
     fn set(&self, up: Option<Arc<P>>) {
@@ -125,7 +125,11 @@ impl<P: Program> Node<P> {
                         {
                             world.trace.violated(violation);
                         }
-                        break if told { RESTART } else { RESTART_FAILED };
+                        break match (told, P::ended(&world, &self)) {
+                            (true, _) => RESTART,
+                            (false, true) => RESTART_REFUSED,
+                            (false, false) => RESTART_FAILED,
+                        };
                     }
                 }
             };
@@ -181,5 +185,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 const RESTART: Duration = Duration::from_millis(500);
 /// The same for one that could not start or ended by itself.
 const RESTART_FAILED: Duration = Duration::from_secs(5);
+/// The same for one that may not go on.
+const RESTART_REFUSED: Duration = Duration::from_secs(120);
 /// How long a process may take to end when it is told to.
 const STOP_GRACE: Duration = Duration::from_secs(20);

@@ -121,7 +121,9 @@ impl Operator {
         let answer = bounded(client.batch_delete_entry(request)).await.and_then(|answer| {
             verdict(answer.into_inner().results.into_iter().next().and_then(|result| result.status))
         });
-        self.told(&format!("delete {id}"), answer);
+        if self.told(&format!("delete {id}"), answer) {
+            self.set_state(&id, EntryState::Gone);
+        }
     }
 
     /// As the manual says: prepare, wait until everybody has the new authority, activate.

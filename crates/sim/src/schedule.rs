@@ -28,8 +28,8 @@ impl fmt::Display for Part {
 pub enum Trouble {
     /// The database refuses every call of a server.
     StoreDown(Option<usize>),
-    /// It does not answer.
-    StoreStalls(Option<usize>),
+    /// It does not answer, until a call's deadline is over.
+    StoreHangs(Option<usize>),
     /// It answers so late.
     StoreSlow(Option<usize>, Duration),
     /// It does what it is told, and the answer is lost.
@@ -79,14 +79,42 @@ pub struct Shape {
     pub storm: Duration,
 }
 
+/// How a seed's world differs from others.
+#[derive(Clone, Copy, Debug)]
+pub struct Character {
+    /// From one host to another while all is well.
+    pub delay: Duration,
+    /// Lifetime of authorities.
+    pub ca_ttl: Duration,
+    /// Lifetime of SVIDs.
+    pub svid_ttl: Duration,
+    /// How wrong one clock may be. Long-lived SVIDs are backdated by 40 s, short ones by 10 s.
+    pub skew: i64,
+}
+
+impl Character {
+    /// The one of `seed`.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let mut dice = Dice(Entropy::from_seed(seed).fork("world"));
+        let delay = dice.seconds(0.001, 0.03);
+        let ca_ttl = Duration::from_secs(if dice.chance(0.5) { 24 * 3600 } else { 1800 });
+        let long = dice.chance(0.3);
+        let (svid_ttl, skew) = if long { (Duration::from_secs(2400), 29) } else { (Duration::from_secs(300), 8) };
+        Self { delay, ca_ttl, svid_ttl, skew }
+    }
+}
+
 /// The faults of `seed`, each with the time after which it begins.
 #[must_use]
 pub fn plan(seed: u64, shape: Shape) -> Vec<(Duration, Fault)> {
-    let mut dice = Dice(Entropy::from_seed(seed).fork("schedule"));
+    let (mut dice, skew) = (Dice(Entropy::from_seed(seed).fork("schedule")), Character::of(seed).skew);
     let count = 2 + dice.below(6);
     let mut plan: Vec<_> = (0..count)
-        .map(|_| (shape.storm.mul_f64(dice.0.fraction()), dice.fault(shape)))
+        .map(|_| (shape.storm.mul_f64(dice.0.fraction()), dice.fault(shape, skew)))
         .collect();
+    // One trouble is there when everything is repaired.
+    plan.push((shape.storm.saturating_sub(dice.seconds(1.0, 150.0)), dice.long_trouble(shape)));
     plan.sort_by_key(|(at, _)| *at);
     // Each kind of clock trouble comes once: two of them in one run are beyond what is promised.
     let mut clocks = 0;
@@ -129,22 +157,32 @@ impl Dice {
         if index < shape.servers { Part::Server(index) } else { Part::Agent(index - shape.servers) }
     }
 
-    fn fault(&mut self, shape: Shape) -> Fault {
+    fn fault(&mut self, shape: Shape, skew: i64) -> Fault {
         let lasts = self.seconds(1.0, 240.0);
-        let trouble = match self.below(14) {
+        match self.below(14) {
+            kind @ 0..8 => Fault::For(lasts, self.trouble(kind, shape)),
+            _ => Fault::Once(self.accident(shape, skew)),
+        }
+    }
+
+    fn long_trouble(&mut self, shape: Shape) -> Fault {
+        let kind = self.below(8);
+        Fault::For(shape.storm, self.trouble(kind, shape))
+    }
+
+    fn trouble(&mut self, kind: usize, shape: Shape) -> Trouble {
+        match kind {
             0 => Trouble::StoreDown(self.some_server(shape)),
-            1 => Trouble::StoreStalls(self.some_server(shape)),
+            1 => Trouble::StoreHangs(self.some_server(shape)),
             2 => Trouble::StoreSlow(self.some_server(shape), self.seconds(0.05, 5.0)),
             3 => Trouble::StoreLosesAnswers(self.some_server(shape)),
             4 | 5 => Trouble::Cut(self.below(shape.agents), self.some_server(shape)),
             6 => Trouble::Slow(self.part(shape), self.seconds(0.05, 4.0)),
-            7 => Trouble::Lossy(self.part(shape), 0.01 + 0.3 * self.0.fraction()),
-            _ => return Fault::Once(self.accident(shape)),
-        };
-        Fault::For(lasts, trouble)
+            _ => Trouble::Lossy(self.part(shape), 0.01 + 0.3 * self.0.fraction()),
+        }
     }
 
-    fn accident(&mut self, shape: Shape) -> Accident {
+    fn accident(&mut self, shape: Shape, skew: i64) -> Accident {
         match self.below(12) {
             0..=3 => Accident::Crash(self.part(shape), self.seconds(0.1, 90.0)),
             4 | 5 => Accident::PowerCut(self.part(shape), self.seconds(1.0, 90.0)),
@@ -156,7 +194,7 @@ impl Dice {
             }
             _ => {
                 let part = self.part(shape);
-                let seconds = i64::try_from(1 + self.below(29)).unwrap_or(1);
+                let seconds = 1 + (self.0.fraction() * skew as f64) as i64;
                 Accident::Skew(part, if self.chance(0.5) { seconds } else { -seconds })
             }
         }
@@ -179,7 +217,7 @@ mod tests {
     fn every_kind_of_fault_comes_up_in_a_few_hundred_seeds() {
         let all: String = (0..300).flat_map(|seed| plan(seed, SHAPE)).map(|fault| format!("{fault:?}")).collect();
         for kind in [
-            "StoreDown", "StoreStalls", "StoreSlow", "StoreLosesAnswers", "Cut", "Slow(Agent", "Slow(Server",
+            "StoreDown", "StoreHangs", "StoreSlow", "StoreLosesAnswers", "Cut", "Slow(Agent", "Slow(Server",
             "Lossy", "Crash(Agent", "Crash(Server", "PowerCut", "Restart", "Reset", "Jump(-", "Jump(3600", "Skew",
         ] {
             assert!(all.contains(kind), "{kind} never happens");

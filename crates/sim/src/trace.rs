@@ -3,7 +3,7 @@
 //! Two kinds of lines. A **step** is something that the simulation did or saw and that must be the same each time the seed
 //! runs: it goes into the hash. A **remark** (the log of the code under test, a duration) is there for the reader only.
 
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,7 +25,8 @@ struct Lines {
     keep: bool,
     lines: Vec<String>,
     steps: u64,
-    hash: u64,
+    /// By who did it: parts that have nothing to do with each other may take turns in any order.
+    hashes: BTreeMap<String, u64>,
     violation: Option<Violation>,
 }
 
@@ -47,8 +48,8 @@ impl Trace {
     pub fn step(&self, who: &str, what: &str) {
         let at = self.elapsed();
         let mut lines = self.lock();
-        let key = format!("{:x} {} {who} {what}", lines.hash, at.as_secs());
-        lines.hash = spread(key.as_bytes()).to_bits();
+        let hash = lines.hashes.entry(who.to_owned()).or_default();
+        *hash = spread(format!("{hash:x} {who} {what}").as_bytes()).to_bits();
         lines.steps += 1;
         lines.push(at, who, what);
     }
@@ -77,7 +78,7 @@ impl Trace {
     #[must_use]
     pub fn hash(&self) -> (u64, u64) {
         let lines = self.lock();
-        (lines.steps, lines.hash)
+        (lines.steps, lines.hashes.values().fold(0, |all, hash| all ^ hash))
     }
 
     /// All lines, if they were kept.
@@ -94,10 +95,7 @@ impl Trace {
 impl Lines {
     fn push(&mut self, at: Duration, who: &str, what: &str) {
         if self.keep && self.lines.len() < MAX_LINES {
-            let mut line = String::new();
-            // Writing to a string does not fail.
-            drop(write!(line, "{:9.3} {who:<10} {what}", at.as_secs_f64()));
-            self.lines.push(line);
+            self.lines.push(format!("{:9.3} {who:<10} {what}", at.as_secs_f64()));
         }
     }
 }

@@ -38,7 +38,7 @@ impl Weather {
     fn store_trouble(&self, server: usize) -> Option<Trouble> {
         let concerns = |of: Option<usize>| of.is_none_or(|of| of == server);
         let found = self.active.iter().rev().find(|(_, trouble)| match *trouble {
-            Trouble::StoreDown(of) | Trouble::StoreStalls(of) => concerns(of),
+            Trouble::StoreDown(of) | Trouble::StoreHangs(of) => concerns(of),
             Trouble::StoreSlow(of, _) | Trouble::StoreLosesAnswers(of) => concerns(of),
             Trouble::Cut(..) | Trouble::Slow(..) | Trouble::Lossy(..) => false,
         });
@@ -123,7 +123,11 @@ impl World {
         let mut weather = self.weather();
         let troubles: Vec<_> = (0..self.servers.len()).map(|server| weather.store_trouble(server)).collect();
         for (server, trouble) in troubles.iter().enumerate() {
-            let away = matches!(trouble, Some(Trouble::StoreDown(_) | Trouble::StoreStalls(_)));
+            // A store whose answers are all lost is away, as far as a server can tell.
+            let away = matches!(
+                trouble,
+                Some(Trouble::StoreDown(_) | Trouble::StoreHangs(_) | Trouble::StoreLosesAnswers(_))
+            );
             if weather.stores[server].0 != away || (trouble.is_some() && !away) {
                 weather.stores[server] = (away, Instant::now());
             }
@@ -141,7 +145,7 @@ impl World {
                 let (cut, delay) = (weather.is_cut(agent.index, server.index), weather.delay(ends));
                 let loss = weather.loss(ends);
                 self.net.change(agent.host, server.host, |link| {
-                    (link.cut, link.delay, link.loss) = (cut, self.delay + delay, loss);
+                    (link.cut, link.delay, link.loss) = (cut, self.character.delay + delay, loss);
                 });
             }
         }
@@ -151,11 +155,14 @@ impl World {
 fn set(faults: &Faults, trouble: Option<Trouble>) {
     let fault = match trouble {
         Some(Trouble::StoreDown(_)) => Fault::unavailable(),
-        Some(Trouble::StoreStalls(_)) => Fault::Stall,
+        Some(Trouble::StoreHangs(_)) => Fault::FailAfter(STORE_DEADLINE),
         Some(Trouble::StoreSlow(_, delay)) => Fault::Delay(delay),
         Some(Trouble::StoreLosesAnswers(_)) => Fault::LoseAnswer,
         _ => return faults.clear(),
     };
     faults.set_all(&fault);
 }
+
+/// After this long a store gives up a call that its database does not answer.
+const STORE_DEADLINE: Duration = Duration::from_secs(8);
 

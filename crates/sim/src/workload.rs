@@ -1,7 +1,7 @@
 //! Workloads: they fetch, keep streams open, ask for tokens, and look at what they get with their own eyes.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, UnixTime};
@@ -13,7 +13,7 @@ use vouchsafe_identity::roots::{RootsCell, TrustRoots};
 use vouchsafe_identity::verify::SvidVerifier;
 use vouchsafe_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use vouchsafe_proto::workload::{JwtsvidRequest, ValidateJwtsvidRequest, X509svidRequest, X509svidResponse};
-use vouchsafe_runtime::entropy::Entropy;
+use vouchsafe_runtime::entropy::{Entropy, spread};
 use vouchsafe_transport::connect::uds_channel_on;
 use vouchsafe_types::bundle::{Bundle, X509Authority};
 use vouchsafe_types::certificate;
@@ -21,11 +21,12 @@ use vouchsafe_types::x509_svid::X509Svid;
 
 use crate::facts::Handed;
 use crate::invariants::{
-    answers_from_what_it_holds, gives_nothing_new_to_the_banned, hands_out_what_is_valid, withdraws_nothing,
+    answers_from_what_it_holds, gives_nothing_new_to_the_banned, hands_out_what_is_valid,
+    signs_what_can_be_verified, withdraws_nothing,
 };
 use crate::parts::AGENT_SOCKET;
 use crate::schedule::Dice;
-use crate::world::World;
+use crate::world::{World, stored};
 
 /// The workloads on one agent's machine.
 #[derive(Clone, Debug)]
@@ -33,6 +34,16 @@ pub struct Workload {
     world: Arc<World>,
     agent: usize,
     name: String,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// What need not be looked at again.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Chains and bundles that were verified, and until when they are valid.
+    verified: HashMap<u64, (i64, i64)>,
+    /// The connection to this life of the agent.
+    channel: Option<(u64, Channel)>,
 }
 
 impl Workload {
@@ -40,14 +51,14 @@ impl Workload {
     #[must_use]
     pub fn new(world: Arc<World>, agent: usize) -> Self {
         let name = world.agents[agent].part.to_string();
-        Self { world, agent, name }
+        Self { world, agent, name, seen: Arc::default() }
     }
 
     /// One that fetches now and then.
     pub async fn fetch(self) {
         let mut dice = Dice(Entropy::from_seed(self.world.seed).fork(&format!("fetch {}", self.agent)));
         loop {
-            sleep(dice.seconds(0.2, 4.0)).await;
+            sleep(dice.seconds(0.5, 8.0)).await;
             self.look().await;
         }
     }
@@ -61,7 +72,7 @@ impl Workload {
             let mut stream = stream.into_inner();
             while let Ok(Some(update)) = stream.message().await {
                 if self.life() == Some(life) {
-                    self.judge(&update);
+                    self.judge(&update).await;
                 }
             }
         }
@@ -96,43 +107,60 @@ impl Workload {
         let held: BTreeSet<_> = before.intersection(&self.held()).cloned().collect();
         let refused = answer.as_ref().err().map(|status| format!("{:?} {}", status.code(), status.message()));
         self.check(answers_from_what_it_holds(&self.name, &held, began.elapsed(), refused.as_deref()));
-        let served = self.judge(answer.as_ref().ok()?);
-        Some(served)
+        Some(self.judge(answer.as_ref().ok()?).await)
     }
 
     /// Looks at an answer. The paths that are in it.
-    fn judge(&self, update: &X509svidResponse) -> BTreeSet<String> {
+    async fn judge(&self, update: &X509svidResponse) -> BTreeSet<String> {
         let served: BTreeSet<_> = update.svids.iter().map(|svid| path_of(&svid.spiffe_id)).collect();
         self.check(withdraws_nothing(&self.name, &self.held(), &served));
         for svid in &update.svids {
-            let path = path_of(&svid.spiffe_id);
-            let verified = self.verify(&svid.x509_svid, &svid.bundle);
-            if self.clock_is_steady() {
-                let verdict = verified.as_ref().map(drop).map_err(Clone::clone);
-                self.check(hands_out_what_is_valid(&self.name, &path, verdict));
-            }
-            let Ok(parsed) = certificate::split(&svid.x509_svid) else { continue };
-            let Ok(parsed) = X509Svid::parse(parsed) else { continue };
-            let life = (parsed.not_before, parsed.not_after);
-            let handed = Handed { at: Instant::now(), serial: parsed.serial, life };
-            if self.world.facts().note(self.agent, &path, handed) {
-                self.world.trace.remark(&self.name, &format!("serves {path} valid {life:?}"));
-                self.check(gives_nothing_new_to_the_banned(&self.name, &path, self.after_the_ban()));
-            }
+            self.judge_one(&path_of(&svid.spiffe_id), &svid.x509_svid, &svid.bundle).await;
         }
         served
     }
 
-    fn verify(&self, chain: &[u8], bundle: &[u8]) -> Result<(), String> {
+    async fn judge_one(&self, path: &str, chain: &[u8], bundle: &[u8]) {
+        let key = spread(&[chain, bundle].concat()).to_bits();
+        let known = self.seen().verified.get(&key).copied();
+        if known.is_some_and(|(from, until)| from <= self.wall() && self.wall() < until) {
+            return;
+        }
+        let roots = self.roots(bundle);
+        let verified = roots.and_then(|roots| self.verify(chain, &roots));
+        if self.clock_is_steady() {
+            let verdict = verified.as_ref().map(drop).map_err(Clone::clone);
+            self.check(hands_out_what_is_valid(&self.name, path, verdict));
+        }
+        let Ok(svid) = verified else { return };
+        let life = (svid.not_before, svid.not_after);
+        self.seen().verified.insert(key, life);
+        let handed = Handed { at: Instant::now(), serial: svid.serial, life };
+        if self.world.facts().note(self.agent, path, handed) {
+            self.world.trace.remark(&self.name, &format!("serves {path} valid {life:?}"));
+            self.check(gives_nothing_new_to_the_banned(&self.name, path, self.after_the_ban()));
+            let of_record = stored(&self.world).await.map(|stored| stored.bundle);
+            if let (Ok(Some(of_record)), true) = (of_record, self.clock_is_steady()) {
+                let judgement = self.verify(chain, &of_record).map(drop);
+                self.check(signs_what_can_be_verified(&self.name, path, judgement));
+            }
+        }
+    }
+
+    fn roots(&self, bundle: &[u8]) -> Result<Bundle, String> {
         let mut roots = Bundle::new(self.world.trust_domain.clone());
         for der in certificate::split(bundle).map_err(|error| error.to_string())? {
             roots.x509_authorities.push(X509Authority::parse(der).map_err(|error| error.to_string())?);
         }
-        let verifier = SvidVerifier::new(RootsCell::new(TrustRoots::of([&roots])));
+        Ok(roots)
+    }
+
+    fn verify(&self, chain: &[u8], roots: &Bundle) -> Result<X509Svid, String> {
+        let verifier = SvidVerifier::new(RootsCell::new(TrustRoots::of([roots])));
         let chain = certificate::split(chain).map_err(|error| error.to_string())?;
         let chain: Vec<_> = chain.iter().map(|der| CertificateDer::from(&**der)).collect();
         let now = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(self.wall()).unwrap_or(0)));
-        verifier.verify(&chain, now).map(drop).map_err(|error| error.to_string())
+        verifier.verify(&chain, now).map_err(|error| error.to_string())
     }
 
     async fn token(&self, life: u64, path: &str) {
@@ -172,9 +200,23 @@ impl Workload {
         }
     }
 
+    /// A client on a connection that lasts as long as the agent's process.
     fn client(&self) -> SpiffeWorkloadApiClient<Channel> {
+        let life = self.world.agents[self.agent].life();
+        let mut seen = self.seen();
+        if let Some((of, channel)) = &seen.channel
+            && *of == life
+        {
+            return SpiffeWorkloadApiClient::new(channel.clone());
+        }
         let network = self.world.net.bystander(self.world.agents[self.agent].host);
-        SpiffeWorkloadApiClient::new(uds_channel_on(&network, AGENT_SOCKET.as_ref()))
+        let channel = uds_channel_on(&network, AGENT_SOCKET.as_ref());
+        seen.channel = Some((life, channel.clone()));
+        SpiffeWorkloadApiClient::new(channel)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Which process of the agent runs, if one does.

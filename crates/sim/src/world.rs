@@ -1,6 +1,5 @@
 //! One run: builds the world of a seed, lets it live through its faults, repairs everything, and looks whether it recovers.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,21 +8,23 @@ use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use vouchsafe_proto::spire::api::types;
 use vouchsafe_runtime::clock::Clock;
-use vouchsafe_runtime::entropy::Entropy;
 use vouchsafe_store::{Record, Sqlite, Store};
 use vouchsafe_types::bundle::Bundle;
+use vouchsafe_types::entry::Entry;
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use crate::facts::{EntryState, Facts};
-use crate::invariants::{Violation, recovers};
+use crate::invariants::{Violation, forgets, recovers};
 use crate::monitor;
 use crate::net::Net;
 use crate::node::{Node, Order, Program};
 use crate::operator::{self, Operator};
 use crate::parts::{AgentUp, ServerUp, token};
-use crate::schedule::{self, Accident, Dice, Fault, Part, Shape};
+use crate::schedule::{self, Accident, Character, Fault, Part, Shape};
 use crate::trace::Trace;
 use crate::weather::Weather;
 use crate::workload::Workload;
@@ -34,8 +35,8 @@ pub struct World {
     pub seed: u64,
     /// The network.
     pub net: Net,
-    /// From one host to another while all is well.
-    pub delay: Duration,
+    /// How it differs from other worlds.
+    pub character: Character,
     /// What happened.
     pub trace: Trace,
     /// Where all files are.
@@ -48,8 +49,6 @@ pub struct World {
     pub agents: Vec<Arc<Node<AgentUp>>>,
     /// Whose identities it is about.
     pub trust_domain: TrustDomain,
-    /// Lifetime of authorities.
-    pub ca_ttl: Duration,
     facts: Mutex<Facts>,
     weather: Mutex<Weather>,
     bundle: Mutex<Option<Bundle>>,
@@ -136,12 +135,10 @@ pub fn run(seed: u64, options: Options) -> Result<Outcome, std::io::Error> {
 async fn live(seed: u64, options: Options) -> Result<Outcome, std::io::Error> {
     let trace = Trace::new(options.keep);
     let log = trace.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::DEBUG)
-        .with_ansi(false)
-        .without_time()
-        .with_writer(move || log.clone())
-        .finish();
+    let ours = Targets::new().with_default(tracing::Level::WARN).with_target("vouchsafe", tracing::Level::DEBUG);
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).without_time();
+    let lines = lines.with_writer(move || log.clone()).with_filter(ours);
+    let subscriber = tracing_subscriber::registry().with(lines);
     let _logging = options.keep.then(|| tracing::subscriber::set_default(subscriber));
     let mut tasks = JoinSet::new();
     let outcome = match build(seed, options, trace.clone(), &mut tasks).await {
@@ -164,15 +161,14 @@ async fn build(
     tasks: &mut JoinSet<()>,
 ) -> Result<Arc<World>, String> {
     let text = |error: &dyn fmt::Display| error.to_string();
-    let mut dice = Dice(Entropy::from_seed(seed).fork("world"));
+    let character = Character::of(seed);
     let base = Path::new("/dev/shm");
     let dir = if base.is_dir() { TempDir::new_in(base) } else { TempDir::new() };
     let dir = dir.map_err(|error| text(&error))?;
     let shape = options.shape;
     let names = (0..shape.servers).map(Part::Server).chain((0..shape.agents).map(Part::Agent));
     let names: Vec<_> = names.map(|part| part.to_string()).collect();
-    let delay = dice.seconds(0.001, 0.03);
-    let net = Net::new(seed, &names, delay);
+    let net = Net::new(seed, &names, character.delay);
     net.alias("server", &(0..shape.servers).collect::<Vec<_>>());
     let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000);
     let store = Sqlite::open(dir.path().join("datastore.sqlite3"), Clock::derived(wall)).await;
@@ -184,15 +180,14 @@ async fn build(
         nodes(shape.agents, shape.servers, Part::Agent).map(|(part, host)| Node::new(part, host, wall)).unzip();
     let world = Arc::new(World {
         seed,
+        character,
         net,
-        delay,
         trace,
         dir,
         store,
         servers,
         agents,
         trust_domain: TrustDomain::parse("example.org").map_err(|error| text(&error))?,
-        ca_ttl: Duration::from_secs(if dice.chance(0.5) { 24 * 3600 } else { 1800 }),
         facts: Mutex::new(Facts::new(shape.agents)),
         weather: Mutex::new(Weather::new(shape.servers)),
         bundle: Mutex::default(),
@@ -244,7 +239,7 @@ async fn all_up<P: Program>(nodes: &[Arc<Node<P>>]) -> Result<(), String> {
 /// The faults, then the repair, then the last look.
 async fn lead(world: &Arc<World>, options: Options, tasks: &mut JoinSet<()>) -> Result<(), Violation> {
     let began = Instant::now();
-    world.trace.step("plan", &format!("authorities live {:?}", world.ca_ttl));
+    world.trace.step("plan", &format!("{:?}", world.character));
     for (at, fault) in schedule::plan(world.seed, options.shape) {
         wait_until(world, began + at).await;
         if world.trace.violation().is_some() {
@@ -263,8 +258,7 @@ async fn lead(world: &Arc<World>, options: Options, tasks: &mut JoinSet<()>) -> 
         world.facts().agents[node.index].clock_changed = Some(Instant::now());
     }
     world.trace.step("plan", "everything is repaired");
-    recovery(world, "after the repair").await?;
-    acknowledged_writes_are_kept(world).await
+    recovery(world, "after the repair").await
 }
 
 /// Waits, unless something is wrong already.
@@ -349,23 +343,57 @@ async fn all_served(world: &Arc<World>) -> Result<(), Violation> {
             continue;
         }
         let served = Workload::new(world.clone(), agent).look().await.unwrap_or_default();
-        recovers(&world.agents[agent].part.to_string(), &world.facts().wanted(agent), &served)?;
+        let name = world.agents[agent].part.to_string();
+        recovers(&name, &world.facts().wanted(agent), &served)?;
+        forgets(&name, &world.facts().unwanted(agent), &served)?;
     }
-    Ok(())
-}
-
-async fn acknowledged_writes_are_kept(world: &World) -> Result<(), Violation> {
-    let mut stored = BTreeSet::new();
-    let mut note = |record| {
-        if let Record::Entry(entry) = record {
-            stored.insert(entry.id.to_string());
+    let stored = stored(world).await.map_err(|error| Violation { invariant: "recovers", what: error })?;
+    for agent in 0..world.agents.len() {
+        if world.facts().agents[agent].banned.is_none() {
+            is_current(world, agent, &stored.entries)?;
         }
-    };
-    let failed = |error: vouchsafe_store::Error| Violation { invariant: "recovers", what: error.to_string() };
-    world.store.load(&mut note).await.map_err(failed)?;
+    }
     let facts = world.facts();
     let acknowledged = facts.entries.iter().filter(|(_, entry)| entry.state == EntryState::Present);
-    recovers("the database", &acknowledged.map(|(id, _)| id.clone()).collect(), &stored)
+    let found = stored.entries.iter().map(|entry| entry.id.to_string()).collect();
+    recovers("the database", &acknowledged.map(|(id, _)| id.clone()).collect(), &found)
+}
+
+/// Whether the agent has the newest revision of each entry, and an SVID that was issued for it.
+fn is_current(world: &World, agent: usize, stored: &[Entry]) -> Result<(), Violation> {
+    let (node, parent) = (&world.agents[agent], world.agent_id(agent));
+    let Some(up) = node.up() else { return Ok(()) };
+    let snapshot = up.running.identities.load();
+    let name = |id: &str, revision: i64, created: i64| format!("{id} revision {revision} of {created}");
+    let own = stored.iter().filter(|entry| entry.parent_id.path() == parent.path);
+    let expected = own.map(|e| name(&e.id.to_string(), e.revision_number, e.created_at)).collect();
+    let issued = snapshot.svids.iter().map(|(id, svid)| name(&id.to_string(), svid.issued_for.0, svid.issued_for.1));
+    recovers(&node.part.to_string(), &expected, &issued.collect())
+}
+
+/// What is in the database.
+#[derive(Debug, Default)]
+pub struct Stored {
+    /// Entries.
+    pub entries: Vec<Entry>,
+    /// The trust domain's bundle.
+    pub bundle: Option<Bundle>,
+}
+
+/// Reads the database, past all troubles.
+///
+/// # Errors
+///
+/// It cannot be read.
+pub async fn stored(world: &World) -> Result<Stored, String> {
+    let mut stored = Stored::default();
+    let mut note = |record| match record {
+        Record::Entry(entry) => stored.entries.push(entry),
+        Record::Bundle(bundle) if bundle.trust_domain == world.trust_domain => stored.bundle = Some(bundle),
+        _ => {}
+    };
+    world.store.load(&mut note).await.map_err(|error| error.to_string())?;
+    Ok(stored)
 }
 
 /// How long it may take from the repair until all is served: the longest delay between two attempts, and what follows.

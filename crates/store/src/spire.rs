@@ -9,6 +9,7 @@
 
 mod bundle;
 mod rows;
+pub mod shared;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -49,6 +50,15 @@ pub enum SpireError {
         /// Why.
         #[source]
         cause: rusqlite::Error,
+    },
+    /// The shared database cannot be read or written.
+    #[error("cannot use SPIRE's tables in the {place}")]
+    Shared {
+        /// Which database.
+        place: String,
+        /// Why.
+        #[source]
+        cause: crate::error::Cause,
     },
     /// It is not a SPIRE server's.
     #[error("{} is not the database of a SPIRE server: {why}", path.display())]
@@ -122,13 +132,16 @@ fn open(path: &Path, flags: OpenFlags) -> Result<Connection, SpireError> {
     let schema =
         schema(&connection).map_err(|error| foreign(format!("it has no table of migrations ({error})")))?;
     if !SCHEMAS.contains(&schema) {
-        return Err(foreign(format!(
-            "its schema is {schema}, and {} to {} are understood; start SPIRE 1.15 on it once, which migrates it",
-            SCHEMAS.start(),
-            SCHEMAS.end()
-        )));
+        return Err(foreign(unknown_schema(schema)));
     }
     Ok(connection)
+}
+
+fn unknown_schema(schema: i64) -> String {
+    let (first, last) = (SCHEMAS.start(), SCHEMAS.end());
+    format!(
+        "its schema is {schema}, and {first} to {last} are understood; start SPIRE 1.15 on it once, which migrates it"
+    )
 }
 
 fn schema(connection: &Connection) -> rusqlite::Result<i64> {

@@ -322,7 +322,7 @@ impl fmt::Debug for Cluster {
 /// What suits a small server that lives for seconds.
 const DEFAULTS: &[(&str, &str)] = &[
     ("shared_buffers", "16MB"),
-    ("max_connections", "100"),
+    ("max_connections", "400"),
     ("max_wal_senders", "4"),
     ("autovacuum_naptime", "10s"),
     ("logging_collector", "off"),

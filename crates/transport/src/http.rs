@@ -12,10 +12,12 @@ use std::time::{Duration, SystemTime};
 use http::header::ALLOW;
 use http::{HeaderValue, Method, Request, StatusCode};
 use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use vouchsafe_runtime::metrics::Registry;
-use vouchsafe_runtime::readiness::{Readiness, Report};
+use vouchsafe_runtime::readiness::{Readiness, Report, State};
 
 use crate::pages::{self, Bounds, JSON, Page, Site, TEXT, page};
 
@@ -140,7 +142,8 @@ fn health_page(good: bool, report: &Report) -> Page {
     page(status, JSON, report_json(report).to_string())
 }
 
-/// `{"ready":true,"live":true,"draining":false,"parts":{"server":{"state":"ready","since":1700000000,"reason":""}}}`
+/// `{"ready":true,"live":true,"draining":false,"degraded":[],"parts":{"server":{"state":"ready","since":1700000000,
+/// "reason":""}}}`; `degraded` is for people: `{"capability":"server","since":"2026-01-02T15:04:05Z","reason":"…"}`.
 fn report_json(report: &Report) -> Value {
     let parts: Map<String, Value> = report
         .parts
@@ -151,7 +154,19 @@ fn report_json(report: &Report) -> Value {
             (part.name.to_owned(), known)
         })
         .collect();
-    json!({ "ready": report.ready, "live": report.live, "draining": report.draining, "parts": parts })
+    let degraded = report.parts.iter().filter(|part| part.state == State::Degraded);
+    let degraded: Vec<Value> = degraded
+        .map(|part| json!({ "capability": part.name, "since": rfc3339(part.since), "reason": part.reason }))
+        .collect();
+    json!({
+        "ready": report.ready, "live": report.live, "draining": report.draining, "degraded": degraded, "parts": parts,
+    })
+}
+
+fn rfc3339(at: SystemTime) -> String {
+    let seconds = at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let at = i64::try_from(seconds).ok().and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
+    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -187,6 +202,10 @@ mod tests {
         assert_eq!(
             json["parts"]["server"],
             json!({ "state": "degraded", "since": 1000, "reason": "database is away" })
+        );
+        assert_eq!(
+            json["degraded"],
+            json!([{ "capability": "server", "since": "1970-01-01T00:16:40Z", "reason": "database is away" }])
         );
         token.fail("gone");
         assert_eq!(

@@ -10,6 +10,7 @@ use vouchsafe_proto::denial::Reason;
 use super::notes::Failure;
 use crate::denials::Denial;
 use crate::identities::Snapshot;
+use crate::servers::Stats;
 use crate::status::{AgentStatus, Phase};
 use crate::trust::is_usable;
 
@@ -20,6 +21,8 @@ pub struct AgentFacts {
     pub status: AgentStatus,
     /// Its server, or servers, as `host:port`.
     pub server: String,
+    /// What is known of each.
+    pub servers: Vec<Stats>,
     /// What the server denies it.
     pub denial: Option<Denial>,
     /// Whoever answers is signed by nobody that the agent knows.
@@ -62,7 +65,13 @@ impl Finding {
     /// A problem with this name.
     #[must_use]
     pub fn problem(code: &'static str, text: impl Into<String>) -> Self {
-        Self { code, severity: Severity::Problem, text: text.into(), detail: String::new(), next: String::new() }
+        Self {
+            code,
+            severity: Severity::Problem,
+            text: text.into(),
+            detail: String::new(),
+            next: String::new(),
+        }
     }
 
     /// The same, of no urgency.
@@ -115,7 +124,9 @@ pub fn causes(agent: &AgentFacts, snapshot: &Snapshot, (now, instant): (i64, Ins
 /// In words, if a server's certificate was refused for its dates.
 fn outside_its_time(failure: &Failure) -> Option<&'static str> {
     if failure.message.contains(NOT_YET_VALID) {
-        return Some("by this machine's clock the server's certificate is not valid yet: one of the two clocks is wrong");
+        return Some(
+            "by this machine's clock the server's certificate is not valid yet: one of the two clocks is wrong",
+        );
     }
     let expired = "by this machine's clock the server's certificate has expired, and servers renew theirs: one of the two clocks is wrong";
     failure.message.contains(EXPIRED).then_some(expired)
@@ -176,7 +187,12 @@ fn failing(agent: &AgentFacts, failure: &Failure, instant: Instant) -> Finding {
         since = format!("since {}", time(i64::try_from(last.as_secs()).unwrap_or(i64::MAX)));
     }
     let server = &agent.server;
-    let detail = format!("{}, {} ago: {}", server, duration(instant.saturating_duration_since(failure.at)), failure.message);
+    let detail = format!(
+        "{}, {} ago: {}",
+        server,
+        duration(instant.saturating_duration_since(failure.at)),
+        failure.message
+    );
     if agent.server_is_unknown || failure.message.contains(UNKNOWN_AUTHORITY) {
         return Finding::problem(SERVER_UNTRUSTED, "the agent does not trust the server that answers: none of the authorities that it knows signed the server's certificate")
             .detail(detail)
@@ -211,9 +227,16 @@ fn bundle(snapshot: &Snapshot, now: i64) -> Option<Finding> {
 fn phase(agent: &AgentFacts, instant: Instant, alone: bool) -> Option<Finding> {
     match agent.status.phase {
         Phase::Serving => None,
-        Phase::Refused => Some(Finding::problem(AGENT_REFUSED, "the server refuses this agent for good, and it is about to end").next("its log says why")),
+        Phase::Refused => Some(
+            Finding::problem(AGENT_REFUSED, "the server refuses this agent for good, and it is about to end")
+                .next("its log says why"),
+        ),
         Phase::Synchronizing => alone.then(|| {
-            Finding::problem(AGENT_NOT_SYNCHRONIZED, "the agent has its own SVID and does not know its entries yet").next("ask again in a second")
+            Finding::problem(
+                AGENT_NOT_SYNCHRONIZED,
+                "the agent has its own SVID and does not know its entries yet",
+            )
+            .next("ask again in a second")
         }),
         Phase::Attesting => {
             let mut text = "the agent has no SVID of its own yet".to_owned();
@@ -238,7 +261,12 @@ pub(super) fn time(unix: i64) -> String {
 /// A length of time in words: two units at most.
 pub(super) fn duration(length: Duration) -> String {
     let seconds = length.as_secs();
-    let parts = [("d", seconds / 86_400), ("h", seconds / 3_600 % 24), ("min", seconds / 60 % 60), ("s", seconds % 60)];
+    let parts = [
+        ("d", seconds / 86_400),
+        ("h", seconds / 3_600 % 24),
+        ("min", seconds / 60 % 60),
+        ("s", seconds % 60),
+    ];
     let first = parts.iter().position(|(_, count)| *count > 0).unwrap_or(3);
     let shown = parts[first..].iter().take(2).filter(|(_, count)| *count > 0);
     let shown: Vec<_> = shown.map(|(unit, count)| format!("{count} {unit}")).collect();
@@ -299,6 +327,7 @@ mod tests {
         AgentFacts {
             status,
             server: "server.test:8081".to_owned(),
+            servers: Vec::new(),
             denial: None,
             server_is_unknown: false,
             sync: None,
@@ -341,9 +370,15 @@ mod tests {
     #[test]
     fn the_cause_comes_before_what_follows_from_it() {
         let away = failed(Code::Unavailable, "tcp connect error: Connection refused");
-        assert_eq!(codes(&AgentFacts { sync: away, ..agent() }, 3_000), [SERVER_UNREACHABLE, AGENT_SVID_EXPIRED]);
+        assert_eq!(
+            codes(&AgentFacts { sync: away, ..agent() }, 3_000),
+            [SERVER_UNREACHABLE, AGENT_SVID_EXPIRED]
+        );
         let refused = failed(Code::PermissionDenied, "agent SVID is expired");
-        assert_eq!(codes(&AgentFacts { sync: refused, ..agent() }, 3_000), [AGENT_SVID_EXPIRED, SYNC_FAILING]);
+        assert_eq!(
+            codes(&AgentFacts { sync: refused, ..agent() }, 3_000),
+            [AGENT_SVID_EXPIRED, SYNC_FAILING]
+        );
         let now = Instant::now();
         let denial = |reason| Some(Denial { reason, since: now, heard: now });
         let denied = failed(Code::PermissionDenied, "agent is banned");

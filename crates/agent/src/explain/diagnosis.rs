@@ -110,21 +110,30 @@ fn alone(subject: String, finding: Finding) -> Diagnosis {
 
 fn of_process(facts: &Facts<'_>, pid: i32, name: &str, examined: Examined) -> Diagnosis {
     let mut diagnosis = Diagnosis { subject: format!("process {pid} ({name})"), ..Diagnosis::default() };
-    let count = |outcome: &Result<Vec<Selector>, String>| outcome.as_ref().map(Vec::len).map_err(Clone::clone);
+    let count =
+        |outcome: &Result<Vec<Selector>, String>| outcome.as_ref().map(Vec::len).map_err(Clone::clone);
     diagnosis.attestors = examined.outcomes.iter().map(|(name, outcome)| (*name, count(outcome))).collect();
-    let failed: Vec<_> = examined.outcomes.iter().filter(|(_, outcome)| outcome.is_err()).map(|(name, _)| *name).collect();
+    let failed: Vec<_> =
+        examined.outcomes.iter().filter(|(_, outcome)| outcome.is_err()).map(|(name, _)| *name).collect();
     if !examined.still_same {
         let text = format!("process {pid} ended while the agent looked at it, or became another user's");
-        diagnosis.findings = vec![Finding::problem(PROCESS_GONE, text).next("ask again with the number that it has now (`pgrep`)")];
+        diagnosis.findings = vec![
+            Finding::problem(PROCESS_GONE, text).next("ask again with the number that it has now (`pgrep`)"),
+        ];
         return diagnosis;
     }
     let all_failed = !examined.outcomes.is_empty() && failed.len() == examined.outcomes.len();
-    diagnosis.selectors = examined.outcomes.into_iter().filter_map(|(_, outcome)| outcome.ok()).flatten().collect();
+    diagnosis.selectors =
+        examined.outcomes.into_iter().filter_map(|(_, outcome)| outcome.ok()).flatten().collect();
     of_selectors(facts, &failed, &mut diagnosis);
     if failed.is_empty() {
         return diagnosis;
     }
-    let why: Vec<_> = diagnosis.attestors.iter().filter_map(|(name, outcome)| Some(format!("{name}: {}", outcome.as_ref().err()?))).collect();
+    let why: Vec<_> = diagnosis
+        .attestors
+        .iter()
+        .filter_map(|(name, outcome)| Some(format!("{name}: {}", outcome.as_ref().err()?)))
+        .collect();
     let finding = attestor_failed(&failed, &why.join("; "));
     // It is the cause when all of them failed, or when the entry that fits best wants what this one would have said.
     let wanted = |near: &Near| near.missing.iter().any(|difference| difference.unknown);
@@ -138,13 +147,20 @@ fn of_process(facts: &Facts<'_>, pid: i32, name: &str, examined: Examined) -> Di
 
 fn attestor_failed(failed: &[&str], why: &str) -> Finding {
     let next = match failed {
-        ["docker"] => "check that the agent may open the container daemon's socket (docker_socket_path) and that the daemon answers: `docker ps`. docs/workload-attestation.md lists what it says and what helps",
-        ["unix"] => "check that the agent may look into this process: /proc mounted with hidepid, a program of another user with discover_workload_path, or a program above workload_size_limit",
+        ["docker"] => {
+            "check that the agent may open the container daemon's socket (docker_socket_path) and that the daemon answers: `docker ps`. docs/workload-attestation.md lists what it says and what helps"
+        }
+        ["unix"] => {
+            "check that the agent may look into this process: /proc mounted with hidepid, a program of another user with discover_workload_path, or a program above workload_size_limit"
+        }
         _ => "put right what the attestor says; docs/workload-attestation.md lists what helps",
     };
-    Finding::problem(ATTESTOR_FAILED, format!("the workload attestor {} has no answer about this process", failed.join(", ")))
-        .detail(why)
-        .next(next)
+    Finding::problem(
+        ATTESTOR_FAILED,
+        format!("the workload attestor {} has no answer about this process", failed.join(", ")),
+    )
+    .detail(why)
+    .next(next)
 }
 
 /// What follows from `diagnosis.selectors`.
@@ -164,12 +180,17 @@ fn of_selectors(facts: &Facts<'_>, failed: &[&str], diagnosis: &mut Diagnosis) {
         diagnosis.findings.extend(causes);
         return;
     }
-    let shadowed: Vec<_> = every.iter().filter(|slot| !matching.iter().any(|kept| Arc::ptr_eq(kept, slot))).collect();
+    let shadowed: Vec<_> =
+        every.iter().filter(|slot| !matching.iter().any(|kept| Arc::ptr_eq(kept, slot))).collect();
     let hints = shadowed.iter().take(MAX_SHOWN).map(|slot| hint_taken(slot, &matching));
     diagnosis.findings.extend(hints);
     add_identities(facts, &matching, causes, diagnosis);
     if let Some(refused) = facts.limits.refused_lately(&selectors) {
-        let text = format!("this caller asks more often than the agent allows: {} was refused {} ago", refused.method, duration(refused.ago));
+        let text = format!(
+            "this caller asks more often than the agent allows: {} was refused {} ago",
+            refused.method,
+            duration(refused.ago)
+        );
         let next = "let the workload keep its stream open instead of asking again and again, or raise experimental.ratelimit in the agent's configuration";
         diagnosis.findings.insert(0, Finding::problem(CALLER_RATE_LIMITED, text).next(next));
     }
@@ -178,52 +199,80 @@ fn of_selectors(facts: &Facts<'_>, failed: &[&str], diagnosis: &mut Diagnosis) {
 fn hint_taken(slot: &EntrySlot, kept: &[Arc<EntrySlot>]) -> Finding {
     let entry = &slot.entry;
     let older = kept.iter().find(|kept| kept.entry.hint == entry.hint);
-    let older = older.map_or_else(String::new, |older| format!(", {} (entry {})", older.entry.spiffe_id, older.entry.id));
+    let older = older
+        .map_or_else(String::new, |older| format!(", {} (entry {})", older.entry.spiffe_id, older.entry.id));
     Finding::problem(
         HINT_TAKEN,
-        format!("{} is left out: its hint {:?} is that of an older identity of the same process{older}", entry.spiffe_id, entry.hint),
+        format!(
+            "{} is left out: its hint {:?} is that of an older identity of the same process{older}",
+            entry.spiffe_id, entry.hint
+        ),
     )
-    .next(format!("give it another hint: `vouchsafe server entry update -entryID {} … -hint <other>`", entry.id))
+    .next(format!(
+        "give it another hint: `vouchsafe server entry update -entryID {} … -hint <other>`",
+        entry.id
+    ))
 }
 
 fn no_entry(facts: &Facts<'_>, diagnosis: &Diagnosis) -> Finding {
     let agent = facts.agent.status.id.as_ref().map_or_else(|| "<agent>".to_owned(), ToString::to_string);
-    let held = facts.snapshot.index.len();
+    let held = match facts.snapshot.index.len() {
+        1 => "1 entry".to_owned(),
+        held => format!("{held} entries"),
+    };
     let asof = facts.agent.status.last_sync.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-    let asof = asof.map_or_else(String::new, |at| format!(", as of {}", time(i64::try_from(at.as_secs()).unwrap_or(i64::MAX))));
-    let applied = |entry: &WorkloadEntry| diagnosis.selectors.contains_all(&entry.selectors) && facts.snapshot.index.get(entry.id.as_str()).is_none();
+    let asof = asof.map_or_else(String::new, |at| {
+        format!(", as of {}", time(i64::try_from(at.as_secs()).unwrap_or(i64::MAX)))
+    });
+    let applied = |entry: &WorkloadEntry| {
+        diagnosis.selectors.contains_all(&entry.selectors)
+            && facts.snapshot.index.get(entry.id.as_str()).is_none()
+    };
     if let Some(finding) = gone(facts, applied) {
         return finding;
     }
-    let stored = |slot: &&Arc<EntrySlot>| slot.entry.store_svid && diagnosis.selectors.contains_all(&slot.entry.selectors);
+    let stored = |slot: &&Arc<EntrySlot>| {
+        slot.entry.store_svid && diagnosis.selectors.contains_all(&slot.entry.selectors)
+    };
     if let Some(slot) = facts.snapshot.index.iter().find(stored) {
-        return Finding::problem(ENTRY_FOR_STORE, "the entry that applies is for an SVID store, and not handed to workloads")
-            .detail(format!("{} (entry {})", slot.entry.spiffe_id, slot.entry.id))
-            .next(format!("`vouchsafe server entry update -entryID {} … -storeSVID=false`, or another entry", slot.entry.id));
+        return Finding::problem(
+            ENTRY_FOR_STORE,
+            "the entry that applies is for an SVID store, and not handed to workloads",
+        )
+        .detail(format!("{} (entry {})", slot.entry.spiffe_id, slot.entry.id))
+        .next(format!(
+            "`vouchsafe server entry update -entryID {} … -storeSVID=false`, or another entry",
+            slot.entry.id
+        ));
     }
-    let create = format!(
-        "if there is one on the server (`vouchsafe server entry show`), its parent must be {agent} or a node alias of this agent, and it arrives within seconds. \
-         Otherwise: `vouchsafe server entry create -parentID {agent} -spiffeID <id>{}`",
-        diagnosis.selectors.iter().take(1).map(|selector| format!(" -selector {selector}")).collect::<String>()
-    );
+    let telling = diagnosis.selectors.iter().find(|selector| selector.value().starts_with("uid:"));
+    let telling = telling
+        .or(diagnosis.selectors.iter().next())
+        .map_or_else(String::new, |selector| format!(" -selector {selector}"));
+    let create = format!("`vouchsafe server entry create -parentID {agent} -spiffeID <id>{telling}`");
     let Some(nearest) = diagnosis.near.first() else {
-        return Finding::problem(NO_ENTRY, format!("no entry fits: none of the {held} that this agent has{asof} has a selector in common with it")).next(create);
+        let text =
+            format!("no entry fits: this agent has {held}{asof}, and none has a selector in common with it");
+        return Finding::problem(NO_ENTRY, text).next(format!(
+            "{create}. If there is an entry already (`vouchsafe server entry show`), its parent must be {agent} or a node alias of this agent"
+        ));
     };
     let entry = &nearest.slot.entry;
     let differs: Vec<_> = nearest.missing.iter().take(MAX_SHOWN).map(ToString::to_string).collect();
     let more = nearest.missing.len().saturating_sub(MAX_SHOWN);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-    let kinds: std::collections::BTreeSet<_> = nearest.missing.iter().map(|difference| difference.wanted.kind()).collect();
+    let kinds: std::collections::BTreeSet<_> =
+        nearest.missing.iter().map(|difference| difference.wanted.kind()).collect();
     let kinds: Vec<_> = kinds.into_iter().collect();
     let text = format!(
-        "no entry fits; the nearest of the {held} that this agent has{asof} differs in {} selector{} ({})",
+        "no entry fits: this agent has {held}{asof}, and the nearest differs in {} selector{} ({})",
         nearest.missing.len(),
         if nearest.missing.len() == 1 { "" } else { "s" },
         kinds.join(", ")
     );
     Finding::problem(SELECTOR_DIFFERS, text)
         .detail(format!("{} (entry {}): {}{more}", entry.spiffe_id, entry.id, differs.join("; ")))
-        .next(format!("if the entry is wrong: `vouchsafe server entry show -entryID {}`, then `vouchsafe server entry update`; if the process is, start it as the entry says. If neither is meant, {create}", entry.id))
+        .next(format!("if the entry is wrong: `vouchsafe server entry show -entryID {}`, then `vouchsafe server entry update`. If the process is wrong: start it as the entry says. If neither is meant: {create}", entry.id))
 }
 
 /// The newest of the entries that this agent had, and that are as `wanted`.
@@ -231,7 +280,9 @@ fn gone(facts: &Facts<'_>, wanted: impl Fn(&WorkloadEntry) -> bool) -> Option<Fi
     let removed = facts.notes.removed_entries(wanted).into_iter().next()?;
     let (id, entry_id) = (&removed.entry.spiffe_id, &removed.entry.id);
     let ago = duration(facts.instant.saturating_duration_since(removed.at));
-    let text = format!("the entry that applied is gone since {ago}: it expired or was deleted on the server, or got another parent");
+    let text = format!(
+        "the entry that applied is gone since {ago}: it expired or was deleted on the server, or got another parent"
+    );
     Some(
         Finding::problem(ENTRY_REMOVED, text)
             .detail(format!("{id} (entry {entry_id})"))
@@ -240,13 +291,22 @@ fn gone(facts: &Facts<'_>, wanted: impl Fn(&WorkloadEntry) -> bool) -> Option<Fi
 }
 
 /// Adds what there is to say about each entry's SVID, behind `causes` where they matter.
-fn add_identities(facts: &Facts<'_>, slots: &[Arc<EntrySlot>], causes: Vec<Finding>, diagnosis: &mut Diagnosis) {
+fn add_identities(
+    facts: &Facts<'_>,
+    slots: &[Arc<EntrySlot>],
+    causes: Vec<Finding>,
+    diagnosis: &mut Diagnosis,
+) {
     let mut lacking = Vec::new();
     let mut good = Vec::new();
     for slot in slots {
         let svid = facts.snapshot.svids.get(&slot.entry.id).cloned();
         let finding = svid_finding(facts, slot, svid.as_deref());
-        if finding.severity == Severity::Good { good.push(finding) } else { lacking.push(finding) }
+        if finding.severity == Severity::Good {
+            good.push(finding)
+        } else {
+            lacking.push(finding)
+        }
         if diagnosis.identities.len() < MAX_SHOWN {
             diagnosis.identities.push((Arc::clone(slot), svid));
         }
@@ -271,44 +331,88 @@ fn svid_finding(facts: &Facts<'_>, slot: &EntrySlot, svid: Option<&HeldSvid>) ->
     let retry = trouble.as_ref().map_or_else(String::new, |trouble| {
         let wait = trouble.retry_at.saturating_duration_since(facts.instant);
         let since = facts.instant.saturating_duration_since(trouble.since);
-        format!("{:?}: {}; it has failed for {} and is asked again in {}", trouble.failure.code, trouble.failure.message, duration(since), duration(wait))
+        format!(
+            "{:?}: {}; it has failed for {} and is asked again in {}",
+            trouble.failure.code,
+            trouble.failure.message,
+            duration(since),
+            duration(wait)
+        )
     });
     let limited = trouble.as_ref().is_some_and(|trouble| trouble.failure.code == Code::ResourceExhausted);
-    let own = trouble.as_ref().is_some_and(|trouble| !matches!(trouble.failure.code, Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted));
-    let because = |finding: Finding| match (limited, own) {
+    let own = trouble.as_ref().is_some_and(|trouble| {
+        !matches!(trouble.failure.code, Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted)
+    });
+    let because = |finding: Finding| {
+        match (limited, own) {
         (true, _) => finding.next("the server limits how often this agent may ask; it is asked again by itself. If it lasts, look at `ratelimit` in the server's configuration"),
         (_, true) => finding.next(format!("the server refuses this one: look at `vouchsafe server entry show -entryID {}` and at the server's log", slot.entry.id)),
         _ => finding.next("it is asked for again by itself as soon as the server answers"),
+    }
     };
     let Some(svid) = svid else {
         if limited {
-            return because(Finding::problem(super::causes::SERVER_RATE_LIMITED, format!("{id} is not signed yet: the server limits how often this agent may ask"))).detail(retry);
+            return because(Finding::problem(
+                super::causes::SERVER_RATE_LIMITED,
+                format!("{id} is not signed yet: the server limits how often this agent may ask"),
+            ))
+            .detail(retry);
         }
         if own {
-            return because(Finding::problem(ISSUE_REFUSED, format!("the server does not issue an X.509-SVID for {id}"))).detail(retry);
+            return because(Finding::problem(
+                ISSUE_REFUSED,
+                format!("the server does not issue an X.509-SVID for {id}"),
+            ))
+            .detail(retry);
         }
         if trouble.is_none() && slot.entry.disable_x509_svid_prefetch {
-            return Finding::notice(SVID_ON_DEMAND, format!("{id} is signed when a workload asks for it, as its entry says")).next("nothing: the first request waits for it");
+            return Finding::notice(
+                SVID_ON_DEMAND,
+                format!("{id} is signed when a workload asks for it, as its entry says"),
+            )
+            .next("nothing: the first request waits for it");
         }
         if trouble.is_none() && facts.snapshot.svids.len() >= facts.svid_limit {
-            return Finding::notice(SVID_CACHE_FULL, format!("{id} is signed when a workload asks for it: the agent keeps {} SVIDs and no more", facts.svid_limit))
-                .next("nothing, or raise x509_svid_cache_max_size in the agent's configuration");
+            return Finding::notice(
+                SVID_CACHE_FULL,
+                format!(
+                    "{id} is signed when a workload asks for it: the agent keeps {} SVIDs and no more",
+                    facts.svid_limit
+                ),
+            )
+            .next("nothing, or raise x509_svid_cache_max_size in the agent's configuration");
         }
-        return because(Finding::problem(SVID_NOT_SIGNED, format!("{id} is known and not signed yet"))).detail(retry);
+        return because(Finding::problem(SVID_NOT_SIGNED, format!("{id} is known and not signed yet")))
+            .detail(retry);
     };
     let life = svid.lifetime;
     if life.expired(facts.now) {
-        return because(Finding::problem(SVID_EXPIRED, format!("the X.509-SVID of {id} expired at {}", time(life.not_after)))).detail(retry);
+        return because(Finding::problem(
+            SVID_EXPIRED,
+            format!("the X.509-SVID of {id} expired at {}", time(life.not_after)),
+        ))
+        .detail(retry);
     }
     if facts.now < life.not_before {
-        return Finding::problem(SVID_NOT_YET_VALID, format!("the X.509-SVID of {id} is valid from {}, which is later than this machine's clock says", time(life.not_before)))
-            .next("compare `date -u` on this machine with the server's");
+        return Finding::problem(
+            SVID_NOT_YET_VALID,
+            format!(
+                "the X.509-SVID of {id} is valid from {}, which is later than this machine's clock says",
+                time(life.not_before)
+            ),
+        )
+        .next("compare `date -u` on this machine with the server's");
     }
     let until = format!("until {}", time(life.not_after));
     if life.standing(facts.now) == Standing::Due && trouble.is_some() {
-        return because(Finding::problem(RENEWAL_OVERDUE, format!("{id} is held {until} and its renewal fails"))).detail(retry);
+        return because(Finding::problem(
+            RENEWAL_OVERDUE,
+            format!("{id} is held {until} and its renewal fails"),
+        ))
+        .detail(retry);
     }
-    let distrust = facts.snapshot.bundles.as_ref().map(|bundles| Distrust::of(&bundles.own.bundle)).unwrap_or_default();
+    let distrust =
+        facts.snapshot.bundles.as_ref().map(|bundles| Distrust::of(&bundles.own.bundle)).unwrap_or_default();
     if distrust.covers(svid.authority_key_id.as_deref()) {
         return Finding::notice(SVID_DISTRUSTED, format!("{id} is held {until}, signed by an authority that is tainted or gone from the bundle"))
             .next("nothing: it is replaced by itself. If it stays, `vouchsafe server localauthority x509 show` says which authority signs");
@@ -319,14 +423,19 @@ fn svid_finding(facts: &Facts<'_>, slot: &EntrySlot, svid: Option<&HeldSvid>) ->
 fn of_id(facts: &Facts<'_>, id: &SpiffeId) -> Diagnosis {
     let mut diagnosis = Diagnosis { subject: id.to_string(), ..Diagnosis::default() };
     let causes = causes(facts.agent, facts.snapshot, (facts.now, facts.instant));
-    let mut slots: Vec<_> = facts.snapshot.index.iter().filter(|slot| slot.entry.spiffe_id == *id).cloned().collect();
+    let mut slots: Vec<_> =
+        facts.snapshot.index.iter().filter(|slot| slot.entry.spiffe_id == *id).cloned().collect();
     slots.sort_unstable_by(|a, b| a.entry.id.cmp(&b.entry.id));
     if !slots.is_empty() {
         let (stored, slots): (Vec<_>, Vec<_>) = slots.into_iter().partition(|slot| slot.entry.store_svid);
         add_identities(facts, &slots, causes, &mut diagnosis);
         if slots.is_empty() && !stored.is_empty() {
             let text = "its entry is for an SVID store, and not handed to workloads";
-            diagnosis.findings.insert(0, Finding::problem(ENTRY_FOR_STORE, text).next("create another entry without -storeSVID for workloads"));
+            diagnosis.findings.insert(
+                0,
+                Finding::problem(ENTRY_FOR_STORE, text)
+                    .next("create another entry without -storeSVID for workloads"),
+            );
         }
         return diagnosis;
     }

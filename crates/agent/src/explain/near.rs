@@ -41,11 +41,16 @@ pub fn nearest<'a>(
     for slot in entries.filter(|slot| !slot.entry.store_svid) {
         let wanted = &slot.entry.selectors;
         let missing = wanted.iter().filter(|selector| !selectors.contains(selector)).count();
-        if missing == 0 || (best.len() >= limit && best.last().is_some_and(|worst| worst.missing.len() < missing))
+        if missing == 0
+            || (best.len() >= limit && best.last().is_some_and(|worst| worst.missing.len() < missing))
         {
             continue;
         }
-        let near = Near { slot: Arc::clone(slot), missing: differences(wanted, selectors, failed), shared: wanted.len() - missing };
+        let near = Near {
+            slot: Arc::clone(slot),
+            missing: differences(wanted, selectors, failed),
+            shared: wanted.len() - missing,
+        };
         if near.shared == 0 && !near.missing.iter().any(Difference::is_explained) {
             continue;
         }
@@ -131,7 +136,8 @@ mod tests {
     }
 
     fn near(entries: &[(&str, &[&str])], process: &[&str], failed: &[&str]) -> Vec<String> {
-        let index = EntryIndex::build(entries.iter().map(|(id, wants)| entry(id, wants)), &EntryIndex::default());
+        let index =
+            EntryIndex::build(entries.iter().map(|(id, wants)| entry(id, wants)), &EntryIndex::default());
         nearest(index.iter(), &set(process), failed, 3)
             .into_iter()
             .map(|near| {
@@ -152,12 +158,20 @@ mod tests {
             ("strange", &["docker:label:a:b"]),
         ];
         let found = near(entries, &["unix:uid:1001", "unix:gid:5", "unix:user:web"], &[]);
-        assert_eq!(found, ["near unix:uid:1000!unix:uid:1001", "other unix:gid:7!unix:gid:5 unix:uid:7!unix:uid:1001"]);
+        assert_eq!(
+            found,
+            ["near unix:uid:1000!unix:uid:1001", "other unix:gid:7!unix:gid:5 unix:uid:7!unix:uid:1001"]
+        );
     }
 
     #[test]
     fn a_label_differs_from_the_same_label_and_not_from_the_others() {
-        let has = ["docker:label:app:shop", "docker:label:tier:front", "docker:env:MODE=test", "docker:image_id:nginx:1.28"];
+        let has = [
+            "docker:label:app:shop",
+            "docker:label:tier:front",
+            "docker:env:MODE=test",
+            "docker:image_id:nginx:1.28",
+        ];
         let entries: &[(&str, &[&str])] = &[("a", &["docker:label:app:web", "docker:env:MODE=live"])];
         assert_eq!(
             near(entries, &has, &[]),

@@ -165,7 +165,11 @@ impl Notes {
 /// By how many seconds the clock of a server is ahead that issued, at our `now`, something valid from `not_before`.
 #[must_use]
 pub fn clock_ahead(not_before: i64, now: i64) -> i64 {
-    not_before.saturating_add(vouchsafe_ca::x509::BACKDATE_SECS).saturating_sub(now)
+    use vouchsafe_ca::x509::{BACKDATE_SECS, MAX_BACKDATE_SECS};
+    // By how much a server backdates depends on the server and on the lifetime; what that may explain is no difference.
+    let least = not_before.saturating_add(BACKDATE_SECS).saturating_sub(now);
+    let most = not_before.saturating_add(MAX_BACKDATE_SECS).saturating_sub(now);
+    0_i64.clamp(least, most)
 }
 
 /// Entries whose trouble is remembered; that of further ones is not.

@@ -91,7 +91,11 @@ impl Explainer {
         Self { parts, at_once: Semaphore::new(MAX_AT_ONCE), asks }
     }
 
-    async fn answer(&self, caller: &Caller, subject: Option<Subject>) -> Result<proto::ExplainResponse, Status> {
+    async fn answer(
+        &self,
+        caller: &Caller,
+        subject: Option<Subject>,
+    ) -> Result<proto::ExplainResponse, Status> {
         let peer = &caller.peer;
         let standing = Standing {
             uid: peer.uid,
@@ -122,7 +126,8 @@ impl Explainer {
             limits: &api.limits,
             svid_limit: self.parts.svid_limit,
         };
-        let explanations = abouts.into_iter().map(|about| explanation(diagnose(&facts, about), sight)).collect();
+        let explanations =
+            abouts.into_iter().map(|about| explanation(diagnose(&facts, about), sight)).collect();
         let agent = (sight == Sight::Everything).then(|| agent_state(&agent));
         Ok(proto::ExplainResponse { explanations, agent })
     }
@@ -130,14 +135,19 @@ impl Explainer {
     async fn resolve(&self, subject: Subject) -> Result<Vec<About>, Status> {
         Ok(match subject {
             Subject::Pid(pid) => vec![self.of_pid(pid).await],
-            Subject::SpiffeId(id) => vec![About::Id(
-                SpiffeId::parse(&id).map_err(|error| Status::invalid_argument(format!("{id:?} is not a SPIFFE ID: {error}")))?,
-            )],
+            Subject::SpiffeId(id) => {
+                vec![About::Id(SpiffeId::parse(&id).map_err(|error| {
+                    Status::invalid_argument(format!("{id:?} is not a SPIFFE ID: {error}"))
+                })?)]
+            }
             Subject::Selectors(selectors) => vec![About::Selectors(parse(&selectors.selectors)?)],
             Subject::PodUid(uid) => {
                 let wanted = uid.clone();
-                let found = tokio::task::spawn_blocking(move || processes_of_pod(Path::new("/proc"), &wanted)).await;
-                let found = found.map_err(|error| Status::internal(error.to_string()))?.map_err(Status::invalid_argument)?;
+                let found =
+                    tokio::task::spawn_blocking(move || processes_of_pod(Path::new("/proc"), &wanted)).await;
+                let found = found
+                    .map_err(|error| Status::internal(error.to_string()))?
+                    .map_err(Status::invalid_argument)?;
                 if found.is_empty() {
                     return Ok(vec![About::NoPod(uid)]);
                 }
@@ -161,11 +171,14 @@ impl Explainer {
     fn agent_facts(&self) -> AgentFacts {
         let parts = &self.parts;
         let issued = parts.api.identities.load();
-        let newest = issued.svids.values().map(|svid| svid.lifetime).max_by_key(|lifetime| lifetime.received_at);
-        let by_svids = newest.map(|lifetime| super::notes::clock_ahead(lifetime.not_before, lifetime.received_at));
+        let newest =
+            issued.svids.values().map(|svid| svid.lifetime).max_by_key(|lifetime| lifetime.received_at);
+        let by_svids =
+            newest.map(|lifetime| super::notes::clock_ahead(lifetime.not_before, lifetime.received_at));
         AgentFacts {
             status: parts.status.borrow().clone(),
             server: parts.server.clone(),
+            servers: parts.client.pool().snapshot(),
             denial: parts.denials.latest(),
             server_is_unknown: parts.client.server_is_unknown(),
             sync: parts.notes.sync_failure(),
@@ -188,11 +201,14 @@ impl proto::explain_server::Explain for Explainer {
             .cloned()
             .ok_or_else(|| Status::internal("the connection does not say which process it belongs to"))?;
         let busy = |_| Status::resource_exhausted("the agent is explaining something already; try again");
-        let _one_of_this_connection = caller.explaining.try_lock().map_err(|_| Status::resource_exhausted("one explanation at a time for each connection"))?;
+        let _one_of_this_connection = caller
+            .explaining
+            .try_lock()
+            .map_err(|_| Status::resource_exhausted("one explanation at a time for each connection"))?;
         let _one_of_all = self.at_once.try_acquire().map_err(busy)?;
-        self.asks
-            .try_take(&caller.peer.uid, 1)
-            .map_err(|wait| Status::resource_exhausted(format!("rate limit exceeded, try again in {wait:?}")))?;
+        self.asks.try_take(&caller.peer.uid, 1).map_err(|wait| {
+            Status::resource_exhausted(format!("rate limit exceeded, try again in {wait:?}"))
+        })?;
         self.answer(&caller, request.into_inner().subject).await.map(Response::new)
     }
 }
@@ -252,7 +268,10 @@ fn finding(finding: &Finding, sight: Sight) -> proto::Finding {
         (Sight::Everything, _) => (format!("{}: {}", finding.text, finding.detail), finding.next.clone()),
         (Sight::Itself, Severity::Good) => (finding.text.clone(), String::new()),
         // Next steps name entries of others.
-        (Sight::Itself, _) => (finding.text.clone(), "as root on the agent's machine, `vouchsafe explain -pid <number>` says more".to_owned()),
+        (Sight::Itself, _) => (
+            finding.text.clone(),
+            "as root on the agent's machine, `vouchsafe explain -pid <number>` says more".to_owned(),
+        ),
     };
     proto::Finding { code: finding.code.to_owned(), severity: severity.into(), text, next_step }
 }
@@ -273,6 +292,11 @@ fn agent_state(agent: &AgentFacts) -> proto::AgentState {
     let status = &agent.status;
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let last = status.last_sync.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    let servers = agent.servers.iter().map(|server| proto::Server {
+        address: server.server.clone(),
+        score: server.score,
+        in_use: server.in_use,
+    });
     let phase = match status.phase {
         Phase::Attesting => "attesting",
         Phase::Synchronizing => "synchronizing",
@@ -288,7 +312,7 @@ fn agent_state(agent: &AgentFacts) -> proto::AgentState {
         entries: count(status.entries),
         x509_svids: count(status.x509_svids),
         server_clock_ahead_secs: agent.server_clock_ahead,
-        servers: vec![proto::Server { address: agent.server.clone(), score: 0.0, in_use: true }],
+        servers: servers.collect(),
     }
 }
 

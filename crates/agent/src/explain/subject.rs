@@ -28,7 +28,10 @@ pub fn in_our_pid_namespace(pid: i32) -> bool {
 ///
 /// `uid` is not one, in words.
 pub fn processes_of_pod(proc: &Path, uid: &str) -> Result<Vec<i32>, String> {
-    if uid.is_empty() || uid.len() > MAX_UID || !uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+    if uid.is_empty()
+        || uid.len() > MAX_UID
+        || !uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    {
         return Err(format!("{uid:?} is not the UID of a Pod, such as 2c48913c-b29f-11e7-9350-020968147796"));
     }
     // The systemd driver writes underscores for dashes.
@@ -52,7 +55,9 @@ fn is_in(cgroup: &Path, names: &[String; 2]) -> bool {
     let segments = text.split(['/', '\n']);
     segments.into_iter().any(|segment| {
         let segment = segment.strip_suffix(".slice").unwrap_or(segment);
-        names.iter().any(|name| segment == name || segment.strip_suffix(name.as_str()).is_some_and(|before| before.ends_with('-')))
+        names.iter().any(|name| {
+            segment == name || segment.strip_suffix(name.as_str()).is_some_and(|before| before.ends_with('-'))
+        })
     })
 }
 
@@ -80,7 +85,10 @@ mod tests {
             fs::write(proc.path().join(pid).join("cgroup"), cgroup).unwrap();
         };
         process("30", &format!("0::/kubepods/besteffort/pod{uid}/abc\n"));
-        process("4", "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod2c48913c_b29f_11e7_9350_020968147796.slice/cri-abc.scope\n");
+        process(
+            "4",
+            "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod2c48913c_b29f_11e7_9350_020968147796.slice/cri-abc.scope\n",
+        );
         process("5", &format!("0::/kubepods/pod{uid}0/abc\n"));
         process("6", "0::/user.slice\n");
         process("self", &format!("0::/pod{uid}\n"));

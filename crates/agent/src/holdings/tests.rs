@@ -116,8 +116,10 @@ async fn when_the_server_is_away_everything_that_ends_in_time_is_forecast_to_exp
 async fn while_all_is_well_nothing_is_forecast_to_expire_but_what_the_server_refuses() {
     let world = World::new(&[("due", NOW + 5), ("good", NOW * 2)]);
     world.renewals.hold_back([(id("due"), HeldBack::Failing), (id("good"), HeldBack::Limited)].into_iter());
-    // Due since half of its life, which is long ago; so the refusal is told apart by a renewal that works.
+    // It has been due since half of its life, which is long ago, and nothing was renewed since; but nothing else is due.
     assert_eq!(world.value("entries{state=\"serving\"}"), Some(2.0));
     assert_eq!(world.value("renewals_due"), Some(1.0));
     assert_eq!(world.value(FORECAST), Some(1.0));
+    world.renewals.hold_back(std::iter::empty());
+    assert_eq!(world.value(FORECAST), Some(1.0), "nothing gets through");
 }

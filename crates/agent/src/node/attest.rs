@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tonic::Code;
 use tracing::{debug, info, warn};
 use vouchsafe_runtime::budget::Budget;
@@ -26,8 +26,9 @@ impl Node {
     pub(super) async fn attest_until_done(&self) -> Result<Own, NodeError> {
         info!("SVID is not found. Starting node attestation");
         let attestor = self.attestor.as_ref().ok_or(NodeError::NoAttestor)?.name();
-        let mut attempts = 0;
+        let (mut attempts, mut life) = (0, self.client.signs_of_life());
         loop {
+            life.mark_unchanged();
             let start = Instant::now();
             let outcome = self.attest(None).await;
             let status = outcome.as_ref().map_or_else(|error| status_name(error.code()), |_| "OK");
@@ -43,9 +44,12 @@ impl Node {
                         Ok(false) => {}
                         Err(status) => warn!(error = shown(&status), "cannot bootstrap again"),
                     }
-                    let wait = retry_backoff().delay(attempts, self.client.jitter());
+                    let wait = match &failure {
+                        NodeError::Server(status) => self.client.wait_after(status, attempts),
+                        _ => retry_backoff().delay(attempts, self.client.jitter()),
+                    };
                     warn!(error = %failure, cause = error_source(&failure), retry_interval = ?wait, "Failed to retrieve attestation result");
-                    sleep_until(Instant::now() + wait).await;
+                    self.client.rest(wait, &mut life).await;
                     attempts += 1;
                 }
             }
@@ -119,7 +123,7 @@ impl Node {
             }
         }
         self.trust.confirmed();
-        let own = self.keep(&svid, slot, result.reattestable)?;
+        let own = self.keep(svid.clone(), slot, result.reattestable).await?;
         match again {
             true => info!(spiffe_id = %svid.id, "Successfully reattested node"),
             false => {

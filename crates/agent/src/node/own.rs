@@ -90,7 +90,7 @@ impl Node {
         let (slot, csr) = self.new_request(own.key_id).await?;
         let issued = self.client.renew_agent(csr).await.map_err(NodeError::Server)?;
         let svid = read_svid(issued)?;
-        let own = self.keep(&svid, slot, own.reattestable)?;
+        let own = self.keep(svid.clone(), slot, own.reattestable).await?;
         info!(spiffe_id = %svid.id, "Successfully rotated agent SVID");
         Ok(own)
     }
@@ -110,16 +110,18 @@ impl Node {
     }
 
     /// Uses `svid` from now on and stores it.
-    pub(super) fn keep(
+    pub(super) async fn keep(
         &self,
-        svid: &X509Svid,
+        svid: X509Svid,
         slot: &'static str,
         reattestable: bool,
     ) -> Result<Own, NodeError> {
-        let own = self.install(svid, slot, reattestable, self.clock.unix_now())?;
+        let own = self.install(&svid, slot, reattestable, self.clock.unix_now())?;
         self.notes.node_is_well();
         self.notes.issued_at(svid.not_before, self.clock.unix_now());
-        if let Err(error) = self.data_dir.store_svid(svid, reattestable) {
+        let data_dir = Arc::clone(&self.data_dir);
+        let stored = tokio::task::spawn_blocking(move || data_dir.store_svid(&svid, reattestable)).await;
+        if let Ok(Err(error)) = stored {
             warn!(error = %error, cause = error_source(&error), "Could not store SVID");
         }
         self.client.reconnect();

@@ -20,6 +20,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use vouchsafe_identity::config::{Expect, ServerTrust, client_config_with};
 use vouchsafe_identity::own::SvidCell;
+use vouchsafe_identity::verify::VerifyError;
 use vouchsafe_transport::connect::Dial;
 use vouchsafe_types::bundle::Bundle;
 use vouchsafe_types::spiffe_id::SpiffeId;
@@ -61,6 +62,8 @@ pub struct Line {
     /// For any number of calls.
     pub channel: Channel,
     server: Arc<Server>,
+    /// Others used it before.
+    kept: bool,
     /// The answer has begun: it may take its time.
     heard: Arc<AtomicBool>,
 }
@@ -96,9 +99,17 @@ impl ServerClient {
             let others = tried.len() < MAX_ATTEMPTS && self.pool.has_other(&tried);
             let left = RPC_DEADLINE.saturating_sub(started.elapsed());
             let patience = if others { errand.patience.min(left) } else { left };
-            let line = self.line_to(&server)?;
-            let call = attempt(line.clone());
-            match self.wait(&line, call, (patience, left), errand.comparable).await {
+            let mut line = self.line_to(&server)?;
+            let (mut outcome, mut ended) = wait(&line, attempt(line.clone()), (patience, left)).await;
+            // A connection that was kept may have been cut long ago; that says nothing of the server.
+            if line.kept && outcome.as_ref().is_err_and(is_cut) {
+                self.disconnect(&server);
+                line = self.line_to(&server)?;
+                (outcome, ended) = wait(&line, attempt(line.clone()), (patience, left)).await;
+            }
+            ended.comparable &= errand.comparable;
+            self.note(&server, outcome.as_ref().err(), ended);
+            match outcome {
                 Err(status) if others && moves_on(&status) => last = status,
                 outcome => return outcome.map_err(with_causes),
             }
@@ -118,48 +129,27 @@ impl ServerClient {
     {
         let others = self.pool.has_other(&[line.server.address()]);
         let patience = if others { errand.patience } else { RPC_DEADLINE };
-        let outcome =
-            self.wait(line, attempt(line.clone()), (patience, RPC_DEADLINE), errand.comparable).await;
-        outcome.map_err(with_causes)
-    }
-
-    /// Waits for `call`, and takes note of how it ended.
-    async fn wait<T>(
-        &self,
-        line: &Line,
-        call: impl Future<Output = Result<T, Status>>,
-        (patience, left): (Duration, Duration),
-        comparable: bool,
-    ) -> Result<T, Status> {
-        let (start, connected) = (Instant::now(), line.server.links().since().is_some());
-        let mut call = pin!(call);
-        let late = |waited: Duration| {
-            Status::deadline_exceeded(format!("no answer from the server within {} s", waited.as_secs()))
-        };
-        let outcome = match timeout(patience, &mut call).await {
-            Ok(outcome) => outcome,
-            Err(_) if patience < left && line.heard.load(Ordering::Relaxed) => {
-                timeout(left - patience, call).await.unwrap_or_else(|_| Err(late(left)))
-            }
-            Err(_) => Err(late(patience)),
-        };
-        let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
-        let ended = Ended { elapsed: start.elapsed(), comparable: comparable && connected, code };
+        let (outcome, mut ended) = wait(line, attempt(line.clone()), (patience, RPC_DEADLINE)).await;
+        ended.comparable &= errand.comparable;
         self.note(&line.server, outcome.as_ref().err(), ended);
-        outcome
+        outcome.map_err(with_causes)
     }
 
     /// Takes note of how a call to `server` ended; the next one connects anew if this one found no connection.
     pub(super) fn note(&self, server: &Server, failure: Option<&Status>, ended: Ended) {
         if failure.is_some_and(moves_on) {
-            if server.links().since().is_some()
-                && let Some(metrics) = &self.pool.settings().metrics
-            {
-                metrics.repaired(Repair::Reconnect);
-            }
-            server.disconnect();
+            self.disconnect(server);
         }
         self.pool.observe(server, failure, ended);
+    }
+
+    fn disconnect(&self, server: &Server) {
+        if server.links().since().is_some()
+            && let Some(metrics) = &self.pool.settings().metrics
+        {
+            metrics.repaired(Repair::Reconnect);
+        }
+        server.disconnect();
     }
 
     /// A line to the server in use.
@@ -178,7 +168,8 @@ impl ServerClient {
             let dial = self.dial(server, self.verified(), Some(&self.own))?;
             dial.lazy().map_err(|error| Status::invalid_argument(error.to_string()))
         };
-        Ok(Line { channel: server.channel(make)?, server: Arc::clone(server), heard: Arc::default() })
+        let (channel, kept) = server.channel(make)?;
+        Ok(Line { channel, server: Arc::clone(server), kept, heard: Arc::default() })
     }
 
     /// A connection of its own without the agent's SVID, to the best server that is there.
@@ -212,8 +203,8 @@ impl ServerClient {
             true => self.line_to(server)?,
             false => self.connected(server, self.verified(), Some(&self.own)).await.map_err(with_causes)?,
         };
-        let call = get_bundle(line.clone());
-        let outcome = self.wait(&line, call, (PATIENCE, PATIENCE), true).await;
+        let (outcome, ended) = wait(&line, get_bundle(line.clone()), (PATIENCE, PATIENCE)).await;
+        self.note(server, outcome.as_ref().err(), ended);
         self.own_bundle(&outcome.map_err(with_causes)?)
     }
 
@@ -228,7 +219,7 @@ impl ServerClient {
         // The connector's own deadline does not know of a simulated clock's traps, and says less.
         match timeout(PATIENCE, dial.connected()).await {
             Ok(Ok(channel)) => {
-                Ok(Line { channel, server: Arc::clone(server), heard: Arc::default() })
+                Ok(Line { channel, server: Arc::clone(server), kept: false, heard: Arc::default() })
             }
             failed => {
                 let status = match failed {
@@ -259,6 +250,36 @@ impl ServerClient {
             links: server.links().clone(),
         })
     }
+}
+
+/// Waits for `call` over `line`, `left` if the answer begins within `patience`.
+async fn wait<T>(
+    line: &Line,
+    call: impl Future<Output = Result<T, Status>>,
+    (patience, left): (Duration, Duration),
+) -> (Result<T, Status>, Ended) {
+    let (start, connected) = (Instant::now(), line.server.links().since().is_some());
+    let mut call = pin!(call);
+    let late = |waited: Duration| {
+        Status::deadline_exceeded(format!("no answer from the server within {} s", waited.as_secs()))
+    };
+    let outcome = match timeout(patience, &mut call).await {
+        Ok(outcome) => outcome,
+        Err(_) if patience < left && line.heard.load(Ordering::Relaxed) => {
+            timeout(left - patience, call).await.unwrap_or_else(|_| Err(late(left)))
+        }
+        Err(_) => Err(late(patience)),
+    };
+    let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
+    // A call that had to connect first took longer than the server did.
+    (outcome, Ended { elapsed: start.elapsed(), comparable: connected, code })
+}
+
+/// Whether the connection broke, and not because of who is at its other end.
+fn is_cut(status: &Status) -> bool {
+    is_unreachable(status)
+        && status.code() != Code::DeadlineExceeded
+        && VerifyError::behind(status).is_none()
 }
 
 /// Whether another server may have a better answer.

@@ -13,6 +13,7 @@ use vouchsafe_transport::connect::Links;
 
 use super::choice::Candidate;
 use super::score::{Evidence, Verdict};
+use super::watcher::PROBE_IN_USE;
 use crate::server_client::hint;
 
 /// One address that a server of the trust domain should be at.
@@ -120,16 +121,19 @@ impl Server {
         &self.links
     }
 
-    /// The channel that is kept, or the one that `make` makes and that is kept from now on.
-    pub(crate) fn channel<E>(&self, make: impl FnOnce() -> Result<Channel, E>) -> Result<Channel, E> {
+    /// The channel that is kept, or the one that `make` makes and that is kept from now on; and whether it was kept.
+    pub(crate) fn channel<E>(
+        &self,
+        make: impl FnOnce() -> Result<Channel, E>,
+    ) -> Result<(Channel, bool), E> {
         self.state().used = Instant::now();
         let mut held = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = held.as_ref() {
-            return Ok(channel.clone());
+            return Ok((channel.clone(), true));
         }
         let channel = make()?;
         *held = Some(channel.clone());
-        Ok(channel)
+        Ok((channel, false))
     }
 
     /// The next call connects anew. Calls that run on the connection end there.
@@ -158,6 +162,7 @@ impl Server {
         }
         if ended.comparable && failure.is_none() {
             state.evidence.observe_latency(ended.elapsed);
+            state.next_probe = state.next_probe.max(now + PROBE_IN_USE.mul_f64(0.75));
         }
         state.unknown = match failure.map(|status| (status, VerifyError::behind(status))) {
             None => Some(false),

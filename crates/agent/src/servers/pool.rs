@@ -203,8 +203,12 @@ impl Pool {
 
     /// Takes note of how a call to `server` ended.
     pub(crate) fn observe(&self, server: &Server, failure: Option<&Status>, ended: Ended) {
+        let was_failing = server.is_failing();
         server.observe(failure, ended);
         if let Some(metrics) = &self.settings.metrics {
+            if was_failing && !server.is_failing() {
+                metrics.repaired(Repair::Reconnect);
+            }
             metrics.server_request(server.name(), status_name(ended.code), ended.elapsed);
         }
         if server.is_unknown() == Some(true) {
@@ -297,3 +301,6 @@ const FIRST_PROBE: Duration = Duration::from_secs(60);
 
 /// A connection to a server that is not in use is kept for so long.
 const IDLE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests;

@@ -75,13 +75,17 @@ impl Watcher {
             }
             while let Some(probed) = probes.join_next().await {
                 match probed {
-                    Ok((_, Ok(bundle))) => drop(self.trust.offer(bundle).await),
+                    Ok((_, Ok(bundle))) => {
+                        self.trust.offer(bundle);
+                    }
                     Ok((server, Err(status))) => {
                         debug!(server = server.name(), error = shown(&status), "server does not answer a probe");
                     }
                     Err(error) => warn!(%error, "a probe ended badly"),
                 }
             }
+            // What the probes say may be a reason to move, even if nobody calls.
+            pool.pick(&[]);
             let next = pool.servers().iter().map(|server| server.next_probe()).min();
             let soon = Instant::now() + MIN_PAUSE;
             sleep_until(next.unwrap_or(soon).clamp(soon, soon + MAX_PAUSE)).await;
@@ -110,7 +114,7 @@ impl Watcher {
         for server in servers {
             match self.client.probe(server, false).await {
                 Ok(bundle) => {
-                    if self.trust.offer(bundle).await {
+                    if self.trust.offer(bundle) {
                         info!(server = server.name(), "a server showed an authority that another one knew");
                         return true;
                     }

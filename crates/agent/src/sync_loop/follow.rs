@@ -3,7 +3,7 @@
 //! * A stream that ends because of its connection's age, or because this agent has a new SVID or uses another server, is
 //!   opened again at once. Its first message says whether anything was missed.
 //! * One that breaks, or that says nothing for two heartbeats, is followed by a synchronization of everything after a
-//!   random part of `sync_interval`: a server that restarts is not met by all agents at once.
+//!   random part of 5 s: a server that restarts is not met by all agents at once.
 //! * A server without the stream is asked again after [`ASK_AGAIN`], or when the agent uses another one.
 //! * At least every [`FULL_EVERY`] everything is synchronized, whatever was heard.
 
@@ -49,6 +49,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(300);
 const FULL_EVERY: Duration = Duration::from_secs(300);
 /// A stream that ends sooner, without a reason of ours, counts as broken.
 const SHORT: Duration = Duration::from_secs(5);
+/// Agents whose streams broke together come back within this time, or `sync_interval` if that is shorter.
+const SPREAD: Duration = Duration::from_secs(5);
 /// How much later than asked for a heartbeat may come.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -93,7 +95,7 @@ impl SyncLoop {
             let following = &mut progress.following;
             following.failures = if opened.elapsed() < SHORT { following.failures + 1 } else { 0 };
             let backoff = retry_backoff().delay(following.failures, self.client.jitter());
-            return Some(backoff.max(self.interval.mul_f64(self.client.jitter())));
+            return Some(backoff.max(self.interval.min(SPREAD).mul_f64(self.client.jitter())));
         }
     }
 

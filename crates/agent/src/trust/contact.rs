@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::info;
 use vouchsafe_runtime::clock::Clock;
 
-use super::error_source;
 use crate::data_dir::{BootstrapState, DataDir};
 use crate::metrics::Metrics;
 
@@ -101,9 +100,7 @@ impl Contact {
     fn keep(&self, state: &State) {
         self.report(state);
         let kept = BootstrapState { again: state.again, since: state.since, attempts: state.attempts };
-        if let Err(error) = self.data_dir.store_bootstrap_state(kept) {
-            warn!(error = %error, cause = error_source(&error), "Could not store bootstrap state");
-        }
+        self.data_dir.keep_bootstrap_state(kept);
     }
 
     fn report(&self, state: &State) {

@@ -1,7 +1,9 @@
 //! Streams: the newest answer at once, and every change after.
 //!
-//! The first X.509 answer waits until every identity of the caller has its SVID, at most [`FIRST_ANSWER_DEADLINE`];
-//! then what there is goes out, and if there is nothing the caller is told to come again. While a stream is open its
+//! The first X.509 answer waits until every identity of the caller has its SVID: at most [`PARTIAL_ANSWER_DEADLINE`], then
+//! what there is goes out, and the rest follows on the stream. If there is nothing it waits for [`FIRST_ANSWER_DEADLINE`], then
+//! the caller is told to come again. So an entry that cannot be issued while the server is away keeps nobody from what is
+//! held. While a stream is open its
 //! entries count as used, so their SVIDs are never let go and are issued before anything else.
 
 use std::future::Future;
@@ -133,7 +135,7 @@ impl<A: Answers> Updates<A> {
     }
 
     async fn wait_until_complete(&mut self) -> Result<(), Status> {
-        let deadline = Instant::now() + FIRST_ANSWER_DEADLINE;
+        let began = Instant::now();
         let mut changes = self.subscription.identities().watch();
         loop {
             changes.mark_unchanged();
@@ -145,10 +147,12 @@ impl<A: Answers> Updates<A> {
             }
             info!("Waiting for SVID to get cached");
             self.subscription.identities().ask();
-            match timeout_at(deadline, changes.changed()).await {
+            let has_any = self.subscription.set().has_any(self.subscription.now());
+            let patience = if has_any { PARTIAL_ANSWER_DEADLINE } else { FIRST_ANSWER_DEADLINE };
+            match timeout_at(began + patience, changes.changed()).await {
                 Ok(_) if self.subscription.identities().is_closed() => return Err(stopping()),
                 Ok(_) => {}
-                Err(_) if self.subscription.set().has_any(self.subscription.now()) => return Ok(()),
+                Err(_) if has_any => return Ok(()),
                 Err(_) => return Err(not_issued()),
             }
         }
@@ -269,8 +273,11 @@ pub fn not_issued() -> Status {
     ))
 }
 
-/// How long the first X.509 answer may wait for SVIDs.
+/// How long the first X.509 answer may wait for SVIDs while there is none.
 pub const FIRST_ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long it may wait for the rest of them: what a server that answers needs to issue one.
+pub const PARTIAL_ANSWER_DEADLINE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 pub(crate) mod tests;

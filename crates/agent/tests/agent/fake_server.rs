@@ -26,6 +26,7 @@ use vouchsafe_proto::convert::{bundle_to_proto, spiffe_id_from_proto, spiffe_id_
 use vouchsafe_proto::denial::{Reason, denied};
 use vouchsafe_proto::spire::api::server::{agent, bundle, entry, svid};
 use vouchsafe_proto::spire::api::types;
+use vouchsafe_proto::vouchsafe::server::v1::revisions_server::RevisionsServer;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_runtime::entropy::Entropy;
 use vouchsafe_transport::grpc;
@@ -76,6 +77,8 @@ pub(crate) struct Fake {
     pub(crate) posted: AtomicUsize,
     /// So often the bundle is refused.
     pub(crate) bundle_refusals: AtomicUsize,
+    /// Streams of changes.
+    pub(crate) pushing: Pushing,
     authorities: Mutex<Authorities>,
     cell: SvidCell,
     roots: RootsCell,
@@ -132,6 +135,7 @@ impl Fake {
             must_reattest: AtomicBool::new(false),
             posted: AtomicUsize::new(0),
             bundle_refusals: AtomicUsize::new(0),
+            pushing: Pushing::default(),
             authorities: Mutex::new(authorities),
             known: Mutex::new(Bundle::new(trust_domain.clone())),
             cell: SvidCell::empty(),
@@ -143,6 +147,26 @@ impl Fake {
         let fake = Arc::new(fake);
         drop(fake.this.set(Arc::clone(&fake)));
         fake
+    }
+
+    /// Another server of the trust domain, with keys of its own and the same entries. Both have the authorities of both.
+    pub(crate) async fn beside(&self) -> Arc<Self> {
+        let other = Self::new(self.clock.clone()).await;
+        *other.entries.lock().unwrap() = self.entries.lock().unwrap().clone();
+        other.x509_ttl.store(self.x509_ttl.load(Ordering::SeqCst), Ordering::SeqCst);
+        let theirs = other.bundle();
+        self.change_bundle(|bundle| {
+            bundle.append(theirs.x509_authorities, theirs.jwt_authorities);
+        });
+        other.share(&self.bundle());
+        self.know_authorities();
+        other
+    }
+
+    /// Has the shared bundle as another server has it now.
+    pub(crate) fn share(&self, bundle: &Bundle) {
+        self.authorities.lock().unwrap().bundle = bundle.clone();
+        self.know_authorities();
     }
 
     pub(crate) fn bundle(&self) -> Bundle {
@@ -188,10 +212,12 @@ impl Fake {
         let mut authorities = self.authorities.lock().unwrap();
         change(&mut authorities.bundle);
         authorities.bundle.sequence_number += 1;
+        drop(authorities);
+        self.pushing.changed();
     }
 
     /// A new SVID for the server itself.
-    fn take_office(&self) {
+    pub(crate) fn take_office(&self) {
         let key = PrivateKey::generate(KeyType::EcP256).unwrap();
         let id = SpiffeId::server(&self.trust_domain);
         let issued = self.issue(&id, key.public_key_der(), Duration::from_secs(3600));
@@ -215,7 +241,8 @@ impl Fake {
         let routes = Routes::new(agent::v1::agent_server::AgentServer::from_arc(Arc::clone(self)))
             .add_service(entry::v1::entry_server::EntryServer::from_arc(Arc::clone(self)))
             .add_service(bundle::v1::bundle_server::BundleServer::from_arc(Arc::clone(self)))
-            .add_service(svid::v1::svid_server::SvidServer::from_arc(Arc::clone(self)));
+            .add_service(svid::v1::svid_server::SvidServer::from_arc(Arc::clone(self)))
+            .add_service(RevisionsServer::from_arc(Arc::clone(self)));
         let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
         let options = grpc::Options { drain: Duration::ZERO, ..grpc::Options::default() };
         tasks.spawn(grpc::serve(listener, routes, cancel.clone(), options, Entropy::from_seed(1)));
@@ -240,10 +267,13 @@ impl Fake {
         };
         change(&mut entry);
         entries.insert(id.to_owned(), entry);
+        drop(entries);
+        self.pushing.changed();
     }
 
     pub(crate) fn remove(&self, id: &str) {
         self.entries.lock().unwrap().remove(id);
+        self.pushing.changed();
     }
 
     pub(crate) fn issue(&self, id: &SpiffeId, public_key: &[u8], ttl: Duration) -> Issued {
@@ -330,6 +360,9 @@ macro_rules! unused {
 
 // After the macro, which it uses.
 mod issuing;
+mod pushing;
+
+use pushing::Pushing;
 
 #[tonic::async_trait]
 impl agent::v1::agent_server::Agent for Fake {
@@ -428,6 +461,7 @@ impl entry::v1::entry_server::Entry for Fake {
         request: Request<Streaming<entry::v1::SyncAuthorizedEntriesRequest>>,
     ) -> Result<Response<Self::SyncAuthorizedEntriesStream>, Status> {
         self.admit(&request, false).await?;
+        self.pushing.syncs.fetch_add(1, Ordering::SeqCst);
         let all = self.entries.lock().unwrap().clone();
         let mut requests = request.into_inner();
         requests.message().await?;

@@ -44,12 +44,22 @@ async fn a_banned_agent_forgets_its_svid_and_ends() {
     let mut agent = world.start().await;
     let mut stream = agent.x509().await;
     next(&mut stream).await;
+    let state = world.dir.path().join("agent-state.sealed");
+    eventually("the state on disk", || state.exists()).await;
     *world.fake.denial.lock().unwrap() = Some(Reason::AgentBanned);
     let error = timeout(SOON, agent.ended.join_next()).await.unwrap().unwrap().unwrap().unwrap_err();
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("banned"), "{error:?}");
     let data: serde_json::Value =
         serde_json::from_slice(&std::fs::read(world.dir.path().join("agent-data.json")).unwrap()).unwrap();
     assert_eq!(data["svid"], serde_json::json!([]));
+    let state = world.dir.path().join("agent-state.sealed");
+    assert!(!state.exists(), "what a banned agent served is still there");
+
+    // It does not come back with what it had, whether the server is there or not.
+    let mut agent = world.start_with(world.config("127.0.0.1:1".to_owned())).await;
+    assert_eq!(agent.x509_once().await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(agent.status.borrow().phase, Phase::Attesting);
+    agent.stop().await.unwrap();
 }
 
 #[tokio::test]

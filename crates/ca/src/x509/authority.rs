@@ -8,7 +8,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::profile::{Name, Tbs};
 use super::svid::OpenCertificate;
-use super::{BACKDATE_SECS, Subject};
+use super::{MAX_BACKDATE_SECS, Subject};
 use crate::public_key::{PublicKeyError, subject_key_id};
 use crate::random::{NoEntropy, serial_number};
 use crate::signer::{self, SignError, Signer};
@@ -39,7 +39,7 @@ pub struct CaTemplate<'a> {
     pub trust_domain: &'a TrustDomain,
     /// The subject; its serial number attribute becomes the certificate's serial number if it is empty.
     pub subject: &'a Subject,
-    /// Time of issue in seconds since 1970; `notBefore` lies [`BACKDATE_SECS`] before it.
+    /// Time of issue in seconds since 1970; `notBefore` lies [`MAX_BACKDATE_SECS`] before it.
     pub now: i64,
     /// End in seconds since 1970.
     pub not_after: i64,
@@ -238,7 +238,7 @@ pub async fn self_signed_ca(signer: &dyn Signer, template: &CaTemplate<'_>) -> R
         serial,
         algorithm: signer.algorithm(),
         issuer: Name::Written(&subject),
-        not_before: template.now.saturating_sub(BACKDATE_SECS),
+        not_before: template.now.saturating_sub(MAX_BACKDATE_SECS),
         not_after: template.not_after,
         subject: Name::Written(&subject),
         public_key_der,

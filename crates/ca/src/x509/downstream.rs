@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::authority::X509Ca;
 use super::profile::{Name, Tbs};
 use super::svid::{IssueError, Issued, OpenCertificate};
-use super::{BACKDATE_SECS, Subject};
+use super::{MAX_BACKDATE_SECS, Subject};
 use crate::der::time;
 use crate::public_key::subject_key_id;
 use crate::random::serial_number;
@@ -93,7 +93,7 @@ pub(crate) async fn certify(issuer: &CaIssuer<'_>, request: &CaRequest<'_>) -> R
         serial,
         algorithm: issuer.signer.algorithm(),
         issuer: Name::Copied(issuer.subject_raw),
-        not_before: now.saturating_sub(BACKDATE_SECS),
+        not_before: now.saturating_sub(MAX_BACKDATE_SECS),
         not_after,
         subject: request.subject,
         public_key_der: request.public_key_der,

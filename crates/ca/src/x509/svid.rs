@@ -7,7 +7,7 @@ use vouchsafe_types::spiffe_id::SpiffeId;
 
 use super::authority::X509Ca;
 use super::profile::{Name, SVID_SUBJECT, Tbs};
-use super::{BACKDATE_SECS, Subject};
+use super::{Subject, backdate_secs};
 use crate::der::reader::DerError;
 use crate::der::{Writer, tag, time};
 use crate::public_key::{PublicKeyError, subject_key_id};
@@ -149,7 +149,7 @@ impl Draft {
             serial,
             algorithm: ca.signer().algorithm(),
             issuer: Name::Copied(ca.subject_raw()),
-            not_before: now.saturating_sub(BACKDATE_SECS),
+            not_before: now.saturating_sub(backdate_secs(not_after.saturating_sub(now))),
             not_after,
             subject: subject.as_ref().map_or(Name::Copied(SVID_SUBJECT), Name::Written),
             public_key_der: template.public_key_der,

@@ -99,10 +99,17 @@ async fn svids_of_every_key_type_verify_and_name_their_owner() {
         verify(&issued.chain, ca.cert_der(), NOW).unwrap();
         let svid = X509Svid::parse(issued.chain.clone()).unwrap();
         assert_eq!(svid.id.as_str(), "spiffe://example.org/web");
-        assert_eq!((svid.not_before, svid.not_after), (NOW - 10, NOW + 3_600));
+        assert_eq!((svid.not_before, svid.not_after), (NOW - 40, NOW + 3_600));
         assert_eq!(svid.serial, issued.serial);
         let other = root(key_type).await;
         verify(&issued.chain, other.cert_der(), NOW).unwrap_err();
+    }
+}
+
+#[test]
+fn svids_are_backdated_by_half_a_minute_of_skew_and_short_ones_by_as_much_as_in_spire() {
+    for (ttl, expected) in [(1, 10), (600, 10), (1_800, 30), (2_400, 40), (3_600, 40), (86_400, 40)] {
+        assert_eq!(backdate_secs(ttl), expected, "{ttl}");
     }
 }
 
@@ -215,7 +222,7 @@ async fn the_ca_profile_is_the_one_of_the_reference() {
         ]
     );
     assert_eq!(ca.upstream_authority_id(), "");
-    assert_eq!((ca.not_before(), ca.not_after()), (NOW - 10, NOW + 86_400));
+    assert_eq!((ca.not_before(), ca.not_after()), (NOW - 40, NOW + 86_400));
 }
 
 #[tokio::test]

@@ -35,7 +35,8 @@ fn an_exchange_of_several_messages_is_one_call() {
 #[test]
 fn calls_are_found_however_the_bytes_are_cut() {
     let ssl = [&8u32.to_be_bytes()[..], &80_877_103u32.to_be_bytes()].concat();
-    let all = [ssl, start(), message(b'Q', b"SELECT 'Q S'\0"), message(b'S', b""), message(b'X', b"")].concat();
+    let all =
+        [ssl, start(), message(b'Q', b"SELECT 'Q S'\0"), message(b'S', b""), message(b'X', b"")].concat();
     for size in 1..all.len() {
         let mut framer = Framer::default();
         let pieces: Vec<Piece> = all.chunks(size).flat_map(|chunk| framer.split(chunk)).collect();

@@ -11,7 +11,6 @@ use super::{READY, Scene};
 use crate::admin::NewEntry;
 use crate::error::{Doing, Error};
 use crate::measure::{Measured, Requests, quantile};
-use crate::postgres::Cluster;
 use crate::stack::{Agent, Server, ServerSettings};
 use crate::workload::{self, Ask, Asking, Job, Target, unix_micros};
 use crate::workloads::{Folder, Workloads};
@@ -20,12 +19,14 @@ mod secrecy;
 
 const WORKLOADS: usize = 20;
 const DEADLINE_MS: u64 = 5_000;
+/// Identities of this program, whose keys are searched for on disk.
+const SEARCHED: usize = 10;
 
 pub(super) async fn run(scene: &Scene<'_>) -> Result<Vec<Measured>, Error> {
-    let (mut cluster, proxy) = scene.database().await?;
+    let (cluster, proxy) = scene.database().await?;
     let settings = ServerSettings {
         jwt_ttl: Duration::from_secs(1800),
-        ..ServerSettings::on(Cluster::connection_string(proxy.port))
+        ..ServerSettings::on(cluster.connection_string(proxy.port))
     };
     let mut server = Server::start(&scene.place, scene.side, "server", &settings).await?;
     let programs = Folder::new(scene.place.folder("w")?);
@@ -33,7 +34,7 @@ pub(super) async fn run(scene: &Scene<'_>) -> Result<Vec<Measured>, Error> {
         .map(|number| NewEntry::new(format!("w{number}"), "node", &programs.path(&format!("w{number}"))))
         .collect();
     let own = std::env::current_exe().doing("find this program")?;
-    entries.push(NewEntry::new("searched-for".to_owned(), "node", &own));
+    entries.extend((0..SEARCHED).map(|number| NewEntry::new(format!("searched-for/{number}"), "node", &own)));
     server.admin().create(&entries).await?;
     let mut agent = scene.agent("node", &server, "").await?;
 
@@ -42,16 +43,17 @@ pub(super) async fn run(scene: &Scene<'_>) -> Result<Vec<Measured>, Error> {
     let asks = [Ask::X509, Ask::HeldJwt].map(|ask| Asking { ask, period_ms: 500 });
     for (number, entry) in entries[..WORKLOADS].iter().enumerate() {
         let target = Target { socket: agent.socket.clone(), id: entry.id() };
-        let job = Job { targets: vec![target], asks: asks.to_vec(), deadline_ms: DEADLINE_MS, reconnect: true };
+        let job =
+            Job { targets: vec![target], asks: asks.to_vec(), deadline_ms: DEADLINE_MS, reconnect: true };
         workloads.start(&programs.program(&format!("w{number}"))?, &job).await?;
     }
     workloads.until_each_served(&[Ask::X509, Ask::HeldJwt], READY).await?;
-    let keys = workload::private_keys(&agent.socket).await?;
+    let keys = workload::private_keys(&agent.socket, SEARCHED).await?;
     let found = secrecy::look(&scene.place, &agent.data(), &keys).await?;
 
     scene.step("server and database are killed");
     server.process.kill();
-    cluster.kill();
+    cluster.kill().await?;
     workloads.forget();
     let mut back = Vec::new();
     let rounds = scene.pick(20, 4);

@@ -13,7 +13,6 @@ use super::{READY, Scene};
 use crate::admin::NewEntry;
 use crate::error::Error;
 use crate::measure::{Bound, Measured, Requests};
-use crate::postgres::Cluster;
 use crate::stack::{Server, ServerSettings};
 use crate::workload::{Ask, Asking, Job, Target};
 use crate::workloads::{Folder, Workloads};
@@ -24,12 +23,12 @@ const DELAY: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(scene: &Scene<'_>) -> Result<Vec<Measured>, Error> {
     let (window, starters) = scene.pick((Duration::from_secs(90), 40), (Duration::from_secs(20), 20));
-    let (_cluster, proxy) = scene.database().await?;
+    let (cluster, proxy) = scene.database().await?;
     // Short, so that renewals fall into the time that is watched.
     let settings = ServerSettings {
         x509_ttl: scene.pick(Duration::from_secs(120), Duration::from_secs(40)),
         jwt_ttl: scene.pick(Duration::from_secs(120), Duration::from_secs(40)),
-        ..ServerSettings::on(Cluster::connection_string(proxy.port))
+        ..ServerSettings::on(cluster.connection_string(proxy.port))
     };
     let server = Server::start(&scene.place, scene.side, "server", &settings).await?;
     let programs = Folder::new(scene.place.folder("w")?);

@@ -12,7 +12,6 @@ use super::{READY, Scene};
 use crate::admin::NewEntry;
 use crate::error::Error;
 use crate::measure::Measured;
-use crate::postgres::Cluster;
 use crate::proxy::Proxy;
 use crate::stack::{Server, ServerSettings};
 use crate::workload::{Ask, Asking, Job, Target};
@@ -24,11 +23,11 @@ const ON_THE_REPLICA: usize = 551;
 pub(super) async fn run(scene: &Scene<'_>) -> Result<Vec<Measured>, Error> {
     let (primary, writer) = scene.database().await?;
     scene.step("starting a streaming replica");
-    let replica = primary.replica(&scene.place).await?;
-    let reader = Proxy::before_postgres(primary.port).await?;
+    let replica = primary.replica().await?;
+    let reader = Proxy::before_postgres(primary.port()).await?;
     let settings = ServerSettings {
-        ro_connection_string: Some(Cluster::connection_string(reader.port)),
-        ..ServerSettings::on(Cluster::connection_string(writer.port))
+        ro_connection_string: Some(primary.connection_string(reader.port)),
+        ..ServerSettings::on(primary.connection_string(writer.port))
     };
     let mut server = Server::start(&scene.place, scene.side, "server", &settings).await?;
     let programs = Folder::new(scene.place.folder("w")?);
@@ -52,7 +51,7 @@ pub(super) async fn run(scene: &Scene<'_>) -> Result<Vec<Measured>, Error> {
     let window = scene.pick(Duration::from_secs(120), Duration::from_secs(25));
     scene.step(format!("the reader leads to the replica; watching for {} s", window.as_secs()));
     workloads.forget();
-    reader.lead_to(replica.port);
+    reader.lead_to(replica.port());
     sleep(window).await;
     agent.process.must_run()?;
     let led = withdrawn(&workloads);
@@ -68,7 +67,12 @@ pub(super) async fn run(scene: &Scene<'_>) -> Result<Vec<Measured>, Error> {
         Measured::never("withdrawn", format!("identities withdrawn, of {ALL}, while the replica lags"), led),
         Measured::never("withdrawn_restart", "and after a restart of the server", restarted),
         Measured::never("failed", "failed fetches", lost),
-        Measured::told("replica_calls", "database calls that the replica answered", "", reader.calls() as f64),
+        Measured::told(
+            "replica_calls",
+            "database calls that the replica answered",
+            "",
+            reader.calls() as f64,
+        ),
     ])
 }
 

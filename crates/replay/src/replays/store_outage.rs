@@ -15,7 +15,6 @@ use crate::admin::NewEntry;
 use crate::error::Error;
 use crate::measure::{Bound, Measured, Requests, quantile};
 use crate::pages::{self, Series};
-use crate::postgres::Cluster;
 use crate::process::wait_until;
 use crate::proxy::Link;
 use crate::stack::{Agent, Server, ServerSettings};
@@ -52,12 +51,12 @@ const QUICK: Scale = Scale {
 
 pub(super) async fn run(scene: &Scene<'_>) -> Result<Vec<Measured>, Error> {
     let scale = scene.pick(FULL, QUICK);
-    let (_cluster, proxy) = scene.database().await?;
+    let (cluster, proxy) = scene.database().await?;
     let settings = ServerSettings {
         x509_ttl: scale.x509_ttl,
         agent_ttl: scale.x509_ttl,
         jwt_ttl: scale.x509_ttl,
-        ..ServerSettings::on(Cluster::connection_string(proxy.port))
+        ..ServerSettings::on(cluster.connection_string(proxy.port))
     };
     let server = Server::start(&scene.place, scene.side, "server", &settings).await?;
     let programs = Folder::new(scene.place.folder("w")?);
@@ -151,9 +150,8 @@ async fn outage(
 
 /// One entry for each agent, `<kind>/<number>`, for the program that is named.
 fn entries(programs: &Folder, agents: usize, kind: &str, program: &str) -> Vec<NewEntry> {
-    let entry = |number| {
-        NewEntry::new(format!("{kind}/{number}"), &format!("a{number}"), &programs.path(program))
-    };
+    let entry =
+        |number| NewEntry::new(format!("{kind}/{number}"), &format!("a{number}"), &programs.path(program));
     (0..agents).map(entry).collect()
 }
 
@@ -229,8 +227,13 @@ fn deliveries(events: &[Event], late: &Late, steady: &[f64]) -> Vec<Measured> {
             format!("of {} entries written after the return, never served", late.entries.len()),
             unserved,
         ),
-        Measured::told("late_p99_s", "from the return to a new entry's SVID: p99", "s", quantile(&after, 0.99))
-            .bound(Bound::AtMost(3.0)),
+        Measured::told(
+            "late_p99_s",
+            "from the return to a new entry's SVID: p99",
+            "s",
+            quantile(&after, 0.99),
+        )
+        .bound(Bound::AtMost(3.0)),
         Measured::told("late_median_s", "the same: median", "s", quantile(&after, 0.5)),
         Measured::told(
             "written_s",
@@ -238,7 +241,12 @@ fn deliveries(events: &[Event], late: &Late, steady: &[f64]) -> Vec<Measured> {
             "s",
             late.written.saturating_sub(late.back) as f64 / 1e6,
         ),
-        Measured::told("steady_p99_s", "before the outage, from write to SVID: p99", "s", quantile(steady, 0.99)),
+        Measured::told(
+            "steady_p99_s",
+            "before the outage, from write to SVID: p99",
+            "s",
+            quantile(steady, 0.99),
+        ),
     ]
 }
 

@@ -33,6 +33,9 @@ pub(crate) struct Attested {
     pub(crate) agent: Agent,
     /// Whether nobody knew it. If somebody did and the database does not, it was evicted since, and stays so.
     pub(crate) first: bool,
+    /// Whether the read model had it at that time; not known of what an earlier run left.
+    #[serde(skip)]
+    seen: bool,
     /// Whether the database has had it: if it has it no more, it was evicted since.
     pub(super) written: bool,
     /// Serial numbers that are older than this attestation, whatever the clocks of several servers say.
@@ -55,18 +58,28 @@ impl Attested {
         replaces.retain(|serial| !serial.is_empty());
         replaces.drain(..replaces.len().saturating_sub(MAX_KNOWN));
         let first = stored.is_none() && before.is_none_or(|before| before.first);
-        Self { agent, first, written: before.is_some_and(|before| before.written), replaces }
+        let seen = stored.is_some();
+        Self { agent, first, seen, written: before.is_some_and(|before| before.written), replaces }
     }
 
     /// The agent as it is, given what is `stored`; `None` when it is gone.
+    ///
+    /// An agent of an earlier run may be younger than the last good state that this run began with.
     pub(super) fn over(&self, stored: Option<&Agent>) -> Option<Agent> {
-        let Some(stored) = stored else { return self.first.then(|| self.agent.clone()) };
+        let Some(stored) = stored else { return (self.first || !self.seen).then(|| self.agent.clone()) };
         let serial = &stored.serial_number;
         let newer = self.replaces.contains(serial) || latest_expiry(&self.agent) > latest_expiry(stored);
         let wins = !stored.is_banned() && *serial != self.agent.serial_number && newer;
         let mut agent = if wins { &self.agent } else { stored }.clone();
         agent.agent_version.clone_from(&stored.agent_version);
         Some(agent)
+    }
+}
+
+impl Attested {
+    /// The agent, if a database that does not have it should get it: nobody knew it, and it was not evicted since.
+    pub(super) fn new_to_all(&self) -> Option<&Agent> {
+        (self.first && !self.written).then_some(&self.agent)
     }
 }
 
@@ -257,6 +270,8 @@ mod tests {
         let stored = issued("1", 10);
         let known = Attested::new(issued("2", 20), Some(&stored), (None, None));
         assert_eq!(known.over(None), None, "evicted since");
+        let restored = Attested { seen: false, ..known.clone() };
+        assert!(restored.over(None).is_some() && restored.new_to_all().is_none(), "nobody can tell yet");
         assert!(known.over(Some(&agent(""))).unwrap().is_banned());
         let new = Attested::new(issued("2", 20), None, (None, None));
         assert_eq!(new.over(None), Some(issued("2", 20)));

@@ -142,7 +142,7 @@ fn every_denial_of_an_agent_carries_the_reason_it_acts_on() {
     check(&agent("", ""), NOW, Reason::AgentBanned);
     check(&agent("8", "9"), NOW, Reason::AgentNotActive);
     check(&agent("7", ""), NOW + 61, Reason::AgentExpired);
-    check(&agent("7", ""), NOW - 61, Reason::AgentExpired);
+    check(&agent("7", ""), NOW - 121, Reason::AgentExpired);
 }
 
 #[test]

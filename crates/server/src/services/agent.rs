@@ -41,6 +41,7 @@ use crate::authorize::Registry;
 use crate::filter::{AgentFilter, selector_set};
 use crate::ids::check_agent;
 use crate::issuer::Issuer;
+use crate::limits::processor::Urgency;
 use crate::model::ReadModel;
 use crate::page::Page;
 use crate::status::{SOON, failed, invalid, store_failed, unavailable};
@@ -216,6 +217,7 @@ impl AgentApi for AgentService {
             return Err(denied(Reason::AgentMustReattest, "agent must reattest instead of renew"));
         }
         let audit = Audit::of(&request);
+        let urgency = Urgency::of(&request, 1);
         let params = request.into_inner().params;
         let params = params.ok_or_else(|| Status::invalid_argument("params cannot be nil"))?;
         audit.add_csr(&params.csr);
@@ -225,7 +227,9 @@ impl AgentApi for AgentService {
         info!(spiffe_id = %agent.id, "Renewing agent SVID");
         let csr = parse_csr(&params.csr, VerifyProofOfPossession::No)
             .map_err(|e| invalid("failed to parse CSR", e))?;
+        let entered = self.issuer.processor.enter(urgency).await?;
         let issued = self.issuer.agent_x509(&agent.id, &csr.public_key_der).await;
+        drop(entered);
         let issued = issued.map_err(|e| sign_failed("failed to sign X509 SVID", &e))?;
         self.agents.renewed(&agent.id, issued.serial.clone(), issued.not_after).await.map_err(|cause| {
             error!(error = %cause, agent_id = %agent.id, "Cannot note the renewal of an agent");

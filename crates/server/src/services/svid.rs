@@ -31,6 +31,7 @@ use super::{calling_agent, downstream};
 use crate::agents::Agents;
 use crate::audit::{self, Audit};
 use crate::issuer::{Issuer, SignError};
+use crate::limits::processor::Urgency;
 use crate::limits::{BATCH_NEW_X509_SVID, Turn};
 use crate::model::{ReadModel, Snapshot};
 use crate::status::{SOON, failed, invalid, item_status, unavailable};
@@ -181,6 +182,7 @@ impl SvidApi for SvidService {
     ) -> Result<Response<BatchNewX509svidResponse>, Status> {
         let agent = calling_agent(&*self.agents, &request)?;
         let (audit, turn) = (Audit::of(&request), request.extensions().get::<Turn>().cloned());
+        let urgency = Urgency::of(&request, request.get_ref().params.len());
         let params = request.into_inner().params;
         if params.is_empty() {
             return Err(Status::invalid_argument("missing parameters"));
@@ -193,6 +195,7 @@ impl SvidApi for SvidService {
         if let Some(turn) = turn {
             turn.take(BATCH_NEW_X509_SVID, params.len()).await?;
         }
+        let _entered = self.issuer.processor.enter(urgency).await?;
         let snapshot = self.model.load();
         let mut results = Vec::with_capacity(params.len());
         for each in &params {
@@ -212,9 +215,11 @@ impl SvidApi for SvidService {
         self.check_jwt()?;
         let agent = calling_agent(&*self.agents, &request)?;
         let audit = Audit::of(&request);
+        let urgency = Urgency::of(&request, 1);
         let request = request.into_inner();
         audit.add("entry_id", request.entry_id.as_str());
         audit.add("audience", request.audience.join(","));
+        let _entered = self.issuer.processor.enter(urgency).await?;
         let snapshot = self.model.load();
         let entry = snapshot.entries.authorized_entry(&agent, &request.entry_id, self.clock.unix_now());
         let entry = entry.ok_or_else(not_authorized)?;

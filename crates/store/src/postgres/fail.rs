@@ -11,7 +11,7 @@ use crate::error::{Cause, Error, Kind, Outcome, Rejected};
 /// What the database or the driver said, without values: a message's detail may quote a row, and rows hold secrets.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
-pub(super) struct Said {
+pub(crate) struct Said {
     text: String,
     code: Option<SqlState>,
     /// Whether the connection ended with it.
@@ -19,14 +19,14 @@ pub(super) struct Said {
 }
 
 impl Said {
-    pub(super) fn code(&self) -> Option<&SqlState> {
+    pub(crate) fn code(&self) -> Option<&SqlState> {
         self.code.as_ref()
     }
 }
 
 /// A failure inside this engine. [`Fail::at`] adds what was being done before it leaves.
 #[derive(Clone, Debug)]
-pub(super) enum Fail {
+pub(crate) enum Fail {
     /// The database's own, or the connection's.
     Sql(Arc<Said>),
     /// There is no database to talk to now, as far as is known.
@@ -43,7 +43,7 @@ pub(super) enum Fail {
 
 /// What to do about a failure.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// Do the whole transaction again: another one was in its way, or the connection had ended before.
     Again,
     /// The database cannot do it now.
@@ -56,29 +56,34 @@ pub(super) enum Verdict {
 
 impl Fail {
     /// A stored value that does not parse.
-    pub(super) fn row(table: &'static str, key: &str, detail: impl ToString) -> Self {
+    pub(crate) fn row(table: &'static str, key: &str, detail: impl ToString) -> Self {
         Self::Row { table, key: key.to_owned(), detail: detail.to_string() }
     }
 
-    pub(super) fn not_found(what: Kind, key: impl ToString) -> Self {
+    pub(crate) fn not_found(what: Kind, key: impl ToString) -> Self {
         Self::Told(Error::NotFound { what, key: key.to_string() })
     }
 
-    pub(super) fn already_exists(what: Kind, key: impl ToString) -> Self {
+    pub(crate) fn already_exists(what: Kind, key: impl ToString) -> Self {
         Self::Told(Error::AlreadyExists { what, key: key.to_string() })
     }
 
     /// A failure of this program's own words.
-    pub(super) fn said(text: impl Into<String>) -> Self {
+    pub(crate) fn said(text: impl Into<String>) -> Self {
         Self::Sql(Arc::new(Said { text: text.into(), code: None, fatal: true }))
     }
 
     /// Whether the connection ended: what was sent before may or may not have been done.
-    pub(super) fn is_disconnect(&self) -> bool {
+    pub(crate) fn is_disconnect(&self) -> bool {
         matches!(self, Self::Sql(said) if said.fatal)
     }
 
-    pub(super) fn verdict(&self) -> Verdict {
+    /// Whether the statement does not fit the tables.
+    pub(crate) fn is_mistake(&self) -> bool {
+        matches!(self, Self::Sql(said) if said.code().is_some_and(|code| code.code().starts_with("42")))
+    }
+
+    pub(crate) fn verdict(&self) -> Verdict {
         match self {
             Self::Sql(said) => verdict(said),
             Self::Away(_) => Verdict::Unavailable,
@@ -88,7 +93,7 @@ impl Fail {
     }
 
     /// The cause, to be shown with whatever could not be done.
-    pub(super) fn cause(self) -> Cause {
+    pub(crate) fn cause(self) -> Cause {
         match self {
             Self::Sql(said) => said,
             Self::Away(Some(cause)) | Self::Refused(cause) => cause,
@@ -98,7 +103,7 @@ impl Fail {
     }
 
     /// The public error for `operation` on the database `place`, when it is known what became of it.
-    pub(super) fn at(self, operation: &'static str, place: &str) -> Error {
+    pub(crate) fn at(self, operation: &'static str, place: &str) -> Error {
         let verdict = self.verdict();
         let place = place.to_owned();
         match self {

@@ -79,7 +79,11 @@ async fn version(session: &Session) -> Result<i64, Fail> {
     }
     let values = "SELECT (SELECT value FROM meta WHERE name = 'application'),
                          (SELECT value FROM meta WHERE name = 'schema_version')";
-    let row = session.one(values, &[]).await.map_err(|_| refuse(RefusedSchema::Foreign))?;
+    let row = match session.one(values, &[]).await {
+        // Its columns are others.
+        Err(fail) if fail.is_mistake() => return Err(refuse(RefusedSchema::Foreign)),
+        row => row?,
+    };
     let (application, version): (Option<i64>, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
     match version {
         Some(found) if application == Some(APPLICATION) && found > NEWEST => {

@@ -15,7 +15,7 @@ use super::settings::Target;
 use super::value::Value;
 
 /// A connection. Dropping it closes it.
-pub(super) struct Session {
+pub(crate) struct Session {
     client: Client,
     task: AbortHandle,
     opened: Instant,
@@ -23,14 +23,14 @@ pub(super) struct Session {
 
 /// The tasks that move the bytes of all connections. Dropping it ends them.
 #[derive(Default)]
-pub(super) struct Tasks(Mutex<JoinSet<()>>);
+pub(crate) struct Tasks(Mutex<JoinSet<()>>);
 
 /// Hears what other servers wrote.
-pub(super) type Notices = mpsc::UnboundedSender<u64>;
+pub(crate) type Notices = mpsc::UnboundedSender<u64>;
 
 impl Session {
     /// Connects, within the deadline of `target`.
-    pub(super) async fn connect(
+    pub(crate) async fn connect(
         target: &Target,
         tasks: &Tasks,
         notices: Option<Notices>,
@@ -59,37 +59,37 @@ impl Session {
         Self { client, task, opened: Instant::now() }
     }
 
-    pub(super) fn opened(&self) -> Instant {
+    pub(crate) fn opened(&self) -> Instant {
         self.opened
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.client.is_closed()
     }
 
     /// Runs statements without parameters.
-    pub(super) async fn batch(&self, sql: &str) -> Result<(), Fail> {
+    pub(crate) async fn batch(&self, sql: &str) -> Result<(), Fail> {
         Ok(self.client.batch_execute(sql).await?)
     }
 
     /// Runs a statement in one round trip. Calls that are polled one after the other go out together.
-    pub(super) async fn query(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>, Fail> {
+    pub(crate) async fn query(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>, Fail> {
         Ok(self.client.query_typed(sql, &typed(values)).await?)
     }
 
     /// Runs a statement that gives one row.
-    pub(super) async fn one(&self, sql: &str, values: &[Value<'_>]) -> Result<Row, Fail> {
+    pub(crate) async fn one(&self, sql: &str, values: &[Value<'_>]) -> Result<Row, Fail> {
         let row = self.query(sql, values).await?.pop();
         row.ok_or_else(|| Fail::row("meta", "", "it is empty"))
     }
 
     /// Runs a statement and says how many rows it touched.
-    pub(super) async fn execute(&self, sql: &str, values: &[Value<'_>]) -> Result<u64, Fail> {
+    pub(crate) async fn execute(&self, sql: &str, values: &[Value<'_>]) -> Result<u64, Fail> {
         Ok(self.client.execute_typed(sql, &typed(values)).await?)
     }
 
     /// Runs a statement whose rows are read as they come.
-    pub(super) async fn stream(&self, sql: &str) -> Result<RowStream, Fail> {
+    pub(crate) async fn stream(&self, sql: &str) -> Result<RowStream, Fail> {
         Ok(self.client.query_typed_raw(sql, Vec::<(bool, Type)>::new()).await?)
     }
 }
@@ -121,8 +121,10 @@ where
             Ok(AsyncMessage::Notification(note)) => {
                 let position = note.payload().parse().ok();
                 if let Some((notices, position)) = notices.as_ref().zip(position) {
-                    // Whoever listened left; the connection goes with it.
-                    drop(notices.send(position));
+                    if notices.send(position).is_err() {
+                        // Whoever listened left.
+                        return;
+                    }
                 }
             }
             Ok(AsyncMessage::Notice(notice)) => {
@@ -140,7 +142,7 @@ fn typed<'a>(values: &'a [Value<'_>]) -> Vec<(&'a (dyn ToSql + Sync), Type)> {
 }
 
 /// The failure to connect to `target`, with what to do about it.
-pub(super) fn explain(target: &Target, fail: &Fail) -> String {
+pub(crate) fn explain(target: &Target, fail: &Fail) -> String {
     let (said, code) = match fail {
         Fail::Sql(said) => (said.to_string(), said.code().map(|code| code.code().to_owned())),
         other => (format!("{other:?}"), None),
@@ -168,6 +170,7 @@ const STEPS: &[(&str, &str)] = &[
     ("server does not support TLS", "turn on ssl in the database, or set sslmode=disable"),
     ("UnknownIssuer", "set root_ca_path (or sslrootcert) to the authority that signed the database's certificate"),
     ("not valid for name", "connect by a name that the database's certificate has, or set sslmode=verify-ca"),
+    ("fatal alert", "check client_cert_path and client_key_path: the database refuses what this server shows"),
     ("certificate", "check the database's certificate, and root_ca_path"),
     ("does not allow writes", "name the primary in connection_string; a standby goes into ro_connection_string"),
     ("no answer within", "check the network and the database's load"),

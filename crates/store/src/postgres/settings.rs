@@ -50,7 +50,7 @@ impl Settings {
         }
     }
 
-    pub(super) fn primary(&self) -> Result<Target, SettingsError> {
+    pub(crate) fn primary(&self) -> Result<Target, SettingsError> {
         let mut target = self.target(&self.connection_string)?;
         // A standby that still answers under the primary's name would refuse every write.
         target.config.target_session_attrs(TargetSessionAttrs::ReadWrite);
@@ -79,12 +79,12 @@ pub fn check_connection_string(text: &str) -> Result<(), SettingsError> {
 }
 
 /// A database to connect to.
-pub(super) struct Target {
-    pub(super) config: Config,
-    pub(super) tls: Option<Connector>,
-    pub(super) connect_timeout: Duration,
+pub(crate) struct Target {
+    pub(crate) config: Config,
+    pub(crate) tls: Option<Connector>,
+    pub(crate) connect_timeout: Duration,
     /// For messages: host, port and database, never an account.
-    pub(super) place: String,
+    pub(crate) place: String,
 }
 
 /// A connection string that is being read.

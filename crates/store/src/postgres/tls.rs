@@ -41,7 +41,7 @@ pub(super) struct Files {
 
 /// Makes TLS connections.
 #[derive(Clone)]
-pub(super) struct Connector(Arc<ClientConfig>);
+pub(crate) struct Connector(Arc<ClientConfig>);
 
 impl Connector {
     /// Reads the files.
@@ -174,7 +174,7 @@ where
 }
 
 /// A TLS handshake that is about to begin.
-pub(super) struct ToHost {
+pub(crate) struct ToHost {
     connector: TlsConnector,
     name: ServerName<'static>,
 }
@@ -193,7 +193,7 @@ where
 }
 
 /// A TLS connection.
-pub(super) struct Encrypted<S>(tokio_rustls::client::TlsStream<S>);
+pub(crate) struct Encrypted<S>(tokio_rustls::client::TlsStream<S>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Encrypted<S> {
     fn channel_binding(&self) -> ChannelBinding {

@@ -15,7 +15,7 @@ use super::fail::Fail;
 
 /// A parameter. Statements say their types, so none needs to be prepared first.
 #[derive(Clone, Debug)]
-pub(super) enum Value<'a> {
+pub(crate) enum Value<'a> {
     Text(&'a str),
     Owned(String),
     Int(i64),
@@ -23,10 +23,12 @@ pub(super) enum Value<'a> {
     Bytes(&'a [u8]),
     Texts(&'a [&'a str]),
     Ints(&'a [i64]),
+    /// Null, of whatever type the statement makes of it.
+    Nothing,
 }
 
 impl Value<'_> {
-    pub(super) fn kind(&self) -> Type {
+    pub(crate) fn kind(&self) -> Type {
         match self {
             Self::Text(_) | Self::Owned(_) => Type::TEXT,
             Self::Int(_) => Type::INT8,
@@ -34,6 +36,7 @@ impl Value<'_> {
             Self::Bytes(_) => Type::BYTEA,
             Self::Texts(_) => Type::TEXT_ARRAY,
             Self::Ints(_) => Type::INT8_ARRAY,
+            Self::Nothing => Type::UNKNOWN,
         }
     }
 }
@@ -52,6 +55,7 @@ impl ToSql for Value<'_> {
             Self::Bytes(bytes) => bytes.to_sql(kind, out),
             Self::Texts(texts) => texts.to_sql(kind, out),
             Self::Ints(numbers) => numbers.to_sql(kind, out),
+            Self::Nothing => Ok(IsNull::Yes),
         }
     }
 
@@ -76,7 +80,7 @@ values! { &'a str => Text, String => Owned, i64 => Int, u32 => Int(i64), bool =>
 &'a [&'a str] => Texts, &'a [i64] => Ints }
 
 /// Reads the columns of one row from left to right.
-pub(super) struct Columns<'r> {
+pub(crate) struct Columns<'r> {
     row: &'r Row,
     table: &'static str,
     next: usize,
@@ -84,36 +88,36 @@ pub(super) struct Columns<'r> {
 
 impl<'r> Columns<'r> {
     /// From the first column, which names the row, of `table`.
-    pub(super) fn of(row: &'r Row, table: &'static str) -> Self {
+    pub(crate) fn of(row: &'r Row, table: &'static str) -> Self {
         Self { row, table, next: 0 }
     }
 
     /// The next column as it is.
-    pub(super) fn value<T: FromSql<'r>>(&mut self) -> Result<T, Fail> {
+    pub(crate) fn value<T: FromSql<'r>>(&mut self) -> Result<T, Fail> {
         let place = self.next;
         self.next += 1;
         self.row.try_get(place).map_err(|error| self.damaged(&error))
     }
 
     /// The next column, a number that is narrower here.
-    pub(super) fn narrow(&mut self) -> Result<u32, Fail> {
+    pub(crate) fn narrow(&mut self) -> Result<u32, Fail> {
         let wide: i64 = self.value()?;
         u32::try_from(wide).map_err(|error| self.damaged(&error))
     }
 
     /// The next column, a text that parses.
-    pub(super) fn parsed<T: FromStr<Err: Display>>(&mut self) -> Result<T, Fail> {
+    pub(crate) fn parsed<T: FromStr<Err: Display>>(&mut self) -> Result<T, Fail> {
         let text: &str = self.value()?;
         text.parse().map_err(|error: T::Err| self.damaged(&error))
     }
 
     /// The next column, a set of selectors.
-    pub(super) fn selectors(&mut self) -> Result<SelectorSet, Fail> {
+    pub(crate) fn selectors(&mut self) -> Result<SelectorSet, Fail> {
         Ok(SelectorSet::from_iter(self.list()?))
     }
 
     /// The next column, a list of texts that parse.
-    pub(super) fn list<T: FromStr<Err: Display>>(&mut self) -> Result<Vec<T>, Fail> {
+    pub(crate) fn list<T: FromStr<Err: Display>>(&mut self) -> Result<Vec<T>, Fail> {
         let text: &str = self.value()?;
         let texts: Vec<String> = serde_json::from_str(text).map_err(|error| self.damaged(&error))?;
         texts.iter().map(|text| text.parse().map_err(|error: T::Err| self.damaged(&error))).collect()
@@ -130,16 +134,16 @@ impl<'r> Columns<'r> {
 }
 
 /// The selectors as a JSON array. Equal sets give equal texts, because a set is in order.
-pub(super) fn selectors(set: &SelectorSet) -> Result<String, Fail> {
+pub(crate) fn selectors(set: &SelectorSet) -> Result<String, Fail> {
     list(set.iter().map(|selector| selector.as_str()))
 }
 
 /// The texts as a JSON array.
-pub(super) fn list<'a>(texts: impl Iterator<Item = &'a str>) -> Result<String, Fail> {
+pub(crate) fn list<'a>(texts: impl Iterator<Item = &'a str>) -> Result<String, Fail> {
     serde_json::to_string(&texts.collect::<Vec<_>>()).map_err(|error| Fail::Bug(error.to_string()))
 }
 
 /// A row count for `LIMIT`.
-pub(super) fn count(rows: usize) -> i64 {
+pub(crate) fn count(rows: usize) -> i64 {
     i64::try_from(rows).unwrap_or(i64::MAX)
 }

@@ -72,8 +72,8 @@ impl AsyncWrite for Pipe {
     }
 }
 
-/// A server on memory connections that answers every request, except `/hang`, which never ends, and `/slow`,
-/// which takes a second.
+/// A server on memory connections that answers every request, except `/hang`, which never ends, `/slow`, which takes a
+/// second, and `/until-closing`, which says why its connection is to end.
 struct Server {
     connect: mpsc::UnboundedSender<Pipe>,
     cancel: CancellationToken,
@@ -110,6 +110,12 @@ async fn answer(request: Request<Body>) -> Result<Response<Body>, Infallible> {
     match request.uri().path() {
         "/hang" => std::future::pending().await,
         "/slow" => tokio::time::sleep(Duration::from_secs(1)).await,
+        "/until-closing" => {
+            let closing = request.extensions().get::<Closing>().unwrap().clone();
+            closing.clone().begun().await;
+            let why = if closing.server_stops() { tonic::Code::Unavailable } else { tonic::Code::Ok };
+            return Ok(tonic::Status::new(why, "").into_http());
+        }
         _ => {}
     }
     Ok(tonic::Status::ok("").into_http())
@@ -236,6 +242,29 @@ async fn an_old_connection_finishes_a_request_that_is_running() {
     let mut client = handshake(server.connect(1), &mut tasks).await;
     assert_eq!(client.send_request(post("/slow")).await.unwrap().status(), 200);
     assert!(client.send_request(post("/")).await.is_err(), "no new request on it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_would_never_end_is_told_when_its_connection_is_old_and_when_the_server_stops() {
+    let age = Duration::from_secs(180);
+    let server =
+        Server::start(Options { max_connection_age: Some(age), keepalive: None, ..Options::default() });
+    let mut tasks = JoinSet::new();
+    let grpc_status = |response: Response<hyper::body::Incoming>| response.headers()["grpc-status"].clone();
+    let mut client = handshake(server.connect(1), &mut tasks).await;
+    let begin = Instant::now();
+    let old = client.send_request(post("/until-closing")).await.unwrap();
+    assert!((162..=198).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+    assert_eq!(grpc_status(old), "0");
+    let mut client = handshake(server.connect(1), &mut tasks).await;
+    let running = client.send_request(post("/until-closing"));
+    let stop = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        server.stop().await
+    };
+    let (stopped, drained) = tokio::join!(running, stop);
+    assert_eq!(grpc_status(stopped.unwrap()), "14");
+    assert_eq!(drained.cut, 0);
 }
 
 #[tokio::test(start_paused = true)]

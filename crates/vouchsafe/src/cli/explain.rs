@@ -110,22 +110,27 @@ async fn explain(arguments: &ExplainArgs, console: &mut Console<'_>) -> anyhow::
             writeln!(console.stderr, "Error: {}", status.message())?;
             return Ok(USAGE);
         }
-        Err(status) if matches!(status.code(), Code::PermissionDenied | Code::ResourceExhausted | Code::Internal) => {
+        Err(status)
+            if matches!(status.code(), Code::PermissionDenied | Code::ResourceExhausted | Code::Internal) =>
+        {
             writeln!(console.stderr, "Error: {}", status.message())?;
             return Ok(NOBODY);
         }
         Err(status) => {
             let answer = absent::explanation(&target, arguments.data_dir.as_deref(), &status, console);
-            print(&answer, arguments.output, console)?;
+            print(&answer, false, arguments.output, console)?;
             return Ok(NOBODY);
         }
     };
     if let Some(socket) = &arguments.server_socket_path {
-        within(arguments.timeout, server::add(socket, arguments.spiffe_id.as_deref(), &mut answer, console.clock.unix_now()))
-            .await
-            .unwrap_or_else(|status| server::was_not_asked(socket, &status, &mut answer));
+        within(
+            arguments.timeout,
+            server::add(socket, arguments.spiffe_id.as_deref(), &mut answer, console.clock.unix_now()),
+        )
+        .await
+        .unwrap_or_else(|status| server::was_not_asked(socket, &status, &mut answer));
     }
-    print(&answer, arguments.output, console)?;
+    print(&answer, true, arguments.output, console)?;
     Ok(if answer.explanations.iter().all(|explanation| explanation.well) { DONE } else { FAILED })
 }
 
@@ -135,10 +140,15 @@ async fn ask(target: &Target, subject: Option<Subject>) -> Result<proto::Explain
     Ok(client.explain(request(proto::ExplainRequest { subject })).await?.into_inner())
 }
 
-fn print(answer: &proto::ExplainResponse, output: OutputArgs, console: &mut Console<'_>) -> anyhow::Result<()> {
+fn print(
+    answer: &proto::ExplainResponse,
+    asked: bool,
+    output: OutputArgs,
+    console: &mut Console<'_>,
+) -> anyhow::Result<()> {
     match output.output {
         Format::Json => Ok(print_json(console, vec![show::json(answer)])?),
-        Format::Pretty => Ok(show::pretty(answer, console)?),
+        Format::Pretty => Ok(console.stdout.write_all(show::pretty(answer, asked).as_bytes())?),
     }
 }
 

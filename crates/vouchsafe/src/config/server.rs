@@ -172,6 +172,8 @@ pub enum DataStore {
         /// The file.
         path: PathBuf,
     },
+    /// PostgreSQL, which several servers may share.
+    Postgres(vouchsafe_store::postgres::Settings),
 }
 
 /// Flags of `server run`. Absent and empty ones leave the file's value.

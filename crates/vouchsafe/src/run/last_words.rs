@@ -51,7 +51,10 @@ pub(crate) fn read(socket: &Path) -> Option<LastWords> {
     let file = File::open(&path).ok()?;
     // In a directory for everybody, anybody may leave something; what counts is from root or from us.
     let owner = file.metadata().ok()?.uid();
-    if owner != 0 && owner != nix::unistd::geteuid().as_raw() && owner != fs::metadata(path.parent()?).ok()?.uid() {
+    if owner != 0
+        && owner != nix::unistd::geteuid().as_raw()
+        && owner != fs::metadata(path.parent()?).ok()?.uid()
+    {
         return None;
     }
     let mut text = Vec::new();

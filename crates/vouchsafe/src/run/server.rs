@@ -15,7 +15,7 @@ use vouchsafe_server::config as settings;
 use vouchsafe_server::config::admission::{self, Admission};
 use vouchsafe_server::config::federation::{BundleEndpoint, CertificateFiles, ServingProfile};
 use vouchsafe_server::{Config, Deps, Policy, Running, Server};
-use vouchsafe_store::sqlite::Sqlite;
+use vouchsafe_store::{Postgres, Sqlite, Store};
 use vouchsafe_types::pem;
 
 use super::data_dir::{self, DataDirLock};
@@ -43,12 +43,9 @@ pub(super) async fn start(
     config: &server::Config,
     registry: &Registry,
 ) -> anyhow::Result<Running> {
-    let DataStore::Sqlite { path } = &config.data_store;
-    switch::check_finished(path)?;
-    data_dir::create_parent(path)?;
-    let store = Sqlite::open(path, host.clock.clone()).await.context("cannot open the datastore")?;
+    let store = open_store(host, &config.data_store).await?;
     let keys = MeasuredKeys::new(key_manager(&config.key_manager)?, registry.clone());
-    let store = MeasuredStore::new(Arc::new(store), registry.clone());
+    let store = MeasuredStore::new(store, registry.clone());
     let deps = Deps {
         clock: host.clock.clone(),
         entropy: host.entropy.fork("server"),
@@ -100,6 +97,22 @@ pub(super) async fn start(
         }
     });
     Ok(running)
+}
+
+/// The database that a configuration names. PostgreSQL is not contacted yet, so that a server can start without it.
+async fn open_store(host: &Host, chosen: &DataStore) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match chosen {
+        DataStore::Sqlite { path } => {
+            switch::check_finished(path)?;
+            data_dir::create_parent(path)?;
+            let store = Sqlite::open(path, host.clock.clone()).await;
+            Arc::new(store.context("cannot open the datastore")?)
+        }
+        DataStore::Postgres(settings) => {
+            let store = Postgres::open(settings, host.clock.clone(), host.entropy.fork("datastore"));
+            Arc::new(store.context("cannot open the datastore")?)
+        }
+    })
 }
 
 /// How often the metric is brought up to date, as in SPIRE.

@@ -4,6 +4,8 @@
 //! its content under another name. Agents notice nothing: their serial numbers, the entries with their revisions, the
 //! bundle and the signing keys are the same on both sides.
 
+mod shared;
+
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
@@ -12,9 +14,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use vouchsafe_ca::journal::{self, Journal};
 use vouchsafe_runtime::clock::Clock;
-use vouchsafe_store::spire::{self, SpireJournal};
+use vouchsafe_store::spire::{self, SpireDatabase, SpireJournal};
 use vouchsafe_store::sqlite::Sqlite;
-use vouchsafe_store::{Record, Snapshot, Store};
+use vouchsafe_store::{JournalRecord, Record, Snapshot, Store};
 
 use super::data_dir::DataDirLock;
 use super::server::key_manager;
@@ -45,8 +47,11 @@ pub(crate) struct Import {
 
 /// Takes over the database and the keys of the SPIRE server that `config` belongs to.
 pub(crate) async fn import(config: &Config, options: Import) -> anyhow::Result<Moved> {
-    let DataStore::Sqlite { path } = &config.data_store;
     let _lock = at_rest(config)?;
+    let path = match &config.data_store {
+        DataStore::Sqlite { path } => path,
+        DataStore::Postgres(settings) => return shared::import(config, settings, options).await,
+    };
     let kept = beside(path, ".spire");
     // A run that was interrupted between its two renames left SPIRE's under the second name alone.
     let source = if path.exists() { path } else { &kept };
@@ -54,18 +59,8 @@ pub(crate) async fn import(config: &Config, options: Import) -> anyhow::Result<M
         bail!("{} exists: it is the database of an earlier import; move it away first", kept.display());
     }
     let read = spire::read(source, &config.trust_domain).with_context(|| explain(source))?;
-    let mut moved = count(&read.contents.records);
-    moved.left_out = read.left_out;
-    let keys = key_manager(&config.key_manager)?;
-    let own = journal::own_authority_ids(&*keys).await.context("cannot read the signing keys")?;
-    let journals = read.contents.journals.iter().map(|record| record.data.as_slice());
-    moved.keys_known = journal::find(journals, &own).is_some();
-    if !moved.left_out.is_empty() && !options.leave_out && !options.dry_run {
-        bail!(
-            "not understood, so nothing was done; mend these with spire-server, or leave them out with -leaveOut:\n  {}",
-            moved.left_out.join("\n  ")
-        );
-    }
+    let mut moved = look_over(config, &read).await?;
+    options.check(&moved)?;
     if options.dry_run {
         return Ok(moved);
     }
@@ -80,10 +75,37 @@ pub(crate) async fn import(config: &Config, options: Import) -> anyhow::Result<M
     Ok(moved)
 }
 
+impl Import {
+    /// Refuses to go on with what is not understood, unless told so.
+    fn check(self, moved: &Moved) -> anyhow::Result<()> {
+        if !moved.left_out.is_empty() && !self.leave_out && !self.dry_run {
+            bail!(
+                "not understood, so nothing was done; mend these with spire-server, or leave them out with -leaveOut:\n  {}",
+                moved.left_out.join("\n  ")
+            );
+        }
+        Ok(())
+    }
+}
+
+/// What there is to import.
+async fn look_over(config: &Config, read: &SpireDatabase) -> anyhow::Result<Moved> {
+    let mut moved = count(&read.contents.records);
+    moved.left_out.clone_from(&read.left_out);
+    let keys = key_manager(&config.key_manager)?;
+    let own = journal::own_authority_ids(&*keys).await.context("cannot read the signing keys")?;
+    let journals = read.contents.journals.iter().map(|record| record.data.as_slice());
+    moved.keys_known = journal::find(journals, &own).is_some();
+    Ok(moved)
+}
+
 /// Writes what this server has into the SPIRE database that [`import`] kept, and puts that back in its place.
 pub(crate) async fn export(config: &Config) -> anyhow::Result<Moved> {
-    let DataStore::Sqlite { path } = &config.data_store;
     let _lock = at_rest(config)?;
+    let path = match &config.data_store {
+        DataStore::Sqlite { path } => path,
+        DataStore::Postgres(settings) => return shared::export(settings).await,
+    };
     let (spires, kept) = (beside(path, ".spire"), beside(path, ".vouchsafe"));
     if !spires.exists() {
         bail!(
@@ -97,17 +119,22 @@ pub(crate) async fn export(config: &Config) -> anyhow::Result<Moved> {
     let held = Snapshot::load(&store).await.context("cannot read the datastore")?;
     let journals = store.load_journals().await.context("cannot read the journals of the signing keys")?;
     store.close().await;
-    let journals = journals.iter().filter_map(|record| {
-        let journal = Journal::decode(&record.data).ok()?;
-        let active = journal.active_x509_authority_id()?.to_owned();
-        Some(SpireJournal { data: record.data.clone(), active_x509_authority_id: active })
-    });
-    let journals: Vec<_> = journals.collect();
+    let journals = for_spire(&journals);
     let records = records(held);
     spire::write(&spires, &records, &journals).context("cannot fill the SPIRE database")?;
     spire::fold_log(&spires).context("cannot close the SPIRE database")?;
     exchange(&spires, path, &kept)?;
     Ok(Moved { kept: Some(kept), keys_known: !journals.is_empty(), ..count(&records) })
+}
+
+/// The journals in the form in which SPIRE finds them.
+fn for_spire(journals: &[JournalRecord]) -> Vec<SpireJournal> {
+    let journals = journals.iter().filter_map(|record| {
+        let journal = Journal::decode(&record.data).ok()?;
+        let active = journal.active_x509_authority_id()?.to_owned();
+        Some(SpireJournal { data: record.data.clone(), active_x509_authority_id: active })
+    });
+    journals.collect()
 }
 
 /// Refuses to start a server on the empty place that an interrupted [`import`] left: it would begin with new keys.

@@ -8,6 +8,7 @@ use vouchsafe_proto::spire::api::server::bundle::v1 as bundles;
 use vouchsafe_proto::spire::api::server::entry::v1 as entries;
 use vouchsafe_proto::spire::api::server::svid::v1 as svids;
 use vouchsafe_proto::spire::api::types;
+use vouchsafe_proto::vouchsafe::server::v1 as contacts;
 
 use crate::fake::{Answer, Fake, one};
 use crate::{NOW, golden, run};
@@ -93,6 +94,22 @@ fn answer(path: &str, request: Bytes) -> Answer {
         }
         "CountAgents" => one(&agents::CountAgentsResponse { count: 1 }),
         "GetAgent" => one(&agent("one", false)),
+        "ListContacts" => {
+            let request = contacts::ListContactsRequest::decode(request).unwrap();
+            let contact = |name: &str, connected, listens, last_heard| contacts::Contact {
+                spiffe_id: format!("spiffe://example.org/spire/agent/join_token/{name}"),
+                connected,
+                listens,
+                last_heard,
+            };
+            let mut contacts =
+                vec![contact("gone", false, false, 0), contact("silent", false, false, 1_552_410_266)];
+            if !request.only_disconnected {
+                contacts.push(contact("spire", true, false, 1_552_410_266));
+                contacts.push(contact("vouchsafe", true, true, 1_552_410_266));
+            }
+            one(&contacts::ListContactsResponse { contacts, next_page_token: String::new() })
+        }
         "BanAgent" | "DeleteAgent" => Ok(vec![Vec::new()]),
         "BatchCreateEntry" => {
             let request = entries::BatchCreateEntryRequest::decode(request).unwrap();
@@ -255,6 +272,8 @@ fn what_commands_print_is_as_reviewed() {
         "agent ban -spiffeID spiffe://example.org/spire/agent/join_token/one".to_owned(),
         "agent ban -spiffeID spiffe://example.org/spire/agent/join_token/one -output json".to_owned(),
         "agent evict -spiffeID spiffe://example.org/spire/agent/join_token/one".to_owned(),
+        "agent connected".to_owned(),
+        "agent connected -disconnected -output json".to_owned(),
         "bundle count".to_owned(),
         "bundle show".to_owned(),
         "bundle show -output json".to_owned(),

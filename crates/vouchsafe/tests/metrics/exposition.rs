@@ -46,5 +46,5 @@ fn labels(line: &str) -> Vec<String> {
     let Some((_, rest)) = line.split_once('{') else { return Vec::new() };
     let inside = rest.rsplit_once('}').unwrap().0;
     let names = inside.split("\",").map(|pair| pair.split('=').next().unwrap().to_owned());
-    names.filter(|name| name != "host" && name != "quantile").collect()
+    names.filter(|name| !["host", "quantile", "le"].contains(&name.as_str())).collect()
 }

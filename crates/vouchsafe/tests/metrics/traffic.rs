@@ -67,6 +67,7 @@ pub(crate) const SERVER_METHODS: &[&str] = &[
     "spire.api.server.trustdomain.v1.TrustDomain/BatchUpdateFederationRelationship",
     "spire.api.server.trustdomain.v1.TrustDomain/BatchDeleteFederationRelationship",
     "spire.api.server.trustdomain.v1.TrustDomain/RefreshBundle",
+    "vouchsafe.server.v1.Contacts/ListContacts",
     "grpc.health.v1.Health/Check",
 ];
 

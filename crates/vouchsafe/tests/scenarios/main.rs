@@ -23,6 +23,8 @@ mod metrics_tls;
 mod nested;
 mod node_attestation;
 mod oidc;
+mod push;
 mod rotation;
 mod server_cli;
+mod several_servers;
 mod upgrade;

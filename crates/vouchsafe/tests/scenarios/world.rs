@@ -26,6 +26,8 @@ pub(crate) struct ServerSettings {
     pub(crate) server: String,
     /// Further blocks of the section `plugins`.
     pub(crate) plugins: String,
+    /// The data of its datastore. Empty: SQLite in its folder.
+    pub(crate) datastore: String,
     /// Its environment besides ours.
     pub(crate) environment: Environment,
 }
@@ -81,6 +83,7 @@ impl Default for ServerSettings {
             trust_domain: "domain.test",
             server: String::new(),
             plugins: String::new(),
+            datastore: String::new(),
             environment: vec![],
         }
     }
@@ -110,7 +113,13 @@ impl World {
         std::fs::create_dir(&folder).unwrap();
         let port = free_port();
         let socket = folder.join("p/api.sock");
-        let ServerSettings { trust_domain, server, plugins, environment } = settings;
+        let ServerSettings { trust_domain, server, plugins, datastore, environment } = settings;
+        let datastore = if datastore.is_empty() {
+            let folder = folder.display();
+            format!("database_type = \"sqlite3\"\n connection_string = \"{folder}/datastore.sqlite3\"")
+        } else {
+            datastore.clone()
+        };
         let text = format!(
             r#"server {{
     bind_address = "127.0.0.1"
@@ -124,8 +133,7 @@ impl World {
 plugins {{
     DataStore "sql" {{
         plugin_data {{
-            database_type = "sqlite3"
-            connection_string = "{folder}/datastore.sqlite3"
+            {datastore}
         }}
     }}
     NodeAttestor "join_token" {{ plugin_data {{}} }}
@@ -330,6 +338,11 @@ impl Agent {
     /// Runs a command of the agent's program on the Workload API socket.
     pub(crate) fn cli(&self, arguments: &[&str]) -> Outcome {
         run(Command::new(&self.program).args(arguments).arg("-socketPath").arg(&self.socket))
+    }
+
+    /// Its program.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
     }
 
     /// Runs a command on the admin socket.

@@ -31,7 +31,12 @@ impl World {
         let snapshot = Snapshot {
             version: 1,
             index: Arc::new(EntryIndex::build(entries.iter().cloned(), &EntryIndex::default())),
-            svids: Arc::new(svids.iter().map(|(id, end)| (EntryId::parse(id).unwrap(), svid(id, *end))).collect::<HashMap<_, _>>()),
+            svids: Arc::new(
+                svids
+                    .iter()
+                    .map(|(id, end)| (EntryId::parse(id).unwrap(), svid(id, *end)))
+                    .collect::<HashMap<_, _>>(),
+            ),
             bundles: None,
             synchronized: true,
         };
@@ -45,6 +50,7 @@ impl World {
         let agent = AgentFacts {
             status,
             server: "server.test:8081".to_owned(),
+            servers: Vec::new(),
             denial: None,
             server_is_unknown: false,
             sync: None,
@@ -81,7 +87,13 @@ fn process(selectors: &[&str], failed: &[&'static str]) -> About {
 }
 
 fn codes(diagnosis: &Diagnosis) -> Vec<&'static str> {
-    assert!(diagnosis.findings.iter().all(|finding| finding.severity == Severity::Good || !finding.next.is_empty()), "{diagnosis:?}");
+    assert!(
+        diagnosis
+            .findings
+            .iter()
+            .all(|finding| finding.severity == Severity::Good || !finding.next.is_empty()),
+        "{diagnosis:?}"
+    );
     diagnosis.findings.iter().map(|finding| finding.code).collect()
 }
 
@@ -95,7 +107,10 @@ fn a_process_with_a_valid_svid_is_well_also_while_the_server_is_away() {
     let diagnosis = world.of(process(&["unix:uid:1"], &[]));
     assert_eq!((codes(&diagnosis), diagnosis.is_well()), (vec![IDENTITY_HELD], true));
     let diagnosis = world.server_is_away().of(process(&["unix:uid:1"], &["docker"]));
-    assert_eq!((codes(&diagnosis), diagnosis.is_well()), (vec![IDENTITY_HELD, SERVER_UNREACHABLE, ATTESTOR_FAILED], true));
+    assert_eq!(
+        (codes(&diagnosis), diagnosis.is_well()),
+        (vec![IDENTITY_HELD, SERVER_UNREACHABLE, ATTESTOR_FAILED], true)
+    );
 }
 
 #[test]
@@ -105,7 +120,10 @@ fn an_entry_that_is_not_there_is_told_from_one_that_nearly_fits() {
     let near = world.of(process(&["unix:uid:1", "unix:gid:2"], &[]));
     assert_eq!(codes(&near), [SELECTOR_DIFFERS]);
     let detail = &near.findings[0].detail;
-    assert_eq!(detail, "spiffe://example.org/a (entry a): it wants unix:gid:1, and the process has unix:gid:2");
+    assert_eq!(
+        detail,
+        "spiffe://example.org/a (entry a): it wants unix:gid:1, and the process has unix:gid:2"
+    );
     assert!(!near.findings[0].text.contains("unix:"), "what anybody may read names no selector");
     assert!(near.findings[0].next.contains("vouchsafe server entry show -entryID a"));
     let away = world.server_is_away().of(process(&["unix:uid:9"], &[]));
@@ -115,9 +133,15 @@ fn an_entry_that_is_not_there_is_told_from_one_that_nearly_fits() {
 #[test]
 fn an_attestor_that_failed_is_the_cause_if_the_nearest_entry_wants_what_it_finds() {
     let wants_docker = World::new(&[entry("a", &["docker:label:app:web"])], &[]);
-    assert_eq!(codes(&wants_docker.of(process(&["unix:uid:1"], &["docker"]))), [ATTESTOR_FAILED, SELECTOR_DIFFERS]);
+    assert_eq!(
+        codes(&wants_docker.of(process(&["unix:uid:1"], &["docker"]))),
+        [ATTESTOR_FAILED, SELECTOR_DIFFERS]
+    );
     let wants_uid = World::new(&[entry("a", &["unix:uid:2"])], &[]);
-    assert_eq!(codes(&wants_uid.of(process(&["unix:uid:1"], &["docker"]))), [SELECTOR_DIFFERS, ATTESTOR_FAILED]);
+    assert_eq!(
+        codes(&wants_uid.of(process(&["unix:uid:1"], &["docker"]))),
+        [SELECTOR_DIFFERS, ATTESTOR_FAILED]
+    );
     let examined = Examined { outcomes: vec![("unix", Err("hidden".to_owned()))], still_same: true };
     let hidden = About::Process { pid: 7, name: "web".to_owned(), examined };
     assert_eq!(codes(&wants_uid.of(hidden))[0], ATTESTOR_FAILED);
@@ -154,7 +178,10 @@ fn what_keeps_the_server_away_comes_before_the_svid_that_it_did_not_sign() {
     let mut world = World::new(&[entry("a", &["unix:uid:1"])], &[("a", 900)]).server_is_away();
     assert_eq!(codes(&world.of(process(&["unix:uid:1"], &[]))), [SERVER_UNREACHABLE, SVID_EXPIRED]);
     world.agent.status.svid_expires_at = Some(900);
-    assert_eq!(codes(&world.of(process(&["unix:uid:1"], &[]))), [SERVER_UNREACHABLE, AGENT_SVID_EXPIRED, SVID_EXPIRED]);
+    assert_eq!(
+        codes(&world.of(process(&["unix:uid:1"], &[]))),
+        [SERVER_UNREACHABLE, AGENT_SVID_EXPIRED, SVID_EXPIRED]
+    );
 }
 
 #[test]
@@ -177,7 +204,8 @@ fn what_the_server_says_about_one_entry_is_told_with_that_entry() {
 
 #[test]
 fn of_two_identities_with_one_hint_the_younger_is_named() {
-    let world = World::new(&[with_hint("a", "main", 1), with_hint("b", "main", 2)], &[("a", 5_000), ("b", 5_000)]);
+    let world =
+        World::new(&[with_hint("a", "main", 1), with_hint("b", "main", 2)], &[("a", 5_000), ("b", 5_000)]);
     let diagnosis = world.of(process(&["unix:uid:1"], &[]));
     assert_eq!((codes(&diagnosis), diagnosis.is_well()), (vec![HINT_TAKEN, IDENTITY_HELD], false));
     assert!(diagnosis.findings[0].text.contains("spiffe://example.org/b is left out"), "{diagnosis:?}");

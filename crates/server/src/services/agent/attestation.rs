@@ -19,6 +19,7 @@ use crate::audit::Audit;
 use crate::authorize::Registry;
 use crate::limits::Turn;
 use crate::limits::attestation::Attempt;
+use crate::limits::processor::Urgency;
 use crate::services::attest::{self, Attested, Evidence, Exchange, join_token};
 use crate::services::svid::{sign_failed, x509_to_proto};
 use crate::status::{SOON, invalid, store_failed, unavailable};
@@ -62,7 +63,9 @@ impl AgentParts {
         if self.agents.agent(&attested.id).is_some_and(|agent| agent.is_banned()) {
             return Err(banned());
         }
+        let entered = self.issuer.processor.enter(Urgency::attestation(attested.id.as_str())).await?;
         let issued = self.issuer.agent_x509(&attested.id, &public_key_der).await;
+        drop(entered);
         let issued = issued.map_err(|e| sign_failed("failed to sign X509 SVID", &e))?;
         let admitted = self.admit(evidence.kind, &attested, &issued).await;
         // A token that somebody else used, or that came too late, has proven nothing.

@@ -65,7 +65,9 @@ fn socket(path: &Path, status: &Status) -> proto::Finding {
             format!("{shown} is in a directory that this user may not enter"),
             "ask as root, or as a user who may enter it".to_owned(),
         ),
-        Err(_) => finding("agent-not-running", format!("no agent listens: there is no {shown}"), start.to_owned()),
+        Err(_) => {
+            finding("agent-not-running", format!("no agent listens: there is no {shown}"), start.to_owned())
+        }
         Ok(found) if !found.file_type().is_socket() => finding(
             "not-a-socket",
             format!("{shown} is no socket, so no agent listens there"),
@@ -109,7 +111,8 @@ fn answered(path: &Path, status: &Status) -> proto::Finding {
 /// Whether an agent holds the data directory.
 fn lock(socket: &Path, data_dir: Option<&Path>) -> Option<proto::Finding> {
     let near = socket.ancestors().skip(1).take(2).map(Path::to_owned);
-    let beside = socket.ancestors().nth(2).map(|above| above.join("data"));
+    let above = socket.ancestors().nth(2);
+    let beside = above.into_iter().flat_map(|above| DATA_DIRS.map(|name| above.join(name)));
     let places: Vec<PathBuf> = match data_dir {
         Some(named) => vec![named.to_owned()],
         None => near.chain(beside).collect(),
@@ -125,12 +128,16 @@ fn lock(socket: &Path, data_dir: Option<&Path>) -> Option<proto::Finding> {
     let held = is_locked(file.metadata().ok()?.ino());
     let folder = path.parent().unwrap_or(&path).display().to_string();
     let text = match (held, process_name(pid)) {
-        (true, Some(name)) => format!("process {pid} ({name}) holds the data directory {folder}: an agent runs, with another socket or without one"),
+        (true, Some(name)) => format!(
+            "process {pid} ({name}) holds the data directory {folder}: an agent runs, with another socket or without one"
+        ),
         (true, None) => format!("an agent that this user cannot see holds the data directory {folder}"),
         (false, _) => format!("the agent of the data directory {folder} had the number {pid} and is gone"),
     };
     let next = match held {
-        true => "look at socket_path in that agent's configuration; without Workload API and SDS API it has no socket, and admin_socket_path serves explanations too",
+        true => {
+            "look at socket_path in that agent's configuration; without Workload API and SDS API it has no socket, and admin_socket_path serves explanations too"
+        }
         false => "start it again; its log's last lines say why it ended",
     };
     let severity = proto::finding::Severity::Notice.into();
@@ -144,7 +151,10 @@ fn is_locked(inode: u64) -> bool {
     let mut text = String::new();
     let read = File::open("/proc/locks").and_then(|file| file.take(MAX_SOCKETS).read_to_string(&mut text));
     let suffix = format!(":{inode}");
-    read.is_ok() && text.lines().any(|line| line.contains("FLOCK") && line.split_ascii_whitespace().any(|field| field.ends_with(&suffix)))
+    read.is_ok()
+        && text.lines().any(|line| {
+            line.contains("FLOCK") && line.split_ascii_whitespace().any(|field| field.ends_with(&suffix))
+        })
 }
 
 fn process_name(pid: u32) -> Option<String> {
@@ -171,7 +181,8 @@ fn listening<'t>(text: &'t str, path: &Path) -> Vec<&'t str> {
         let mut fields = line.split_ascii_whitespace();
         let flags = fields.nth(3)?;
         let found = fields.nth(3)?;
-        (flags == ACCEPTS && Path::new(found) != path && Path::new(found).file_name() == path.file_name()).then_some(found)
+        (flags == ACCEPTS && Path::new(found) != path && Path::new(found).file_name() == path.file_name())
+            .then_some(found)
     };
     let mut found: Vec<_> = text.lines().filter_map(named).filter(|path| !path.contains("server")).collect();
     found.sort_unstable();
@@ -185,6 +196,9 @@ const ACCEPTS: &str = "00010000";
 
 /// Bytes of the list of sockets that are read.
 const MAX_SOCKETS: u64 = 4 * 1024 * 1024;
+
+/// What data directories beside a socket's are called.
+const DATA_DIRS: [&str; 3] = ["data", ".data", "agent"];
 
 /// Sockets that are named.
 const MAX_SHOWN: usize = 3;

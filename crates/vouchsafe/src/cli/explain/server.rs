@@ -60,7 +60,11 @@ pub(super) async fn add(
 
 /// Notes that the server did not answer.
 pub(super) fn was_not_asked(socket: &Path, status: &Status, answer: &mut proto::ExplainResponse) {
-    let text = format!("what the server has is not known: {} does not answer: {}", socket.display(), status.message());
+    let text = format!(
+        "what the server has is not known: {} does not answer: {}",
+        socket.display(),
+        status.message()
+    );
     let next = "`vouchsafe server healthcheck` on the server's machine; -serverSocketPath names its administrative socket".to_owned();
     let severity = Severity::Notice.into();
     let note = proto::Finding { severity, ..finding("server-not-asked", text, next) };
@@ -83,7 +87,9 @@ impl Server {
         match AgentClient::new(self.channel.clone()).get_agent(request).await {
             Ok(found) => self.agent = Some(found.into_inner()),
             Err(status) if status.code() == Code::NotFound => {
-                let text = format!("the server does not know {agent}: it was evicted, or its database is another one");
+                let text = format!(
+                    "the server does not know {agent}: it was evicted, or its database is another one"
+                );
                 let next = "`vouchsafe server token generate -spiffeID <node alias>` on the server, and start the agent with -joinToken";
                 return Ok(vec![finding("agent-evicted", text, next.to_owned())]);
             }
@@ -101,25 +107,41 @@ impl Server {
 
     async fn entries(&self, filter: Filter) -> Result<Vec<types::Entry>, Status> {
         let mut client = EntryClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES);
-        let request = ListEntriesRequest { filter: Some(filter), output_mask: None, page_size: MAX_ENTRIES, page_token: String::new() };
+        let request = ListEntriesRequest {
+            filter: Some(filter),
+            output_mask: None,
+            page_size: MAX_ENTRIES,
+            page_token: String::new(),
+        };
         Ok(client.list_entries(request).await?.into_inner().entries)
     }
 
     /// Why the agent lacks `entry`.
     async fn missing(&self, entry: &types::Entry) -> Result<proto::Finding, Status> {
-        let (id, entry_id, parent) = (id_text(entry.spiffe_id.as_ref()), &entry.id, id_text(entry.parent_id.as_ref()));
+        let (id, entry_id, parent) =
+            (id_text(entry.spiffe_id.as_ref()), &entry.id, id_text(entry.parent_id.as_ref()));
         if entry.expires_at != 0 && entry.expires_at <= self.now {
-            let text = format!("the server's entry {entry_id} for {id} fits, and expired at {}", go::rfc3339(entry.expires_at));
-            let next = format!("`vouchsafe server entry update -entryID {entry_id} …` with a later -entryExpiry, or none");
+            let text = format!(
+                "the server's entry {entry_id} for {id} fits, and expired at {}",
+                go::rfc3339(entry.expires_at)
+            );
+            let next = format!(
+                "`vouchsafe server entry update -entryID {entry_id} …` with a later -entryExpiry, or none"
+            );
             return Ok(finding("entry-expired", text, next));
         }
         if !self.is_below_agent(entry).await? {
             let agent = &self.agent_id;
-            let text = format!("the server's entry {entry_id} for {id} fits, but its parent is {parent}, which is not this agent nor an alias of it");
-            let next = format!("if it is meant for this agent: `vouchsafe server entry update -entryID {entry_id} -parentID {agent} …`; otherwise ask the agent that it belongs to");
+            let text = format!(
+                "the server's entry {entry_id} for {id} fits, but its parent is {parent}, which is not this agent nor an alias of it"
+            );
+            let next = format!(
+                "if it is meant for this agent: `vouchsafe server entry update -entryID {entry_id} -parentID {agent} …`; otherwise ask the agent that it belongs to"
+            );
             return Ok(finding("entry-of-another-agent", text, next));
         }
-        let text = format!("the server has the entry {entry_id} for {id}, and the agent does not have it yet");
+        let text =
+            format!("the server has the entry {entry_id} for {id}, and the agent does not have it yet");
         let next = "if the agent reaches its server, it arrives within seconds: ask again. What keeps it from its server is named below, or in its log".to_owned();
         Ok(finding("entry-not-synced", text, next))
     }
@@ -136,7 +158,8 @@ impl Server {
                 }
                 for entry in self.entries(Filter { by_spiffe_id: parent, ..Filter::default() }).await? {
                     let path = entry.parent_id.as_ref().map(|id| id.path.as_str());
-                    let own = types::Selector { r#type: "spiffe_id".to_owned(), value: self.agent_id.clone() };
+                    let own =
+                        types::Selector { r#type: "spiffe_id".to_owned(), value: self.agent_id.clone() };
                     let has = |selector| agent.selectors.contains(selector) || *selector == own;
                     if path == Some(SERVER_PATH) && entry.selectors.iter().all(has) {
                         return Ok(true);

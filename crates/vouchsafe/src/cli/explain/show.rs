@@ -1,12 +1,11 @@
 //! An explanation for people, and for programs.
 
-use std::io;
+use std::fmt::{self, Write};
 
 use serde_json::{Value, json};
 use vouchsafe_proto::vouchsafe::agent::v1 as proto;
 use vouchsafe_proto::vouchsafe::agent::v1::finding::Severity;
 
-use crate::console::Console;
 use crate::go;
 
 /// With names as in the `.proto`.
@@ -80,34 +79,42 @@ fn severity(finding: &proto::Finding) -> &'static str {
     }
 }
 
-/// For people: what it is about, why, what to do, and what that was concluded from.
-pub(super) fn pretty(answer: &proto::ExplainResponse, console: &mut Console<'_>) -> io::Result<()> {
-    for explanation in &answer.explanations {
-        one(explanation, console)?;
+/// For people: what it is about, why, what to do, and what that was concluded from. `asked`: an agent
+/// answered.
+pub(super) fn pretty(answer: &proto::ExplainResponse, asked: bool) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _infallible =
+        answer.explanations.iter().try_for_each(|explanation| one(explanation, asked, &mut text));
+    if let Some(agent) = &answer.agent {
+        let _infallible = of_agent(agent, &mut text);
     }
-    let Some(agent) = &answer.agent else { return Ok(()) };
+    text
+}
+
+fn of_agent(agent: &proto::AgentState, out: &mut String) -> fmt::Result {
     let known = if agent.spiffe_id.is_empty() { "without an SVID of its own" } else { &agent.spiffe_id };
     let last = if agent.last_sync == 0 { "never".to_owned() } else { go::rfc3339(agent.last_sync) };
     writeln!(
-        console.stdout,
+        out,
         "Agent: {}, {known}, {} entries, {} X.509-SVIDs, last confirmed by the server: {last}",
         agent.phase, agent.entries, agent.x509_svids
     )?;
     for server in agent.servers.iter().filter(|_| agent.servers.len() > 1) {
         let used = if server.in_use { ", in use" } else { "" };
-        writeln!(console.stdout, "Server: {} (score {:.2}{used})", server.address, server.score)?;
+        writeln!(out, "Server: {} (score {:.2}{used})", server.address, server.score)?;
     }
     Ok(())
 }
 
-fn one(explanation: &proto::Explanation, console: &mut Console<'_>) -> io::Result<()> {
+fn one(explanation: &proto::Explanation, asked: bool, out: &mut String) -> fmt::Result {
     let held = explanation.identities.iter().any(|identity| identity.expires_at > 0);
     let state = match (explanation.well, held) {
+        _ if !asked => "does not answer",
         (true, _) => "has an identity",
         (false, true) => "has an identity, and something is wrong",
         (false, false) => "has no identity",
     };
-    let out = &mut console.stdout;
     writeln!(out, "{} {state}\n", explanation.subject)?;
     for (number, finding) in explanation.findings.iter().enumerate() {
         let mark = if finding.severity() == Severity::Notice { " (notice)" } else { "" };
@@ -116,30 +123,49 @@ fn one(explanation: &proto::Explanation, console: &mut Console<'_>) -> io::Resul
             writeln!(out, "     Next: {}", finding.next_step)?;
         }
     }
-    let mut table: Vec<(&str, String)> = Vec::new();
-    for identity in &explanation.identities {
-        let until = if identity.expires_at == 0 { "no SVID yet".to_owned() } else { format!("until {}", go::rfc3339(identity.expires_at)) };
-        table.push(("Identity", format!("{} (entry {}), {until}; wants {}", identity.spiffe_id, identity.entry_id, identity.selectors.join(", "))));
+    let concluded_from = concluded_from(explanation);
+    if !concluded_from.is_empty() {
+        writeln!(out)?;
+    }
+    for (name, text) in concluded_from {
+        writeln!(out, "  {name:<10}{text}")?;
+    }
+    writeln!(out)
+}
+
+fn concluded_from(explanation: &proto::Explanation) -> Vec<(&'static str, String)> {
+    let mut table = Vec::new();
+    for proto::Identity { spiffe_id, entry_id, expires_at, selectors, .. } in &explanation.identities {
+        let until = if *expires_at == 0 {
+            "no SVID yet".to_owned()
+        } else {
+            format!("until {}", go::rfc3339(*expires_at))
+        };
+        table.push((
+            "Identity",
+            format!("{spiffe_id} (entry {entry_id}), {until}; wants {}", selectors.join(", ")),
+        ));
     }
     for near in &explanation.near {
         let differences = near.differences.iter().map(|found| match found.instead.as_slice() {
             [] => format!("wants {}", found.wanted),
             instead => format!("wants {}, not {}", found.wanted, instead.join(", ")),
         });
-        table.push(("Near", format!("{} (entry {}): {}", near.spiffe_id, near.entry_id, differences.collect::<Vec<_>>().join("; "))));
+        let differences: Vec<_> = differences.collect();
+        table.push((
+            "Near",
+            format!("{} (entry {}): {}", near.spiffe_id, near.entry_id, differences.join("; ")),
+        ));
     }
     if !explanation.selectors.is_empty() {
         table.push(("Selectors", explanation.selectors.join(", ")));
     }
     for attestor in &explanation.attestors {
-        let said = if attestor.error.is_empty() { format!("{} selectors", attestor.found) } else { attestor.error.clone() };
+        let said = match attestor.error.as_str() {
+            "" => format!("{} selectors", attestor.found),
+            error => error.to_owned(),
+        };
         table.push(("Attestor", format!("{}: {said}", attestor.name)));
     }
-    if !table.is_empty() {
-        writeln!(out)?;
-    }
-    for (name, text) in table {
-        writeln!(out, "  {name:<10}{text}")?;
-    }
-    writeln!(out)
+    table
 }

@@ -1,5 +1,6 @@
 //! Attested agents.
 
+mod connected;
 mod list;
 mod purge;
 
@@ -39,6 +40,9 @@ pub(in crate::cli) enum AgentsCommand {
         after_help = "Example:\n  spire-server agent evict -spiffeID spiffe://example.org/spire/agent/x509pop/node-1"
     )]
     Evict(OneArgs),
+    /// Lists attested agents by whether they are in contact with this server (not in SPIRE)
+    #[command(after_help = "Example:\n  vouchsafe server agent connected -disconnected")]
+    Connected(connected::ConnectedArgs),
     /// Purge expired agents that were attested using a non-TOFU security model based on a given time
     #[command(after_help = "Example:\n  spire-server agent purge -expiredFor 168h -dryRun")]
     Purge(purge::PurgeArgs),
@@ -60,6 +64,7 @@ pub(super) async fn execute(command: AgentsCommand, console: &mut Console<'_>) -
         AgentsCommand::Show(arguments) => show(arguments, console).await,
         AgentsCommand::Ban(arguments) => ban(arguments, console).await,
         AgentsCommand::Evict(arguments) => evict(arguments, console).await,
+        AgentsCommand::Connected(arguments) => connected::connected(arguments, console).await,
         AgentsCommand::Purge(arguments) => purge::purge(arguments, console).await,
     }
 }
