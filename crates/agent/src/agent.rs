@@ -132,8 +132,12 @@ impl Agent {
         let sync = parts.sync_loop(&config, &deps, token);
         supervisor.start("agent-sync", |cancel| sync.run(cancel));
         let issue = parts.issue_loop(&config, &deps);
-        parts.show_holdings(&config, &deps);
-        supervisor.start("agent-issue", |cancel| issue.run(cancel));
+        let shown = parts.show_holdings(&config, &deps);
+        supervisor.start("agent-issue", |cancel| async move {
+            let outcome = issue.run(cancel).await;
+            drop(shown);
+            outcome
+        });
         let (jwt, metrics, board) = (parts.jwt.clone(), parts.metrics.clone(), parts.status.clone());
         supervisor.start("agent-jwt", |cancel| jwt.run(metrics, board, cancel));
         let identities = Arc::clone(&parts.identities);
@@ -337,8 +341,8 @@ impl Parts {
         }
     }
 
-    /// Shows what is held to whoever scrapes.
-    fn show_holdings(&self, config: &Config, deps: &Deps) {
+    /// Shows what is held to whoever scrapes, for as long as the caller keeps what it gets.
+    fn show_holdings(&self, config: &Config, deps: &Deps) -> Arc<Holdings> {
         let holdings = Holdings {
             identities: Arc::clone(&self.identities),
             jwt: self.jwt.clone(),
@@ -347,8 +351,8 @@ impl Parts {
             status: self.status.watch(),
             clock: deps.clock.clone(),
         };
-        holdings.show(&deps.registry);
         deps.registry.show_degraded(&deps.readiness);
+        holdings.show(&deps.registry)
     }
 
     fn api(self, config: &Config, deps: &Deps) -> (Api, Serving) {

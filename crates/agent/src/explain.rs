@@ -6,8 +6,8 @@
 //!
 //! **Who may ask.** A caller is what the kernel said when it connected. One that runs as root or as the agent's own user,
 //! in the agent's PID namespace, may ask about anything. Everybody else may ask about itself alone, and sees its own
-//! selectors and identities; of entries that nearly fit it learns how many of their selectors it lacks and of which kind, never
-//! their values nor whose they are. Root of a container is somebody else: its PID namespace is another one.
+//! selectors and identities; of an entry that nearly fits it learns that there is one, never what it wants, how much it lacks nor
+//! whose it is. Root of a container is somebody else: its PID namespace is another one.
 //!
 //! | bound | what happens there |
 //! |---|---|
@@ -20,10 +20,12 @@
 //! * [`subject`]   which processes are meant
 //! * [`diagnosis`] findings from facts
 //! * [`causes`]    what keeps the agent from its server
+//! * [`codes`]     the names of findings
 //! * [`near`]      which entry fits best, and what it lacks
 //! * [`notes`]     what went wrong lately
 
 pub mod causes;
+pub mod codes;
 pub mod diagnosis;
 pub mod near;
 pub mod notes;

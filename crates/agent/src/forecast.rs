@@ -63,9 +63,7 @@ pub fn unrenewed(now: i64, held: impl Iterator<Item = Held> + Clone, capacity: C
             Capacity::Ample => 0,
             Capacity::None => others.filter(ends_in_time).count(),
             Capacity::PerSecond(rate) if rate <= 0.0 => others.filter(ends_in_time).count(),
-            Capacity::PerSecond(rate) => {
-                overflow(now, end, others.map(|held| held.lifetime).collect(), rate)
-            }
+            Capacity::PerSecond(rate) => overflow(now, end, others.map(|held| held.lifetime).collect(), rate),
         }
 }
 
@@ -229,8 +227,7 @@ mod tests {
             (200, 600, 0.3),
         ] {
             let held = fleet(count, life);
-            let (told, seen) =
-                (told(&held, Capacity::PerSecond(rate)), watched(&held, rate, 24 * HOUR));
+            let (told, seen) = (told(&held, Capacity::PerSecond(rate)), watched(&held, rate, 24 * HOUR));
             let off = told.abs_diff(seen) as f64 / count as f64;
             assert!(off <= 0.05, "{count} for {life} s at {rate}/s: told {told}, seen {seen}");
         }

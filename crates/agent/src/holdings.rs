@@ -58,9 +58,18 @@ struct Renewing {
 }
 
 impl Holdings {
-    /// Shows everything in `registry` from now on.
-    pub fn show(self, registry: &Registry) {
-        registry.before_render("holdings", move |registry| self.collect(registry));
+    /// Shows everything in `registry` for as long as the caller keeps what it gets. The registry must not: what is looked at
+    /// counts in it.
+    #[must_use = "nothing is shown any more once this is dropped"]
+    pub fn show(self, registry: &Registry) -> Arc<Self> {
+        let this = Arc::new(self);
+        let shown = Arc::downgrade(&this);
+        registry.before_render("holdings", move |registry| {
+            if let Some(holdings) = shown.upgrade() {
+                holdings.collect(registry);
+            }
+        });
+        this
     }
 
     fn collect(&self, registry: &Registry) {
@@ -94,7 +103,8 @@ impl Holdings {
     /// is in use.
     fn ends(&self, snapshot: &Snapshot, status: &AgentStatus) -> [(&'static str, Option<i64>); 5] {
         let own = snapshot.bundles.as_ref().map(|bundles| &bundles.own.bundle);
-        let x509 = own.into_iter().flat_map(|own| &own.x509_authorities).filter(|authority| !authority.tainted);
+        let x509 =
+            own.into_iter().flat_map(|own| &own.x509_authorities).filter(|authority| !authority.tainted);
         let jwt = own.into_iter().flat_map(|own| &own.jwt_authorities).filter(|authority| !authority.tainted);
         let tokens = self.jwt.cache().all();
         let tokens = tokens.iter().filter_map(|slot| slot.held()).map(|held| held.token.lifetime.not_after);

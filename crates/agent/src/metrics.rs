@@ -6,6 +6,10 @@ use tonic::Code;
 use vouchsafe_runtime::metrics::{Call, Counter, Gauge, Registry, Summary};
 use vouchsafe_transport::rpc_metrics::STATUS_NAMES;
 
+pub use events::{Repair, Retry};
+
+mod events;
+
 /// Makes the agent's metrics. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -260,79 +264,6 @@ impl Metrics {
     }
 }
 
-/// What is tried again after a failure.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Retry {
-    /// Synchronization.
-    Synchronize,
-    /// A batch of X.509-SVIDs.
-    Issue,
-    /// A JWT-SVID that is renewed in the background.
-    IssueJwt,
-    /// Renewal, or repeated attestation, of the agent's own SVID.
-    RenewAgent,
-    /// The first attestation.
-    Attest,
-}
-
-impl Retry {
-    const ALL: [Self; 5] =
-        [Self::Synchronize, Self::Issue, Self::IssueJwt, Self::RenewAgent, Self::Attest];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Synchronize => "synchronize",
-            Self::Issue => "issue",
-            Self::IssueJwt => "issue_jwt",
-            Self::RenewAgent => "renew_agent",
-            Self::Attest => "attest",
-        }
-    }
-}
-
-/// What the agent puts right without anyone's help.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Repair {
-    /// A server that had failed answers again, over a new connection if it needed one.
-    Reconnect,
-    /// Another server is used from now on.
-    Takeover,
-    /// The state of the last run is served after a start.
-    Reload,
-    /// The agent attested again, because the server no longer took its SVID.
-    Reattest,
-    /// The server is known by the configured bundle again.
-    Rebootstrap,
-    /// SVIDs of an authority that is tainted or gone are replaced, counted per batch.
-    ReplaceDistrusted,
-    /// An older state of the server is believed, because it did not go away.
-    AcceptOlder,
-}
-
-impl Repair {
-    const ALL: [Self; 7] = [
-        Self::Reconnect,
-        Self::Takeover,
-        Self::Reload,
-        Self::Reattest,
-        Self::Rebootstrap,
-        Self::ReplaceDistrusted,
-        Self::AcceptOlder,
-    ];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Reconnect => "reconnect",
-            Self::Takeover => "takeover",
-            Self::Reload => "reload",
-            Self::Reattest => "reattest",
-            Self::Rebootstrap => "rebootstrap",
-            Self::ReplaceDistrusted => "replace_distrusted",
-            Self::AcceptOlder => "accept_older",
-        }
-    }
-}
-
 /// How SPIRE's call counters spell a gRPC status.
 #[must_use]
 pub fn status_name(code: Code) -> &'static str {
@@ -341,10 +272,7 @@ pub fn status_name(code: Code) -> &'static str {
 
 const SERVER_REQUESTS: &str = "vouchsafe_server_requests";
 const SERVER_REQUEST_SECONDS: &str = "vouchsafe_server_request_seconds";
-const SERVER_GAUGES: [&str; 3] = [
-    "vouchsafe_server_score",
-    "vouchsafe_server_connected_since_seconds",
-    "vouchsafe_server_in_use",
-];
+const SERVER_GAUGES: [&str; 3] =
+    ["vouchsafe_server_score", "vouchsafe_server_connected_since_seconds", "vouchsafe_server_in_use"];
 
 const X509: &[(&str, &str)] = &[("svid_type", "X509")];

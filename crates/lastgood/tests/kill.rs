@@ -1,5 +1,6 @@
 //! A writer that is killed at any instant leaves a state that it was told to write, whole, and never an older one than
-//! it had finished writing. The test starts itself as the writer.
+//! it had finished writing; one that the system lets write only a part of it leaves the one before. The test starts itself
+//! as the writer.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -14,14 +15,19 @@ use vouchsafe_runtime::entropy::Entropy;
 /// Writers that are killed.
 const ROUNDS: usize = 300;
 const WRITER: &str = "--writer";
+const ONCE: &str = "--once";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    match arguments.iter().position(|argument| argument == WRITER) {
-        Some(at) => write_for_ever(Path::new(&arguments[at + 1])),
+    match arguments.get(1).map(String::as_str) {
+        Some(WRITER) => write_for_ever(Path::new(&arguments[2])),
+        Some(ONCE) => write_once(Path::new(&arguments[2])),
         // As the usual harness answers: this file is one test.
-        None if arguments.iter().any(|argument| argument == "--list") => println!("kill: test"),
-        None => a_writer_that_is_killed_at_any_instant_leaves_a_whole_state(),
+        Some("--list") => println!("kill: test"),
+        _ => {
+            a_writer_that_may_write_only_a_part_leaves_what_was_there();
+            a_writer_that_is_killed_at_any_instant_leaves_a_whole_state();
+        }
     }
 }
 
@@ -44,6 +50,32 @@ fn write_for_ever(path: &Path) {
         file.save(Version { epoch: 1, position }, SystemTime::UNIX_EPOCH, &value(position)).unwrap();
         writeln!(out, "{position}").unwrap();
         out.flush().unwrap();
+    }
+}
+
+/// Says why a large state cannot be saved.
+fn write_once(path: &Path) {
+    let value = vec![u64::MAX; 100_000];
+    match file(path).save(Version { epoch: 1, position: 2 }, SystemTime::UNIX_EPOCH, &value) {
+        Ok(()) => println!("saved"),
+        Err(error) => println!("{error}"),
+    }
+}
+
+/// The kernel takes the first kilobytes and refuses the rest, as it does on a disk that fills up.
+fn a_writer_that_may_write_only_a_part_leaves_what_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state");
+    file(&path).save(Version { epoch: 1, position: 1 }, SystemTime::UNIX_EPOCH, &value(1)).unwrap();
+    for blocks in [0, 1, 8, 100] {
+        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" {ONCE} \"$1\"");
+        let program = std::env::current_exe().unwrap();
+        let out = Command::new("sh").arg("-c").arg(script).arg(program).arg(&path).output().unwrap();
+        let said = String::from_utf8(out.stdout).unwrap();
+        assert!(said.contains("no space left to write"), "{blocks} blocks: {said}");
+        let restored = file(&path).restore::<Vec<u64>>().unwrap().unwrap();
+        assert_eq!((restored.version.position, restored.value), (1, value(1)), "{blocks} blocks");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "{blocks} blocks: something was left");
     }
 }
 

@@ -16,9 +16,18 @@ pub(crate) struct Replica(Arc<postgres::Replica>);
 impl Cluster {
     /// A new primary with the database [`DATABASE`], which flushes what it commits.
     pub(crate) async fn primary() -> Result<Self, Error> {
+        Self::start(&[MAX_CONNECTIONS]).await
+    }
+
+    /// The same, with as many connections as a replica has by default: one with fewer than its primary does not start.
+    pub(crate) async fn primary_of_a_replica() -> Result<Self, Error> {
+        Self::start(&[]).await
+    }
+
+    async fn start(settings: &'static [(&str, &str)]) -> Result<Self, Error> {
         programs::postgres()?;
         let started = aside("start PostgreSQL", || {
-            let cluster = postgres::Cluster::start_with(&[MAX_CONNECTIONS]);
+            let cluster = postgres::Cluster::start_with(settings);
             cluster.create_database(DATABASE);
             cluster
         });

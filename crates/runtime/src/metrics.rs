@@ -9,6 +9,7 @@
 //! * [`Registry::show_degraded`] shows what readiness says
 //! * [`sanitize`] makes a label value from text that a caller controls
 
+mod call;
 mod degraded;
 mod filter;
 mod histogram;
@@ -18,8 +19,9 @@ mod registry;
 mod render;
 mod summary;
 
+pub use call::Call;
 pub use filter::Filter;
 pub use histogram::{BUCKETS, Histogram};
-pub use registry::{Call, Counter, Gauge, MAX_SERIES_PER_NAME, Registry};
+pub use registry::{Counter, Gauge, MAX_SERIES_PER_NAME, Registry};
 pub use render::sanitize;
 pub use summary::Summary;

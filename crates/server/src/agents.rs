@@ -13,17 +13,11 @@ mod write_back;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 use vouchsafe_lastgood::SealedFile;
-use vouchsafe_runtime::backoff::Backoff;
-use vouchsafe_runtime::class::Class;
 use vouchsafe_runtime::clock::Clock;
-use vouchsafe_runtime::entropy::Entropy;
-use vouchsafe_store::{Error as StoreError, Outcome, Position, Rejected, Store};
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::spiffe_id::SpiffeId;
 
@@ -160,7 +154,10 @@ impl Agents {
     pub(crate) fn new_ids(&self) -> BTreeSet<SpiffeId> {
         let pending = self.lock();
         let snapshot = self.model.load();
-        let new = pending.by_agent.iter().filter(|(id, held)| held.attested.is_some() && !snapshot.agents.contains_key(*id));
+        let new = pending
+            .by_agent
+            .iter()
+            .filter(|(id, held)| held.attested.is_some() && !snapshot.agents.contains_key(*id));
         new.map(|(id, _)| id.clone()).collect()
     }
 

@@ -29,7 +29,7 @@ use crate::limits::Limits;
 use crate::model::ReadModel;
 use crate::revisions::Revisions;
 use crate::server::Deps;
-use crate::services::agent::{AgentParts, AgentService};
+use crate::services::agent::{AgentParts, AgentService, attestation_budgets};
 use crate::services::attest::{JoinTokens, NodeAttestor, NodeAttestors, X509Pop};
 use crate::services::bundle::BundleService;
 use crate::services::contacts::ContactsService;
@@ -108,6 +108,7 @@ impl Parts<'_> {
             agents: self.agents.clone(),
             issuer: self.issuer.clone(),
             store: self.deps.store.clone(),
+            again: self.config.admission.rate_limits.attestation.then(attestation_budgets),
         }))
     }
 

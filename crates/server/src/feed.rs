@@ -77,7 +77,11 @@ impl Feed {
         loop {
             let whole = outage.behind || outage.since.is_some_and(|since| since.elapsed() >= FAILOVER);
             let look = async {
-                if whole { self.read_all("it may be another one than before").await } else { self.catch_up().await }
+                if whole {
+                    self.read_all("it may be another one than before").await
+                } else {
+                    self.catch_up().await
+                }
             };
             let Some(outcome) = cancel.run_until_cancelled(look).await else { return };
             let pause = self.judge(outcome, &mut outage);
@@ -131,7 +135,8 @@ impl Feed {
             outage.since = Some(Instant::now());
         }
         let why = Chain(&cause).to_string();
-        self.readiness.degrade(&format!("the database is away, answering from what was known at {held}: {why}"));
+        self.readiness
+            .degrade(&format!("the database is away, answering from what was known at {held}: {why}"));
         outage.failures = outage.failures.saturating_add(1);
         Backoff::new(RETRY_MIN, RETRY_MAX)
             .map_or(RETRY_MAX, |backoff| backoff.delay(outage.failures - 1, self.entropy.fraction()))

@@ -117,7 +117,9 @@ fn decide(
         Ok((snapshot, journals)) => {
             let other = snapshot.epoch() != saved.snapshot.epoch();
             if other {
-                warn!("This is another database than the one that this server had before; taking what it has");
+                warn!(
+                    "This is another database than the one that this server had before; taking what it has"
+                );
             }
             // What this server did to its own authorities last may not have reached the database.
             let mut journals = journals;
@@ -132,13 +134,18 @@ fn decide(
                 "The database is older than the last good state; serving the last good state. If a backup was \
                  restored, stop every server, remove the file named here, and start them again to accept it"
             );
-            (journals, format!("the database is older than what is held: it ends at position {found}, and {held} is held"))
+            (
+                journals,
+                format!(
+                    "the database is older than what is held: it ends at position {found}, and {held} is held"
+                ),
+            )
         }
         Err(cause) => {
             let error = Chain(&cause).to_string();
             warn!(
-                error, as_of, age_secs, entries, agents,
-                "The database does not answer; serving the last good state"
+                error,
+                as_of, age_secs, entries, agents, "The database does not answer; serving the last good state"
             );
             let why = format!("the database is away, answering from what was known at {as_of}: {error}");
             (saved.journal.into_iter().collect(), why)

@@ -18,8 +18,8 @@ use vouchsafe_transport::tls::TlsPeer;
 
 use crate::agents::Agents;
 use crate::audit::{Audit, Audited};
-use crate::contacts::Contacts;
 use crate::authorize::{Caller, Denial, Peer, authorize};
+use crate::contacts::Contacts;
 use crate::limits::{Limits, Turn};
 
 /// Puts authorization, limits and audit in front of a service.

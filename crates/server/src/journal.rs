@@ -46,15 +46,12 @@ impl Journal {
     /// # Errors
     ///
     /// [`JournalError::Restore`].
-    pub(crate) fn open(
-        file: SealedFile,
-        clock: Clock,
-    ) -> Result<(Self, Content), JournalError> {
+    pub(crate) fn open(file: SealedFile, clock: Clock) -> Result<(Self, Content), JournalError> {
         let restored = match file.restore::<Content>() {
             // Before attestations were kept there was one list.
-            Err(RestoreError::Corrupt { .. }) => file.restore().map(|found| {
-                found.map(|r| (r.version, (r.value, Vec::new())))
-            }),
+            Err(RestoreError::Corrupt { .. }) => {
+                file.restore().map(|found| found.map(|r| (r.version, (r.value, Vec::new()))))
+            }
             restored => restored.map(|found| found.map(|r| (r.version, r.value))),
         };
         let restored = restored.map_err(JournalError::Restore)?;

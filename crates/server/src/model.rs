@@ -61,10 +61,7 @@ impl ReadModel {
 
     /// A model that holds `snapshot`.
     pub(crate) fn new(snapshot: Snapshot) -> Self {
-        Self {
-            position: watch::Sender::new(snapshot.position),
-            snapshot: ArcSwap::from_pointee(snapshot),
-        }
+        Self { position: watch::Sender::new(snapshot.position), snapshot: ArcSwap::from_pointee(snapshot) }
     }
 
     /// The newest snapshot.

@@ -44,8 +44,8 @@ use crate::model::ReadModel;
 use crate::saved::{self, Confirmed, Saving};
 use crate::upstream;
 use wiring::{
-    authority_shared, clients, open_agents, start_bundle_endpoint, start_chores, start_federation, start_feed,
-    start_revisions,
+    authority_shared, clients, open_agents, start_bundle_endpoint, start_chores, start_federation,
+    start_feed, start_revisions,
 };
 
 /// What the server is built on.
@@ -155,7 +155,9 @@ impl Server {
         let key_exchange = config.admission.key_exchange;
         let tls =
             server_config_with(key_exchange, &own, auth, deps.clock.clone()).map_err(StartError::Tls)?;
-        let tcp = TlsListener::bind_on(&deps.network, config.tcp_address, Arc::new(tls), tls::Limits::default()).await;
+        let tcp =
+            TlsListener::bind_on(&deps.network, config.tcp_address, Arc::new(tls), tls::Limits::default())
+                .await;
         let tcp = tcp.map_err(StartError::Tcp)?;
         let tcp = tcp.with_balancers(Balancers::new(config.admission.balancers.clone()));
         let tcp_address = tcp.local_addr().map_err(StartError::Address)?;

@@ -13,7 +13,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use support::agent::verify;
-use support::messages::{retry_delay, assert_refused, entry};
+use support::messages::{assert_refused, entry, retry_delay};
 use support::{Api, TestServer, World, eventually, trust_domain};
 use tonic::Code;
 use vouchsafe_ca::key::{KeyType, PrivateKey};

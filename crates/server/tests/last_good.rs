@@ -62,7 +62,8 @@ async fn without_the_database_agents_are_served_as_before_and_what_changed_is_se
         assert_eq!(paths(&agent.authorized().await.unwrap()), ["/db", "/new"]);
         let mut admin = server.admin.entries();
         let all = server.entries().await.into_iter().filter(|each| each.id != entry_id).map(|each| each.id);
-        let request = vouchsafe_proto::spire::api::server::entry::v1::BatchDeleteEntryRequest { ids: all.collect() };
+        let request =
+            vouchsafe_proto::spire::api::server::entry::v1::BatchDeleteEntryRequest { ids: all.collect() };
         admin.batch_delete_entry(request).await.unwrap();
         server.stop().await.unwrap();
     }

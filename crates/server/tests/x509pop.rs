@@ -227,3 +227,18 @@ async fn a_type_that_is_not_configured_is_refused() {
     let text = "error getting node attestor: could not find node attestor type \"x509pop\"";
     assert_refused(pki.node().attest(&server).await, Code::FailedPrecondition, text);
 }
+
+/// Each attestation costs a signature and a write to a disk.
+#[tokio::test]
+async fn one_node_cannot_keep_the_server_busy_by_attesting_again_and_again() {
+    let (world, pki) = (World::new(), Pki::new());
+    let server = server_of(&world, pki.settings()).await;
+    let node = pki.node();
+    for _ in 0..10 {
+        node.attest(&server).await.unwrap();
+    }
+    let refused = node.attest(&server).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(support::messages::retry_delay(&refused).is_some(), "{refused:?}");
+    pki.node().attest(&server).await.unwrap();
+}

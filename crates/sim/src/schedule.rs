@@ -100,7 +100,7 @@ impl Character {
         let delay = dice.seconds(0.001, 0.03);
         let ca_ttl = Duration::from_secs(if dice.chance(0.5) { 24 * 3600 } else { 1800 });
         let long = dice.chance(0.3);
-        let (svid_ttl, skew) = if long { (Duration::from_secs(2400), 29) } else { (Duration::from_secs(300), 8) };
+        let (svid_ttl, skew) = if long { (Duration::from_secs(2400), 29) } else { (Duration::from_secs(200), 8) };
         Self { delay, ca_ttl, svid_ttl, skew }
     }
 }
@@ -114,7 +114,7 @@ pub fn plan(seed: u64, shape: Shape) -> Vec<(Duration, Fault)> {
         .map(|_| (shape.storm.mul_f64(dice.0.fraction()), dice.fault(shape, skew)))
         .collect();
     // One trouble is there when everything is repaired.
-    plan.push((shape.storm.saturating_sub(dice.seconds(1.0, 150.0)), dice.long_trouble(shape)));
+    plan.push((shape.storm.saturating_sub(dice.seconds(1.0, 120.0)), dice.long_trouble(shape)));
     plan.sort_by_key(|(at, _)| *at);
     // Each kind of clock trouble comes once: two of them in one run are beyond what is promised.
     let mut clocks = 0;
@@ -158,7 +158,7 @@ impl Dice {
     }
 
     fn fault(&mut self, shape: Shape, skew: i64) -> Fault {
-        let lasts = self.seconds(1.0, 240.0);
+        let lasts = self.seconds(1.0, 160.0);
         match self.below(14) {
             kind @ 0..8 => Fault::For(lasts, self.trouble(kind, shape)),
             _ => Fault::Once(self.accident(shape, skew)),
@@ -205,7 +205,7 @@ impl Dice {
 mod tests {
     use super::*;
 
-    const SHAPE: Shape = Shape { servers: 2, agents: 3, storm: Duration::from_secs(400) };
+    const SHAPE: Shape = Shape { servers: 2, agents: 3, storm: Duration::from_secs(240) };
 
     #[test]
     fn a_seed_always_gives_the_same_plan_and_another_seed_another_one() {

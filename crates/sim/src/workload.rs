@@ -58,7 +58,7 @@ impl Workload {
     pub async fn fetch(self) {
         let mut dice = Dice(Entropy::from_seed(self.world.seed).fork(&format!("fetch {}", self.agent)));
         loop {
-            sleep(dice.seconds(0.5, 8.0)).await;
+            sleep(dice.seconds(0.5, 10.0)).await;
             self.look().await;
         }
     }
@@ -82,7 +82,7 @@ impl Workload {
     pub async fn tokens(self) {
         let mut dice = Dice(Entropy::from_seed(self.world.seed).fork(&format!("tokens {}", self.agent)));
         loop {
-            sleep(dice.seconds(2.0, 20.0)).await;
+            sleep(dice.seconds(3.0, 30.0)).await;
             let held: Vec<_> = self.held().into_iter().collect();
             if let (Some(life), false) = (self.life(), held.is_empty()) {
                 self.token(life, &held[dice.below(held.len())]).await;

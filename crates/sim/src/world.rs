@@ -98,7 +98,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let shape = Shape { servers: 2, agents: 3, storm: Duration::from_secs(360) };
+        let shape = Shape { servers: 2, agents: 3, storm: Duration::from_secs(240) };
         Self { shape, entries: 9, keep: false }
     }
 }

@@ -133,7 +133,12 @@ async fn writers_and_followers(cluster: &Arc<Cluster>, harm: impl Fn(&Cluster, &
         }
     };
     end.send_replace(Some(last));
-    let held = Snapshot::load(&*stores[1]).await.unwrap().agents;
+    let held = loop {
+        match Snapshot::load(&*stores[1]).await {
+            Ok(held) => break held.agents,
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
     let held: BTreeMap<_, _> = held.into_iter().map(|agent| (agent.id.clone(), agent)).collect();
     for followed in followers.join_all().await {
         assert_eq!(followed, held);

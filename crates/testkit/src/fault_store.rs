@@ -56,8 +56,7 @@ pub enum Method {
 
 impl Method {
     /// Methods that only read.
-    pub const READS: &[Self] =
-        &[Self::Epoch, Self::Load, Self::ChangesAfter, Self::LoadJournals, Self::Ping];
+    pub const READS: &[Self] = &[Self::Epoch, Self::Load, Self::ChangesAfter, Self::LoadJournals, Self::Ping];
 
     /// Methods that write.
     pub const WRITES: &[Self] = &[

@@ -64,7 +64,17 @@ impl Cluster {
         let mut initdb = cluster.programs.command("initdb", cluster.account.as_ref());
         programs::run(
             initdb
-                .args(["-U", USER, "-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync", "--pwfile"])
+                .args([
+                    "-U",
+                    USER,
+                    "-A",
+                    "scram-sha-256",
+                    "-E",
+                    "UTF8",
+                    "--locale=C",
+                    "--no-sync",
+                    "--pwfile",
+                ])
                 .arg(password)
                 .arg("-D")
                 .arg(cluster.data()),
@@ -111,13 +121,17 @@ impl Cluster {
     #[must_use]
     pub fn connection_string(&self, database: &str) -> String {
         let port = self.port;
-        format!("host=127.0.0.1 port={port} user={USER} password={PASSWORD} dbname={database} sslmode=disable")
+        format!(
+            "host=127.0.0.1 port={port} user={USER} password={PASSWORD} dbname={database} sslmode=disable"
+        )
     }
 
     /// How to reach `database` by way of another port, such as a proxy's.
     #[must_use]
     pub fn connection_string_by(&self, port: u16, database: &str) -> String {
-        format!("host=127.0.0.1 port={port} user={USER} password={PASSWORD} dbname={database} sslmode=disable")
+        format!(
+            "host=127.0.0.1 port={port} user={USER} password={PASSWORD} dbname={database} sslmode=disable"
+        )
     }
 
     /// Creates a database.

@@ -141,7 +141,8 @@ async fn ask(target: &Target, body: usize) -> Result<Answer, Error> {
         Via::Tcp { host, port } => {
             let addresses = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(connect)?;
             let addresses = addresses.collect();
-            exchange(connect_to_any(&Network::default(), addresses).await.map_err(connect)?, target, body).await
+            exchange(connect_to_any(&Network::default(), addresses).await.map_err(connect)?, target, body)
+                .await
         }
         Via::Tls { host, port, name, config } => {
             let addresses = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(connect)?;

@@ -13,22 +13,22 @@
 //!
 //! A call costs one look-up of its path and two reads of the clock; the handles of each (path, status) are kept.
 
+mod call;
 pub mod names;
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
-use vouchsafe_runtime::metrics::{Counter, Histogram, Registry, Summary};
+use vouchsafe_runtime::metrics::Registry;
+
+use call::{Call, Shared};
 
 /// Most methods that are counted.
 pub const MAX_METHODS: usize = 512;
@@ -201,123 +201,6 @@ impl<B: Body + Unpin> Body for CountedBody<B> {
 impl<B> std::fmt::Debug for CountedBody<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CountedBody").field("counted", &self.call.is_none()).finish_non_exhaustive()
-    }
-}
-
-struct Shared {
-    registry: Registry,
-    methods: ArcSwap<HashMap<Box<str>, Arc<Method>>>,
-}
-
-impl Shared {
-    fn learn(&self, path: &str, timed: Option<&'static str>) -> Option<Arc<Method>> {
-        self.methods.rcu(|known| {
-            let mut methods = HashMap::clone(known);
-            if methods.len() < MAX_METHODS && !methods.contains_key(path) {
-                methods.insert(path.into(), Arc::new(Method::new(path, timed)));
-            }
-            methods
-        });
-        self.methods.load().get(path).cloned()
-    }
-}
-
-/// The series of one method.
-struct Method {
-    name: String,
-    by_status: [OnceLock<(Counter, Summary)>; STATUS_NAMES.len()],
-    timed: Option<Box<Timed>>,
-}
-
-/// The histograms of a method that has some.
-struct Timed {
-    name: &'static str,
-    method: String,
-    by_status: [OnceLock<Histogram>; STATUS_NAMES.len()],
-}
-
-impl Method {
-    fn new(path: &str, timed: Option<&'static str>) -> Self {
-        let timed = timed.map(|name| {
-            let method = names::service_and_method(path).1.to_owned();
-            Box::new(Timed { name, method, by_status: [const { OnceLock::new() }; STATUS_NAMES.len()] })
-        });
-        let by_status = [const { OnceLock::new() }; STATUS_NAMES.len()];
-        Self { name: names::metric_name(path), by_status, timed }
-    }
-
-    fn answered(&self, registry: &Registry, code: u8, elapsed: Duration) {
-        let Some(timed) = &self.timed else { return };
-        let code = usize::from(code.min(UNAUTHENTICATED));
-        let histogram = timed.by_status[code].get_or_init(|| {
-            let labels = [("method", timed.method.as_str()), ("status", STATUS_NAMES[code])];
-            registry.histogram(timed.name, &labels)
-        });
-        histogram.observe(elapsed);
-    }
-
-    fn count(&self, registry: &Registry, code: u8, millis: f64) {
-        let code = usize::from(code.min(UNAUTHENTICATED));
-        let (counter, summary) = self.by_status[code].get_or_init(|| {
-            let labels = [("status", STATUS_NAMES[code])];
-            let elapsed = format!("{}_elapsed_time", self.name);
-            (registry.counter(&self.name, &labels), registry.summary(&elapsed, &labels))
-        });
-        counter.inc();
-        summary.observe(millis);
-    }
-}
-
-/// A running RPC. Dropped before it ends, it counts as cancelled.
-struct Call {
-    shared: Arc<Shared>,
-    method: Target,
-    began: Instant,
-    answered: bool,
-}
-
-enum Target {
-    Known(Arc<Method>),
-    Path(Box<str>),
-    Counted,
-}
-
-impl Call {
-    fn begin(shared: Arc<Shared>, path: &str) -> Self {
-        let known = shared.methods.load().get(path).cloned();
-        let method = known.map_or_else(|| Target::Path(path.into()), Target::Known);
-        Self { shared, method, began: Instant::now(), answered: false }
-    }
-
-    /// The caller has something: a first message, or the end.
-    fn answered(&mut self, code: u8) {
-        if let Target::Known(method) = &self.method
-            && !std::mem::replace(&mut self.answered, true)
-        {
-            method.answered(&self.shared.registry, code, self.began.elapsed());
-        }
-    }
-
-    fn end(mut self, code: u8) {
-        self.answered(code);
-        let method = match std::mem::replace(&mut self.method, Target::Counted) {
-            Target::Known(method) => method,
-            Target::Path(path) if code != UNIMPLEMENTED => match self.shared.learn(&path, None) {
-                Some(method) => method,
-                None => return,
-            },
-            Target::Path(_) | Target::Counted => return,
-        };
-        method.count(&self.shared.registry, code, self.began.elapsed().as_secs_f64() * 1000.0);
-    }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        self.answered(CANCELED);
-        if let Target::Known(method) = &self.method {
-            method.count(&self.shared.registry, CANCELED, self.began.elapsed().as_secs_f64() * 1000.0);
-        }
     }
 }
 

@@ -7,6 +7,11 @@ use tokio::time::Instant;
 use tonic::Code;
 use vouchsafe_proto::denial::Reason;
 
+use super::codes::{
+    AGENT_BANNED, AGENT_DENIED, AGENT_EVICTED, AGENT_NOT_ATTESTED, AGENT_NOT_SYNCHRONIZED, AGENT_REFUSED,
+    AGENT_SVID_EXPIRED, BUNDLE_EXPIRED, CLOCK_SKEW, SERVER_RATE_LIMITED, SERVER_UNREACHABLE,
+    SERVER_UNTRUSTED, SYNC_FAILING,
+};
 use super::notes::Failure;
 use crate::denials::Denial;
 use crate::identities::Snapshot;
@@ -280,33 +285,6 @@ pub const TOLERATED_SKEW: Duration = Duration::from_secs(30);
 const NOT_YET_VALID: &str = "Check both clocks";
 const EXPIRED: &str = " expired at ";
 const UNKNOWN_AUTHORITY: &str = "is not signed by an authority of its trust domain";
-
-/// One of two clocks is wrong.
-pub const CLOCK_SKEW: &str = "clock-skew";
-/// The server has banned the agent.
-pub const AGENT_BANNED: &str = "agent-banned";
-/// The server does not know the agent.
-pub const AGENT_EVICTED: &str = "agent-evicted";
-/// The server denies the agent everything, for another reason.
-pub const AGENT_DENIED: &str = "agent-denied";
-/// The agent's own SVID has expired.
-pub const AGENT_SVID_EXPIRED: &str = "agent-svid-expired";
-/// The agent has no SVID.
-pub const AGENT_NOT_ATTESTED: &str = "agent-not-attested";
-/// The agent knows no entries.
-pub const AGENT_NOT_SYNCHRONIZED: &str = "agent-not-synchronized";
-/// The agent is about to end.
-pub const AGENT_REFUSED: &str = "agent-refused";
-/// The server does not answer.
-pub const SERVER_UNREACHABLE: &str = "server-unreachable";
-/// The server is not the one that the agent knows.
-pub const SERVER_UNTRUSTED: &str = "server-untrusted";
-/// The server answers `ResourceExhausted`.
-pub const SERVER_RATE_LIMITED: &str = "server-rate-limited";
-/// The server answers with other errors.
-pub const SYNC_FAILING: &str = "sync-failing";
-/// Nothing in the held bundle is valid.
-pub const BUNDLE_EXPIRED: &str = "bundle-expired";
 
 #[cfg(test)]
 mod tests {

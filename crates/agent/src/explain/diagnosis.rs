@@ -7,19 +7,27 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use tonic::Code;
 use vouchsafe_types::selector::{Selector, SelectorSet};
 use vouchsafe_types::spiffe_id::SpiffeId;
 
-use super::causes::{AgentFacts, Finding, Severity, causes, duration, time};
+use super::causes::{AgentFacts, Finding, Severity, causes, duration};
+use super::codes::{
+    AGENT_BANNED, AGENT_EVICTED, ATTESTOR_FAILED, CALLER_RATE_LIMITED, CLOCK_SKEW, ENTRY_FOR_STORE,
+    FOREIGN_TRUST_DOMAIN, NO_ENTRY, POD_NOT_HERE, PROCESS_GONE,
+};
 use super::near::{Near, nearest};
 use super::notes::Notes;
 use crate::attest::Examined;
-use crate::entries::{EntrySlot, WorkloadEntry};
+use crate::entries::EntrySlot;
 use crate::identities::{HeldSvid, Snapshot};
 use crate::limits::CallerLimits;
-use crate::rotation::Standing;
-use crate::taint::Distrust;
+use entries::{gone, hint_taken, no_entry};
+use svids::svid_finding;
+
+mod entries;
+mod svids;
+#[cfg(test)]
+mod tests;
 
 /// Everything that is known when somebody asks.
 #[derive(Clone, Copy, Debug)]
@@ -196,100 +204,6 @@ fn of_selectors(facts: &Facts<'_>, failed: &[&str], diagnosis: &mut Diagnosis) {
     }
 }
 
-fn hint_taken(slot: &EntrySlot, kept: &[Arc<EntrySlot>]) -> Finding {
-    let entry = &slot.entry;
-    let older = kept.iter().find(|kept| kept.entry.hint == entry.hint);
-    let older = older
-        .map_or_else(String::new, |older| format!(", {} (entry {})", older.entry.spiffe_id, older.entry.id));
-    Finding::problem(
-        HINT_TAKEN,
-        format!(
-            "{} is left out: its hint {:?} is that of an older identity of the same process{older}",
-            entry.spiffe_id, entry.hint
-        ),
-    )
-    .next(format!(
-        "give it another hint: `vouchsafe server entry update -entryID {} … -hint <other>`",
-        entry.id
-    ))
-}
-
-fn no_entry(facts: &Facts<'_>, diagnosis: &Diagnosis) -> Finding {
-    let agent = facts.agent.status.id.as_ref().map_or_else(|| "<agent>".to_owned(), ToString::to_string);
-    let held = match facts.snapshot.index.len() {
-        1 => "1 entry".to_owned(),
-        held => format!("{held} entries"),
-    };
-    let asof = facts.agent.status.last_sync.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-    let asof = asof.map_or_else(String::new, |at| {
-        format!(", as of {}", time(i64::try_from(at.as_secs()).unwrap_or(i64::MAX)))
-    });
-    let applied = |entry: &WorkloadEntry| {
-        diagnosis.selectors.contains_all(&entry.selectors)
-            && facts.snapshot.index.get(entry.id.as_str()).is_none()
-    };
-    if let Some(finding) = gone(facts, applied) {
-        return finding;
-    }
-    let stored = |slot: &&Arc<EntrySlot>| {
-        slot.entry.store_svid && diagnosis.selectors.contains_all(&slot.entry.selectors)
-    };
-    if let Some(slot) = facts.snapshot.index.iter().find(stored) {
-        return Finding::problem(
-            ENTRY_FOR_STORE,
-            "the entry that applies is for an SVID store, and not handed to workloads",
-        )
-        .detail(format!("{} (entry {})", slot.entry.spiffe_id, slot.entry.id))
-        .next(format!(
-            "`vouchsafe server entry update -entryID {} … -storeSVID=false`, or another entry",
-            slot.entry.id
-        ));
-    }
-    let telling = diagnosis.selectors.iter().find(|selector| selector.value().starts_with("uid:"));
-    let telling = telling
-        .or(diagnosis.selectors.iter().next())
-        .map_or_else(String::new, |selector| format!(" -selector {selector}"));
-    let create = format!("`vouchsafe server entry create -parentID {agent} -spiffeID <id>{telling}`");
-    let Some(nearest) = diagnosis.near.first() else {
-        let text =
-            format!("no entry fits: this agent has {held}{asof}, and none has a selector in common with it");
-        return Finding::problem(NO_ENTRY, text).next(format!(
-            "{create}. If there is an entry already (`vouchsafe server entry show`), its parent must be {agent} or a node alias of this agent"
-        ));
-    };
-    let entry = &nearest.slot.entry;
-    let differs: Vec<_> = nearest.missing.iter().take(MAX_SHOWN).map(ToString::to_string).collect();
-    let more = nearest.missing.len().saturating_sub(MAX_SHOWN);
-    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-    let kinds: std::collections::BTreeSet<_> =
-        nearest.missing.iter().map(|difference| difference.wanted.kind()).collect();
-    let kinds: Vec<_> = kinds.into_iter().collect();
-    let text = format!(
-        "no entry fits: this agent has {held}{asof}, and the nearest differs in {} selector{} ({})",
-        nearest.missing.len(),
-        if nearest.missing.len() == 1 { "" } else { "s" },
-        kinds.join(", ")
-    );
-    Finding::problem(SELECTOR_DIFFERS, text)
-        .detail(format!("{} (entry {}): {}{more}", entry.spiffe_id, entry.id, differs.join("; ")))
-        .next(format!("if the entry is wrong: `vouchsafe server entry show -entryID {}`, then `vouchsafe server entry update`. If the process is wrong: start it as the entry says. If neither is meant: {create}", entry.id))
-}
-
-/// The newest of the entries that this agent had, and that are as `wanted`.
-fn gone(facts: &Facts<'_>, wanted: impl Fn(&WorkloadEntry) -> bool) -> Option<Finding> {
-    let removed = facts.notes.removed_entries(wanted).into_iter().next()?;
-    let (id, entry_id) = (&removed.entry.spiffe_id, &removed.entry.id);
-    let ago = duration(facts.instant.saturating_duration_since(removed.at));
-    let text = format!(
-        "the entry that applied is gone since {ago}: it expired or was deleted on the server, or got another parent"
-    );
-    Some(
-        Finding::problem(ENTRY_REMOVED, text)
-            .detail(format!("{id} (entry {entry_id})"))
-            .next(format!("`vouchsafe server entry show -entryID {entry_id}` says whether it is still there; if it expired, create it anew with a later -entryExpiry or none")),
-    )
-}
-
 /// Adds what there is to say about each entry's SVID, behind `causes` where they matter.
 fn add_identities(
     facts: &Facts<'_>,
@@ -313,7 +227,7 @@ fn add_identities(
     }
     let harmed = lacking.iter().any(|finding| finding.severity == Severity::Problem);
     let weighed = |cause: Finding| match cause.code {
-        super::causes::CLOCK_SKEW | super::causes::AGENT_BANNED | super::causes::AGENT_EVICTED => cause,
+        CLOCK_SKEW | AGENT_BANNED | AGENT_EVICTED => cause,
         _ if harmed => cause,
         _ => Finding { severity: Severity::Notice, ..cause },
     };
@@ -323,101 +237,6 @@ fn add_identities(
         let left = MAX_FINDINGS.saturating_sub(diagnosis.findings.len());
         diagnosis.findings.extend(part.into_iter().take(left));
     }
-}
-
-fn svid_finding(facts: &Facts<'_>, slot: &EntrySlot, svid: Option<&HeldSvid>) -> Finding {
-    let id = &slot.entry.spiffe_id;
-    let trouble = facts.notes.trouble(slot.entry.id.as_str());
-    let retry = trouble.as_ref().map_or_else(String::new, |trouble| {
-        let wait = trouble.retry_at.saturating_duration_since(facts.instant);
-        let since = facts.instant.saturating_duration_since(trouble.since);
-        format!(
-            "{:?}: {}; it has failed for {} and is asked again in {}",
-            trouble.failure.code,
-            trouble.failure.message,
-            duration(since),
-            duration(wait)
-        )
-    });
-    let limited = trouble.as_ref().is_some_and(|trouble| trouble.failure.code == Code::ResourceExhausted);
-    let own = trouble.as_ref().is_some_and(|trouble| {
-        !matches!(trouble.failure.code, Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted)
-    });
-    let because = |finding: Finding| {
-        match (limited, own) {
-        (true, _) => finding.next("the server limits how often this agent may ask; it is asked again by itself. If it lasts, look at `ratelimit` in the server's configuration"),
-        (_, true) => finding.next(format!("the server refuses this one: look at `vouchsafe server entry show -entryID {}` and at the server's log", slot.entry.id)),
-        _ => finding.next("it is asked for again by itself as soon as the server answers"),
-    }
-    };
-    let Some(svid) = svid else {
-        if limited {
-            return because(Finding::problem(
-                super::causes::SERVER_RATE_LIMITED,
-                format!("{id} is not signed yet: the server limits how often this agent may ask"),
-            ))
-            .detail(retry);
-        }
-        if own {
-            return because(Finding::problem(
-                ISSUE_REFUSED,
-                format!("the server does not issue an X.509-SVID for {id}"),
-            ))
-            .detail(retry);
-        }
-        if trouble.is_none() && slot.entry.disable_x509_svid_prefetch {
-            return Finding::notice(
-                SVID_ON_DEMAND,
-                format!("{id} is signed when a workload asks for it, as its entry says"),
-            )
-            .next("nothing: the first request waits for it");
-        }
-        if trouble.is_none() && facts.snapshot.svids.len() >= facts.svid_limit {
-            return Finding::notice(
-                SVID_CACHE_FULL,
-                format!(
-                    "{id} is signed when a workload asks for it: the agent keeps {} SVIDs and no more",
-                    facts.svid_limit
-                ),
-            )
-            .next("nothing, or raise x509_svid_cache_max_size in the agent's configuration");
-        }
-        return because(Finding::problem(SVID_NOT_SIGNED, format!("{id} is known and not signed yet")))
-            .detail(retry);
-    };
-    let life = svid.lifetime;
-    if life.expired(facts.now) {
-        return because(Finding::problem(
-            SVID_EXPIRED,
-            format!("the X.509-SVID of {id} expired at {}", time(life.not_after)),
-        ))
-        .detail(retry);
-    }
-    if facts.now < life.not_before {
-        return Finding::problem(
-            SVID_NOT_YET_VALID,
-            format!(
-                "the X.509-SVID of {id} is valid from {}, which is later than this machine's clock says",
-                time(life.not_before)
-            ),
-        )
-        .next("compare `date -u` on this machine with the server's");
-    }
-    let until = format!("until {}", time(life.not_after));
-    if life.standing(facts.now) == Standing::Due && trouble.is_some() {
-        return because(Finding::problem(
-            RENEWAL_OVERDUE,
-            format!("{id} is held {until} and its renewal fails"),
-        ))
-        .detail(retry);
-    }
-    let distrust =
-        facts.snapshot.bundles.as_ref().map(|bundles| Distrust::of(&bundles.own.bundle)).unwrap_or_default();
-    if distrust.covers(svid.authority_key_id.as_deref()) {
-        return Finding::notice(SVID_DISTRUSTED, format!("{id} is held {until}, signed by an authority that is tainted or gone from the bundle"))
-            .next("nothing: it is replaced by itself. If it stays, `vouchsafe server localauthority x509 show` says which authority signs");
-    }
-    Finding::good(IDENTITY_HELD, format!("{id} is held {until}, renewed at {}", time(life.renew_at)))
 }
 
 fn of_id(facts: &Facts<'_>, id: &SpiffeId) -> Diagnosis {
@@ -492,45 +311,3 @@ pub const MAX_SHOWN: usize = 3;
 
 /// Findings in one answer.
 const MAX_FINDINGS: usize = 16;
-
-/// There is no such process.
-pub const PROCESS_GONE: &str = "process-gone";
-/// No process here is of that Pod.
-pub const POD_NOT_HERE: &str = "pod-not-here";
-/// A workload attestor has no answer.
-pub const ATTESTOR_FAILED: &str = "attestor-failed";
-/// No entry has anything in common with the process.
-pub const NO_ENTRY: &str = "no-entry";
-/// The nearest entry wants another value.
-pub const SELECTOR_DIFFERS: &str = "selector-differs";
-/// There was an entry.
-pub const ENTRY_REMOVED: &str = "entry-removed";
-/// The entry is not for workloads.
-pub const ENTRY_FOR_STORE: &str = "entry-for-store";
-/// Two identities of one process have the same hint.
-pub const HINT_TAKEN: &str = "hint-taken";
-/// An identity of another trust domain.
-pub const FOREIGN_TRUST_DOMAIN: &str = "foreign-trust-domain";
-/// The SVID has not come yet.
-pub const SVID_NOT_SIGNED: &str = "svid-not-signed";
-/// The server refuses this one.
-pub const ISSUE_REFUSED: &str = "issue-refused";
-/// The SVID comes with the first request.
-pub const SVID_ON_DEMAND: &str = "svid-on-demand";
-/// The SVID comes with the first request, since there is no room.
-pub const SVID_CACHE_FULL: &str = "svid-cache-full";
-/// The SVID has ended.
-pub const SVID_EXPIRED: &str = "svid-expired";
-/// The SVID is of the future.
-pub const SVID_NOT_YET_VALID: &str = "svid-not-yet-valid";
-/// The SVID should have been renewed.
-pub const RENEWAL_OVERDUE: &str = "renewal-overdue";
-/// The SVID is replaced soon.
-pub const SVID_DISTRUSTED: &str = "svid-distrusted";
-/// The caller asks too often.
-pub const CALLER_RATE_LIMITED: &str = "caller-rate-limited";
-/// All is well.
-pub const IDENTITY_HELD: &str = "identity-held";
-
-#[cfg(test)]
-mod tests;

@@ -52,6 +52,7 @@ struct World {
     registry: Registry,
     board: StatusBoard,
     renewals: Arc<Renewals>,
+    _holdings: Arc<Holdings>,
 }
 
 impl World {
@@ -74,8 +75,8 @@ impl World {
             status: board.watch(),
             clock,
         };
-        holdings.show(&registry);
-        Self { registry, board, renewals }
+        let holdings = holdings.show(&registry);
+        Self { registry, board, renewals, _holdings: holdings }
     }
 
     fn value(&self, series: &str) -> Option<f64> {

@@ -175,7 +175,8 @@ impl Server {
         let mut message = at(self.sequence, self.position);
         let note = std::mem::take(&mut self.note);
         if std::mem::take(&mut self.compare) {
-            let entries = self.entries.iter().map(|(id, (created, revision))| (id.as_str(), *revision, *created));
+            let entries =
+                self.entries.iter().map(|(id, (created, revision))| (id.as_str(), *revision, *created));
             message.entries_digest = entries_digest(entries).into();
         } else {
             for id in note {

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use vouchsafe_identity::verify::VerifyError;
+use vouchsafe_proto::denial::{self, Reason};
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_transport::connect::Links;
 
@@ -241,6 +242,10 @@ impl Server {
 /// What a failed call says of the server.
 fn verdict(status: &Status) -> Verdict {
     if is_unreachable(status) {
+        return Verdict::Failed;
+    }
+    // One of several servers that has not heard of this agent must not be the only one that is asked.
+    if denial::reason(status) == Some(Reason::AgentNotAttested) {
         return Verdict::Failed;
     }
     match status.code() {

@@ -55,7 +55,8 @@ impl SyncLoop {
             if delta.changed.is_empty() && delta.removed.is_empty() {
                 return changed;
             }
-            let known = |entry: &&crate::entries::WorkloadEntry| snapshot.index.get(entry.id.as_str()).is_some();
+            let known =
+                |entry: &&crate::entries::WorkloadEntry| snapshot.index.get(entry.id.as_str()).is_some();
             stats.stale = delta.changed.iter().filter(known).count();
             (stats.missing, stats.dropped) = (delta.changed.len() - stats.stale, delta.removed.len());
             let next = snapshot.index.with(delta.changed, &delta.removed);
@@ -107,7 +108,10 @@ fn report(metrics: &Metrics, before: &EntryIndex, after: &EntryIndex) {
 }
 
 fn note_removed(notes: &Notes, before: &EntryIndex, after: &EntryIndex) {
-    before.iter().filter(|slot| after.get(slot.entry.id.as_str()).is_none()).for_each(|slot| notes.removed(&slot.entry));
+    before
+        .iter()
+        .filter(|slot| after.get(slot.entry.id.as_str()).is_none())
+        .for_each(|slot| notes.removed(&slot.entry));
 }
 
 /// The sequence number grows with every change of a bundle; 0 means that nobody counts.

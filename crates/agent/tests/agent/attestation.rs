@@ -70,6 +70,36 @@ async fn it_attests_again_at_half_of_its_svids_life_instead_of_renewing() {
     agent.stop().await.unwrap();
 }
 
+/// Restarted too: the SVID that it finds has ended, and so has nothing that a workload holds.
+#[tokio::test]
+async fn an_agent_whose_svid_ended_while_no_server_was_there_attests_by_itself_when_one_is_back() {
+    let (mut world, mut agent) = started().await;
+    world.fake.x509_ttl.store(100 * 3600, Ordering::SeqCst);
+    world.fake.put("web", &own_uid(), |_| ());
+    eventually("a long-lived SVID", || count(&world.fake.issued) == 2).await;
+    let before = count(&world.fake.attestations);
+    let settings = config(&world).await;
+    let address = world.stop_server().await;
+    world.hands.jump(3 * 3600);
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(agent.x509_once().await.unwrap().svids.len(), 1);
+    agent.stop().await.unwrap();
+    let mut agent = world.start_with(settings).await;
+    assert_eq!(agent.status.borrow().phase, Phase::Serving, "at once");
+    assert_eq!(agent.x509_once().await.unwrap().svids.len(), 1);
+    world.fake.take_office();
+    world.server = Some(world.fake.listen(Some(address)).await);
+    let fake = Arc::clone(&world.fake);
+    eventually("attestation", move || count(&fake.attestations) > before).await;
+    world.fake.put("late", &own_uid(), |_| ());
+    let start = Instant::now();
+    while agent.x509_once().await.unwrap().svids.len() < 2 {
+        assert!(start.elapsed() < SOON, "no new identity");
+        sleep(Duration::from_millis(20)).await;
+    }
+    agent.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn an_evicted_agent_attests_again_while_its_workloads_notice_nothing() {
     let (world, mut agent) = started().await;

@@ -121,8 +121,11 @@ async fn an_authority_that_only_the_other_servers_know_is_learned_from_them() {
     let config = Config { sync_interval: Duration::from_secs(3600), ..several.config() };
     let mut agent = several.world.start_with(config).await;
     agent.serving().await;
+    agent.x509_once().await.unwrap();
     let used = several.in_use(&agent);
     let other = 1 - used;
+    // Nothing is under way when it goes: the next call is the test's.
+    eventually("the end of all calls", || several.fakes[used].posted.load(Ordering::SeqCst) == 1).await;
     // The server in use comes back with a key that it never had while the agent was connected.
     let address = several.stop(used).await;
     let closed = format!("vouchsafe_server_connected_since_seconds{{server=\"{address}\"}} 0\n");

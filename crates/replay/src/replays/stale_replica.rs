@@ -12,6 +12,7 @@ use super::{READY, Scene};
 use crate::admin::NewEntry;
 use crate::error::Error;
 use crate::measure::Measured;
+use crate::postgres::Cluster;
 use crate::proxy::Proxy;
 use crate::stack::{Server, ServerSettings};
 use crate::workload::{Ask, Asking, Job, Target};
@@ -21,8 +22,9 @@ const ALL: usize = 665;
 const ON_THE_REPLICA: usize = 551;
 
 pub(super) async fn run(scene: &Scene<'_>) -> Result<Vec<Measured>, Error> {
-    let (primary, writer) = scene.database().await?;
-    scene.step("starting a streaming replica");
+    scene.step("starting PostgreSQL, a streaming replica, and proxies before them");
+    let primary = Cluster::primary_of_a_replica().await?;
+    let writer = Proxy::before_postgres(primary.port()).await?;
     let replica = primary.replica().await?;
     let reader = Proxy::before_postgres(primary.port()).await?;
     let settings = ServerSettings {
@@ -48,7 +50,7 @@ pub(super) async fn run(scene: &Scene<'_>) -> Result<Vec<Measured>, Error> {
     server.admin().create(&entries[ON_THE_REPLICA..]).await?;
     until_held(&workloads, ALL).await?;
 
-    let window = scene.pick(Duration::from_secs(120), Duration::from_secs(25));
+    let window = scene.pick(Duration::from_secs(120), Duration::from_secs(20));
     scene.step(format!("the reader leads to the replica; watching for {} s", window.as_secs()));
     workloads.forget();
     reader.lead_to(replica.port());

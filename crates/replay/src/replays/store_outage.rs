@@ -1,9 +1,10 @@
 //! The database is gone for 5 minutes under 200 agents: first nothing answers (a network that loses everything), then
 //! connections are refused (the machine is back, its database is not).
 //!
-//! Each agent has a workload that runs throughout and asks every 5 s, and one that starts during the outage, was
-//! registered before, and asks for tokens too that nobody had. Right after the return each agent gets a new entry. The
-//! time before the outage, in which each agent got a new entry too, is what the server's load is compared with.
+//! Each agent has two workloads that run throughout and ask every 5 s, one with SVIDs that last and one with SVIDs that are
+//! renewed again and again; and one that starts during the outage, was registered before, and asks for tokens too that
+//! nobody had. Right after the return each agent gets a new entry. The time before the outage, in which each agent got
+//! a new entry too, is what the server's load is compared with; both times see each brief SVID renewed once.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -25,12 +26,10 @@ use crate::workloads::{Folder, Workloads};
 struct Scale {
     agents: usize,
     outage: Duration,
-    /// The time whose load counts, before the outage and after.
+    /// The time whose load counts, before the outage and after. What is brief is renewed once in it.
     window: Duration,
     /// How long new entries are waited for after that.
     patience: Duration,
-    /// So long that renewals fall into the outage and nothing ends in it.
-    x509_ttl: Duration,
 }
 
 const FULL: Scale = Scale {
@@ -38,37 +37,49 @@ const FULL: Scale = Scale {
     outage: Duration::from_secs(300),
     window: Duration::from_secs(60),
     patience: Duration::from_secs(300),
-    x509_ttl: Duration::from_secs(720),
 };
 
 const QUICK: Scale = Scale {
     agents: 20,
-    outage: Duration::from_secs(40),
-    window: Duration::from_secs(15),
+    outage: Duration::from_secs(30),
+    window: Duration::from_secs(20),
     patience: Duration::from_secs(60),
-    x509_ttl: Duration::from_secs(90),
 };
+
+impl Scale {
+    /// Of what is renewed at half of its life.
+    fn brief(&self) -> Duration {
+        self.window * 2
+    }
+}
 
 pub(super) async fn run(scene: &Scene<'_>) -> Result<Vec<Measured>, Error> {
     let scale = scene.pick(FULL, QUICK);
     let (cluster, proxy) = scene.database().await?;
     let settings = ServerSettings {
-        x509_ttl: scale.x509_ttl,
-        agent_ttl: scale.x509_ttl,
-        jwt_ttl: scale.x509_ttl,
+        jwt_ttl: scale.brief(),
         ..ServerSettings::on(cluster.connection_string(proxy.port))
     };
     let server = Server::start(&scene.place, scene.side, "server", &settings).await?;
     let programs = Folder::new(scene.place.folder("w")?);
-    for kind in ["existing", "fresh"] {
-        server.admin().create(&entries(&programs, scale.agents, kind, kind)).await?;
+    for kind in ["existing", "brief", "fresh"] {
+        let mut entries = entries(&programs, scale.agents, kind, kind);
+        if kind == "brief" {
+            let secs = u32::try_from(scale.brief().as_secs()).unwrap_or(u32::MAX);
+            entries.iter_mut().for_each(|entry| entry.x509_ttl_secs = secs);
+        }
+        server.admin().create(&entries).await?;
     }
     let agents = start_agents(scene, &server, scale.agents).await?;
     let mut existing = Workloads::default();
     let asks = [(Ask::X509, 5_000), (Ask::HeldJwt, 5_000), (Ask::Watch, 0)];
     existing.start(&programs.program("existing")?, &job(&agents, 0, "existing", &asks)).await?;
     existing.until_each_served(&[Ask::X509, Ask::HeldJwt, Ask::Watch], READY * 2).await?;
+    let mut brief = Workloads::default();
+    brief.start(&programs.program("brief")?, &job(&agents, 0, "brief", &[(Ask::X509, 5_000)])).await?;
+    brief.until_each_served(&[Ask::X509], READY).await?;
     existing.forget();
+    brief.forget();
 
     scene.step(format!("steady for {} s; each agent gets a new entry", scale.window.as_secs()));
     let before = Load::of(&server).await?;
@@ -95,7 +106,7 @@ pub(super) async fn run(scene: &Scene<'_>) -> Result<Vec<Measured>, Error> {
         sleep(Duration::from_millis(500)).await;
     }
     let late = Late { entries: late_entries, back, written };
-    let mut rows = failures(scene, &existing.events(), &fresh);
+    let mut rows = failures(scene, [&existing.events(), &brief.events(), &fresh], scale.brief());
     rows.push(Measured::must("live", "the server stays live during the outage", live));
     rows.extend(deliveries(&existing.events(), &late, &steady_served));
     rows.extend(steady.figures(&after));
@@ -192,15 +203,17 @@ fn served(events: &[Event], entries: &[NewEntry], since: u64) -> Vec<f64> {
     seconds
 }
 
-fn failures(scene: &Scene<'_>, existing: &[Event], fresh: &[Event]) -> Vec<Measured> {
+fn failures(scene: &Scene<'_>, [existing, brief, fresh]: [&[Event]; 3], ttl: Duration) -> Vec<Measured> {
+    let ttl = ttl.as_secs();
     let kinds = [
-        (existing, Ask::X509, "existing workloads, X.509-SVIDs", "existing_x509_failed"),
-        (existing, Ask::HeldJwt, "existing workloads, JWT-SVIDs", "existing_jwt_failed"),
-        (existing, Ask::Watch, "existing workloads, open streams", "existing_streams_lost"),
-        (fresh, Ask::X509, "workloads that start in the outage, X.509-SVIDs", "new_x509_failed"),
-        (fresh, Ask::NewJwt, "workloads that start in the outage, JWT-SVIDs", "new_jwt_failed"),
+        (existing, Ask::X509, "existing workloads, X.509-SVIDs of 1 h".to_owned(), "existing_x509_failed"),
+        (brief, Ask::X509, format!("existing workloads, X.509-SVIDs of {ttl} s"), "brief_x509_failed"),
+        (existing, Ask::HeldJwt, format!("existing workloads, JWT-SVIDs of {ttl} s"), "existing_jwt_failed"),
+        (existing, Ask::Watch, "existing workloads, open streams".to_owned(), "existing_streams_lost"),
+        (fresh, Ask::X509, "workloads that start in the outage, X.509-SVIDs".to_owned(), "new_x509_failed"),
+        (fresh, Ask::NewJwt, "workloads that start in the outage, JWT-SVIDs".to_owned(), "new_jwt_failed"),
     ];
-    let row = |(events, ask, what, key): (&[Event], _, &str, _)| {
+    let row = |(events, ask, what, key): (&[Event], _, String, _)| {
         let requests = Requests::of(events.iter().filter(|event| event.ask == ask));
         if let Some(error) = &requests.error {
             scene.step(format!("{what}: {} of {} failed: {error}", requests.failed, requests.count));

@@ -23,7 +23,9 @@ fn limit(groups: &str, root: &Path) -> Option<u64> {
         };
         let (mount, file) = match controllers {
             "" => (root.to_owned(), "memory.max"),
-            v1 if v1.split(',').any(|name| name == "memory") => (root.join("memory"), "memory.limit_in_bytes"),
+            v1 if v1.split(',').any(|name| name == "memory") => {
+                (root.join("memory"), "memory.limit_in_bytes")
+            }
             _ => continue,
         };
         least = least.into_iter().chain(least_of_path(&mount, path, file)).min();

@@ -54,7 +54,8 @@ impl Attested {
         replaces.extend(update.and_then(|update| update.serials.as_ref()).into_iter().flat_map(|serials| {
             serials.known.iter().cloned().chain([serials.serial.clone(), serials.new_serial.clone()])
         }));
-        replaces.extend(stored.into_iter().flat_map(|s| [s.serial_number.clone(), s.new_serial_number.clone()]));
+        replaces
+            .extend(stored.into_iter().flat_map(|s| [s.serial_number.clone(), s.new_serial_number.clone()]));
         replaces.retain(|serial| !serial.is_empty());
         replaces.drain(..replaces.len().saturating_sub(MAX_KNOWN));
         let first = stored.is_none() && before.is_none_or(|before| before.first);

@@ -190,7 +190,8 @@ impl Processor {
             Ok(Ok(entered)) => Ok(entered),
             Ok(Err(delay)) => {
                 self.refused[class as usize].inc();
-                let text = format!("too many signatures are asked for at the moment; try again in {delay:.1?}");
+                let text =
+                    format!("too many signatures are asked for at the moment; try again in {delay:.1?}");
                 Err(retry_later(text, delay))
             }
             // Nobody drops a sender without an answer but a server that ends.

@@ -135,11 +135,7 @@ pub(crate) fn concerned(
     told
 }
 
-fn tell<'a>(
-    told: &mut HashMap<SpiffeId, News>,
-    agents: impl IntoIterator<Item = &'a SpiffeId>,
-    news: &News,
-) {
+fn tell<'a>(told: &mut HashMap<SpiffeId, News>, agents: impl IntoIterator<Item = &'a SpiffeId>, news: &News) {
     for agent in agents {
         told.entry(agent.clone()).or_default().add(news);
     }

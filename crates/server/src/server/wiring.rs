@@ -75,7 +75,11 @@ fn start_agent_pruning(
     tasks.start("agent pruning", |cancel| infallible(pruning.run(cancel)));
 }
 
-pub(super) fn open_agents(config: &Config, deps: &Deps, model: &Arc<ReadModel>) -> Result<Agents, StartError> {
+pub(super) fn open_agents(
+    config: &Config,
+    deps: &Deps,
+    model: &Arc<ReadModel>,
+) -> Result<Agents, StartError> {
     let key = deps.keys.seal_key(JOURNAL);
     let file = key.map(|key| {
         let path = config.data_dir.join("agent-renewals.sealed");

@@ -20,6 +20,7 @@ use vouchsafe_proto::spire::api::server::agent::v1::{
     list_agents_request,
 };
 use vouchsafe_proto::spire::api::types;
+use vouchsafe_runtime::budget::KeyedBudgets;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_store::{Error as StoreError, Store};
 use vouchsafe_transport::tls::TlsPeer;
@@ -70,6 +71,20 @@ pub(crate) struct AgentParts {
     pub(crate) agents: Arc<Agents>,
     pub(crate) issuer: Arc<Issuer>,
     pub(crate) store: Arc<dyn Store>,
+    /// How often one agent may prove itself anew; `None`: as often as it likes.
+    pub(crate) again: Option<KeyedBudgets<SpiffeId>>,
+}
+
+/// Attestations of one agent at once that cost a signature and a write, and one more in [`AGAIN_EVERY_SECS`]. A stock agent
+/// attests every half hour.
+const AGAIN: u32 = 10;
+const AGAIN_EVERY_SECS: f64 = 5.0;
+/// Agents that are told apart for that; further ones share one budget.
+const MAX_AGAIN: usize = 65_536;
+
+/// The budgets of proven attestations.
+pub(crate) fn attestation_budgets() -> KeyedBudgets<SpiffeId> {
+    KeyedBudgets::new(1.0 / AGAIN_EVERY_SECS, AGAIN, MAX_AGAIN)
 }
 
 impl AgentParts {
@@ -128,7 +143,8 @@ impl AgentApi for AgentService {
         let snapshot = self.model.load();
         let range = (after.map_or(Unbounded, Excluded), Unbounded);
         // Both are in order, and have nothing in common.
-        let mut new = self.agents.new_ids().range(range.clone()).cloned().collect::<Vec<_>>().into_iter().peekable();
+        let mut new =
+            self.agents.new_ids().range(range.clone()).cloned().collect::<Vec<_>>().into_iter().peekable();
         let mut known = snapshot.agents.range(range).map(|(id, _)| id.clone()).peekable();
         let ids = std::iter::from_fn(|| match (known.peek(), new.peek()) {
             (Some(first), Some(second)) if second < first => new.next(),

@@ -137,8 +137,7 @@ impl Watch {
             heartbeat,
             next_heartbeat,
             timer: Box::pin(sleep_until(next_heartbeat)),
-            closing: closing
-                .map(|closing| Closed { begun: Box::pin(closing.clone().begun()), closing }),
+            closing: closing.map(|closing| Closed { begun: Box::pin(closing.clone().begun()), closing }),
             ended: false,
             agent: agent.id,
             parts,
@@ -195,10 +194,9 @@ impl Watch {
         let mut bundles = news.bundles.clone();
         if news.compare {
             let entries = snapshot.entries.authorized(&agent, now);
-            message.entries_digest = entries_digest(
-                entries.iter().map(|e| (e.id.as_str(), e.revision_number, e.created_at)),
-            )
-            .into();
+            message.entries_digest =
+                entries_digest(entries.iter().map(|e| (e.id.as_str(), e.revision_number, e.created_at)))
+                    .into();
             if first {
                 message.heartbeat_millis = u32::try_from(self.heartbeat.as_millis()).unwrap_or(u32::MAX);
                 bundles.insert(self.parts.trust_domain.clone());

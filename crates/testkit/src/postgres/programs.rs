@@ -13,7 +13,10 @@ pub(super) struct Programs(PathBuf);
 
 impl Programs {
     /// `$POSTGRES_BIN`, else the newest version where Debian puts them.
-    #[expect(clippy::disallowed_methods, reason = "where a machine keeps its programs is not ours to configure")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "where a machine keeps its programs is not ours to configure"
+    )]
     pub(super) fn find() -> Self {
         if let Some(named) = std::env::var_os("POSTGRES_BIN") {
             let named = PathBuf::from(named);
@@ -115,4 +118,5 @@ pub(super) fn output(command: &mut Command) -> Result<String, String> {
     Err(String::from_utf8_lossy(&done.stderr).into_owned())
 }
 
-const MISSING: &str = "PostgreSQL is not installed: apt-get install postgresql, or name its programs in $POSTGRES_BIN";
+const MISSING: &str =
+    "PostgreSQL is not installed: apt-get install postgresql, or name its programs in $POSTGRES_BIN";

@@ -161,7 +161,7 @@ server {
     agent_ttl = "2h"
 }
 plugins {
-    DataStore "sql" { plugin_data { database_type = "postgres" connection_string = "x" } }
+    DataStore "sql" { plugin_data { database_type = "mysql" connection_string = "x" } }
     NodeAttestor "sshpop" { plugin_data { cert_authorities_path = "x" } }
     UpstreamAuthority "vault" { plugin_data { vault_addr = "x" } }
     KeyManagr "memory" {}
@@ -187,7 +187,7 @@ telemetry { InMem {} Statsd = [{ address = "a:1" }] }
     assert!(
         error.contains("test.conf:14:5: server.agent_ttl is already set on line 13; keep one of the two")
     );
-    assert!(error.contains("\"postgres\" is not supported yet: use \"sqlite3\""));
+    assert!(error.contains("\"mysql\" is not supported yet: use \"sqlite3\" or \"postgres\""));
     assert!(error.contains(
         "test.conf:18:18: NodeAttestor \"sshpop\" is not supported yet: use \"join_token\" or \"x509pop\""
     ));

@@ -80,6 +80,7 @@ pub(crate) const AGENT_METHODS: &[&str] = &[
     "SpiffeWorkloadAPI/ValidateJWTSVID",
     "envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets",
     "envoy.service.secret.v3.SecretDiscoveryService/FetchSecrets",
+    "vouchsafe.agent.v1.Explain/Explain",
     "grpc.health.v1.Health/Check",
 ];
 
@@ -93,6 +94,7 @@ pub(crate) const AGENT_ADMIN_METHODS: &[&str] = &[
     "spire.api.agent.delegatedidentity.v1.DelegatedIdentity/SubscribeToX509Bundles",
     "spire.api.agent.delegatedidentity.v1.DelegatedIdentity/FetchJWTSVIDs",
     "spire.api.agent.delegatedidentity.v1.DelegatedIdentity/SubscribeToJWTBundles",
+    "vouchsafe.agent.v1.Explain/Explain",
 ];
 
 /// A workload that has an identity, and one that is renamed and removed.

@@ -97,7 +97,8 @@ async fn until(
 }
 
 async fn create(entries: &mut EntryClient<Channel>, server: &Server, path: &str) -> String {
-    let id = |path: &str| types::Spiffeid { trust_domain: server.trust_domain.into(), path: format!("/{path}") };
+    let id =
+        |path: &str| types::Spiffeid { trust_domain: server.trust_domain.into(), path: format!("/{path}") };
     let selector =
         types::Selector { r#type: "unix".into(), value: format!("uid:{}", nix::unistd::geteuid()) };
     let entry = types::Entry {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use vouchsafe_testkit::postgres::Cluster;
 
-use crate::process::{eventually, pause, within};
+use crate::process::{eventually, within};
 use crate::world::{Agent, AgentSettings, Server, ServerSettings, World, has_line};
 
 /// A database, and what a server's file says of it.
@@ -40,7 +40,7 @@ impl Shared {
 fn agent_of(world: &World, name: &str, servers: &[&Server]) -> Agent {
     let addresses: Vec<_> = servers.iter().map(|server| format!("\"127.0.0.1:{}\"", server.port)).collect();
     let settings = AgentSettings {
-        agent: format!("server_addresses = [{}]\n sync_interval = \"1s\"", addresses.join(", ")),
+        agent: format!("server_addresses = [{}]\n experimental {{ sync_interval = \"1s\" }}", addresses.join(", ")),
         ..AgentSettings::default()
     };
     world.agent(name, servers[0], &settings)
@@ -98,8 +98,8 @@ fn an_agent_goes_on_with_another_server_through_a_rolling_restart() {
     let (stop, fetched) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         // A workload that never stops asking.
-        let (socket, program) = (&agent.socket, agent.program());
-        scope.spawn(|| {
+        let (socket, program, stop, fetched) = (&agent.socket, agent.program(), &stop, &fetched);
+        scope.spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 let mut command = std::process::Command::new(program);
                 command.args(["api", "fetch", "x509", "-timeout", "5s", "-socketPath"]).arg(socket);
@@ -133,13 +133,20 @@ fn authorities_that_rotate_on_two_servers_at_once_are_all_in_the_bundle() {
     }
     let servers = ["a", "b"].map(|name| world.server(name, &shared.settings("")));
     eventually("two authorities", || (certificates(&servers[0]) == 2).then_some(()));
+    let program = servers[0].program();
     std::thread::scope(|scope| {
         for server in &servers {
+            let (socket, program) = (&server.socket, &program);
             scope.spawn(move || {
                 for kind in ["x509", "jwt"] {
-                    let prepared = server.json(&["localauthority", kind, "prepare"]);
+                    let command = |arguments: &[&str]| {
+                        let mut command = std::process::Command::new(program);
+                        command.args(["localauthority", kind]).args(arguments).args(["-output", "json"]);
+                        crate::process::run(command.arg("-socketPath").arg(socket)).json()
+                    };
+                    let prepared = command(&["prepare"]);
                     let id = prepared["prepared_authority"]["authority_id"].as_str().unwrap().to_owned();
-                    server.cli(&["localauthority", kind, "activate", "-authorityID", &id]).ok();
+                    command(&["activate", "-authorityID", &id]);
                 }
             });
         }
@@ -149,28 +156,6 @@ fn authorities_that_rotate_on_two_servers_at_once_are_all_in_the_bundle() {
     }
     assert_eq!(shared.sql("SELECT count(*) FROM vouchsafe.jwt_authorities"), "4");
     assert_eq!(shared.sql("SELECT count(*) FROM vouchsafe.journals"), "2");
-}
-
-#[test]
-fn expired_entries_are_removed_once_by_whichever_server_comes_first() {
-    let (world, shared) = (World::new(), Shared::new());
-    if !world.kind.our_server {
-        return;
-    }
-    let servers = ["a", "b"].map(|name| world.server(name, &shared.settings("")));
-    let expiry = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() + 2;
-    let id = servers[0].entry_for_this_user("short", &["-entryExpiry", &expiry.to_string()]);
-    // Both look when they start.
-    within(Duration::from_secs(3), || None::<()>);
-    servers.iter().for_each(Server::stop);
-    servers.iter().for_each(Server::start_again);
-    let events = format!("SELECT count(*) FROM vouchsafe.changes WHERE key = '{id}'");
-    eventually("the entry is gone", || {
-        (shared.sql("SELECT count(*) FROM vouchsafe.entries") == "0").then_some(())
-    });
-    pause();
-    assert_eq!(shared.sql(&events), "2", "made once, removed once");
-    assert!(!servers.iter().any(|server| has_line(&server.log(), &["level=error"])));
 }
 
 #[test]

@@ -251,6 +251,11 @@ impl Server {
         run(Command::new(&*self.program.borrow()).args(arguments).arg("-socketPath").arg(&self.socket))
     }
 
+    /// Its program.
+    pub(crate) fn program(&self) -> PathBuf {
+        self.program.borrow().clone()
+    }
+
     /// The command's answer as JSON.
     #[track_caller]
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {

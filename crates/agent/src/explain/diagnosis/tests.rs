@@ -1,18 +1,30 @@
-use super::*;
+use super::{About, Diagnosis, Facts, diagnose};
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tonic::Status;
+use tokio::time::Instant;
+use tonic::{Code, Status};
 use vouchsafe_runtime::metrics::Registry;
 use vouchsafe_types::entry::EntryId;
+use vouchsafe_types::selector::Selector;
+use vouchsafe_types::spiffe_id::SpiffeId;
 
-use crate::entries::EntryIndex;
+use crate::attest::Examined;
 use crate::entries::tests::entry;
-use crate::explain::causes::{AGENT_SVID_EXPIRED, CLOCK_SKEW, SERVER_RATE_LIMITED, SERVER_UNREACHABLE};
-use crate::explain::notes::Failure;
+use crate::entries::{EntryIndex, WorkloadEntry};
+use crate::explain::causes::{AgentFacts, Severity};
+use crate::explain::codes::{
+    AGENT_NOT_ATTESTED, AGENT_SVID_EXPIRED, ATTESTOR_FAILED, CALLER_RATE_LIMITED, CLOCK_SKEW,
+    ENTRY_FOR_STORE, ENTRY_REMOVED, FOREIGN_TRUST_DOMAIN, HINT_TAKEN, IDENTITY_HELD, ISSUE_REFUSED, NO_ENTRY,
+    POD_NOT_HERE, PROCESS_GONE, RENEWAL_OVERDUE, SELECTOR_DIFFERS, SERVER_RATE_LIMITED, SERVER_UNREACHABLE,
+    SVID_EXPIRED, SVID_NOT_SIGNED, SVID_ON_DEMAND,
+};
+use crate::explain::notes::{Failure, Notes};
+use crate::identities::Snapshot;
 use crate::identities::tests::svid;
-use crate::limits::{Limited, LimitsConfig};
+use crate::limits::{CallerLimits, Limited, LimitsConfig};
 use crate::metrics::Metrics;
 use crate::status::{AgentStatus, Phase};
 
@@ -122,7 +134,7 @@ fn an_entry_that_is_not_there_is_told_from_one_that_nearly_fits() {
     let detail = &near.findings[0].detail;
     assert_eq!(
         detail,
-        "spiffe://example.org/a (entry a): it wants unix:gid:1, and the process has unix:gid:2"
+        "spiffe://example.org/a (entry a) differs in 1: it wants unix:gid:1, and the process has unix:gid:2"
     );
     assert!(!near.findings[0].text.contains("unix:"), "what anybody may read names no selector");
     assert!(near.findings[0].next.contains("vouchsafe server entry show -entryID a"));
@@ -244,5 +256,5 @@ fn an_agent_that_knows_no_entries_says_why_instead_of_that_there_is_none() {
     world.agent.node = Some(Failure::new(Code::PermissionDenied, "the token was used"));
     let diagnosis = world.of(process(&["unix:uid:1"], &[]));
     assert!(!codes(&diagnosis).contains(&NO_ENTRY), "{diagnosis:?}");
-    assert!(codes(&diagnosis).contains(&crate::explain::causes::AGENT_NOT_ATTESTED), "{diagnosis:?}");
+    assert!(codes(&diagnosis).contains(&AGENT_NOT_ATTESTED), "{diagnosis:?}");
 }

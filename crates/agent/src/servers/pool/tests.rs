@@ -5,9 +5,11 @@ use std::time::SystemTime;
 
 use tokio::sync::mpsc;
 use tonic::Code;
+use vouchsafe_proto::denial::{Reason, denied};
 use vouchsafe_runtime::metrics::Registry;
 use vouchsafe_transport::net::{Answer, Arrival, Fabric, Place, Stream};
 
+use crate::server_client::hint;
 use crate::servers::resolve::{KEEP_MISSING, MAX_SERVERS};
 
 /// What a name server says: nothing known, nothing there, or addresses.
@@ -154,6 +156,27 @@ async fn a_sign_of_life_is_an_answer_after_nobody_answered() {
     life.mark_unchanged();
     answered(&pool, &servers[1]);
     assert!(!life.has_changed().unwrap(), "once is enough");
+}
+
+#[tokio::test]
+async fn a_server_that_has_not_heard_of_this_agent_or_goes_away_is_left_and_a_busy_one_is_not() {
+    let (names, registry) = (Arc::new(Names::default()), Registry::new("a", &[]));
+    let check = |status: Status, leaves: bool| {
+        let pool = pool(&["10.0.0.1:8081", "10.0.0.2:8081"], &names, &registry);
+        let first = pool.pick(&[]).unwrap();
+        let ended = Ended { elapsed: Duration::from_millis(1), comparable: false, code: status.code() };
+        answered(&pool, &first);
+        pool.observe(&first, Some(&status), ended);
+        let next = pool.pick(&[]).unwrap();
+        assert_eq!(next.address() != first.address(), leaves, "{status}");
+    };
+    check(denied(Reason::AgentNotAttested, "no"), true);
+    check(Status::unavailable("going away"), true);
+    check(Status::deadline_exceeded("no answer"), true);
+    check(denied(Reason::AgentExpired, "no"), false);
+    check(hint::with(Code::Unavailable, Duration::from_secs(9)), false);
+    check(Status::resource_exhausted("too much"), false);
+    check(Status::not_found("no such entry"), false);
 }
 
 #[tokio::test]

@@ -69,14 +69,24 @@ impl Seen {
         Self { servers: labels.iter().map(server).collect(), in_use, forecast: None }
     }
 
+    fn server(&self, number: usize) -> Option<Server> {
+        *self.servers.get(number)?
+    }
+
+    /// There is no connection to `which`, and its score is far below that of the best.
+    fn tells_dead(&self, which: usize) -> bool {
+        let best = self.servers.iter().flatten().map(|server| server.score).fold(0.0, f64::max);
+        self.server(which).is_some_and(|server| server.connected_since == 0.0 && server.score < best * DEAD)
+    }
+
     /// The score of `which` is the lowest by far, or its requests have taken the longest by far since `before`.
     fn tells(&self, which: usize, before: &Self) -> bool {
         let others = |of: &dyn Fn(usize) -> Option<f64>| {
             (0..SERVERS).filter(|&number| number != which).filter_map(of).collect::<Vec<_>>()
         };
-        let score = |number: usize| self.servers.get(number)?.map(|server| server.score);
+        let score = |number: usize| Some(self.server(number)?.score);
         let mean = |number: usize| {
-            let (now, then) = (self.servers.get(number)?.as_ref()?, before.servers.get(number)?.as_ref()?);
+            let (now, then) = (self.server(number)?, before.server(number)?);
             Some((now.seconds - then.seconds) / (now.requests - then.requests))
                 .filter(|mean| mean.is_finite())
         };
@@ -133,16 +143,10 @@ impl Loss {
         let began = Instant::now();
         while began.elapsed() < DEATH && (self.told_dead.is_none() || self.left_dead.is_none()) {
             let seen = Seen::with_servers(fleet, agent).await;
-            let connected = |number: usize| {
-                seen.servers
-                    .get(number)
-                    .is_some_and(|server| server.is_some_and(|server| server.connected_since > 0.0))
-            };
-            // Those that are not in use are not connected all the time; but then they are not in use.
-            let lost = seen.servers.get(self.which).is_some_and(Option::is_some) && !connected(self.which);
-            if self.told_dead.is_none() && lost {
+            if self.told_dead.is_none() && seen.tells_dead(self.which) {
                 self.told_dead = Some(began.elapsed());
             }
+            let connected = |number| seen.server(number).is_some_and(|server| server.connected_since > 0.0);
             let moved = seen.in_use.filter(|&in_use| in_use != self.which);
             if self.left_dead.is_none() && moved.is_some_and(connected) {
                 self.left_dead = Some(began.elapsed());
@@ -211,4 +215,5 @@ const DEATH: Duration = Duration::from_secs(30);
 const AFTER_DEATH: Duration = Duration::from_secs(6);
 /// Of another's score.
 const CLEARLY_LESS: f64 = 0.8;
+const DEAD: f64 = 0.6;
 const SLOW_SECS: f64 = 0.2;

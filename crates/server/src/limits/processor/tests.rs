@@ -105,7 +105,10 @@ fn a_call_says_how_urgent_it_is_and_one_that_does_not_is_patient() {
     let said = Urgency::of(&request, 3);
     assert_eq!((said.due, said.weight, said.patience, said.class()), (1_700, 3, PATIENCE, Class::Renewal));
     let stock = Urgency::of(&Request::new(()), 0);
-    assert_eq!((stock.due, stock.weight, stock.patience, stock.class()), (0, 1, STOCK_PATIENCE, Class::First));
+    assert_eq!(
+        (stock.due, stock.weight, stock.patience, stock.class()),
+        (0, 1, STOCK_PATIENCE, Class::First)
+    );
     request.metadata_mut().insert(DUE, "-5".parse().unwrap());
     assert_eq!(Urgency::of(&request, 1).due, 0);
     request.metadata_mut().insert(DUE, "tomorrow".parse().unwrap());

@@ -71,7 +71,8 @@ fn change() -> impl Strategy<Value = Change> {
 fn naive(snapshot: &Snapshot, agent: &SpiffeId) -> (Vec<Arc<Entry>>, Vec<Option<Arc<Bundle>>>) {
     let entries = snapshot.agents.get(agent).map(|agent| snapshot.entries.authorized(agent, 0));
     let entries = entries.unwrap_or_default();
-    let foreign: BTreeSet<_> = entries.iter().flat_map(|entry| entry.federates_with.iter().cloned()).collect();
+    let foreign: BTreeSet<_> =
+        entries.iter().flat_map(|entry| entry.federates_with.iter().cloned()).collect();
     let bundles = std::iter::once(own()).chain(foreign).map(|name| snapshot.bundles.get(&name).cloned());
     (entries, bundles.collect())
 }
@@ -182,7 +183,10 @@ fn an_entry_under_an_alias_concerns_the_agents_with_its_selectors() {
     let before = world(vec![entry("alias", "/spire/server", "/w/2", &[0])]);
     let new = told(&before, vec![entry("e1", "/w/2", "/w/1", &[0])]);
     // Agents 0 and 3 have selector 0.
-    assert_eq!(new.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["/spire/agent/0", "/spire/agent/3"]);
+    assert_eq!(
+        new.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(),
+        ["/spire/agent/0", "/spire/agent/3"]
+    );
     assert!(new.iter().all(|(_, news)| news.entries.len() == 1 && !news.compare));
 }
 
@@ -197,7 +201,10 @@ fn more_entries_than_are_told_one_by_one_are_compared() {
 #[test]
 fn an_agent_whose_selectors_changed_compares_everything_and_others_ask_whether_they_may_listen() {
     let before = world(Vec::new());
-    let (moved, banned) = (agent(1, &BTreeSet::from([2])), Agent { serial_number: String::new(), ..agent(2, &BTreeSet::from([2])) });
+    let (moved, banned) = (
+        agent(1, &BTreeSet::from([2])),
+        Agent { serial_number: String::new(), ..agent(2, &BTreeSet::from([2])) },
+    );
     let changes = [moved, banned].map(|agent| Change::Agent(agent.id.clone(), Some(agent)));
     let told = told(&before, changes.to_vec());
     let kinds: Vec<_> = told.iter().map(|(id, news)| (id.as_str(), news.compare, news.admission)).collect();

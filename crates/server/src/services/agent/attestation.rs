@@ -17,9 +17,9 @@ use super::AgentParts;
 use crate::agents::NotAdmitted;
 use crate::audit::Audit;
 use crate::authorize::Registry;
-use crate::limits::Turn;
 use crate::limits::attestation::Attempt;
 use crate::limits::processor::Urgency;
+use crate::limits::{Refusal, Turn};
 use crate::services::attest::{self, Attested, Evidence, Exchange, join_token};
 use crate::services::svid::{sign_failed, x509_to_proto};
 use crate::status::{SOON, invalid, store_failed, unavailable};
@@ -62,6 +62,11 @@ impl AgentParts {
         }
         if self.agents.agent(&attested.id).is_some_and(|agent| agent.is_banned()) {
             return Err(banned());
+        }
+        if attested.token.is_none()
+            && let Some(Err(wait)) = self.again.as_ref().map(|budgets| budgets.try_take(&attested.id, 1))
+        {
+            return Err(Refusal::Crowded { wait }.status("attest agent"));
         }
         let entered = self.issuer.processor.enter(Urgency::attestation(attested.id.as_str())).await?;
         let issued = self.issuer.agent_x509(&attested.id, &public_key_der).await;

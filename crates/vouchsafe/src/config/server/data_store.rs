@@ -142,4 +142,52 @@ mod tests {
             assert!(sqlite_path(memory).is_err(), "{memory}");
         }
     }
+    fn read_postgres(text: &str) -> (Option<DataStore>, String) {
+        let (body, problems) = (crate::hcl::parse(text).unwrap(), Problems::default());
+        let section = Section::top(&body, &problems);
+        let read = postgres(&section);
+        section.no_effect("database_type");
+        section.finish();
+        let told = problems.finish("test").err().map_or_else(String::new, |invalid| invalid.to_string());
+        (read, told)
+    }
+
+    #[test]
+    fn postgres_is_read_with_its_bounds() {
+        let text = r#"
+            database_type = "postgres"
+            connection_string = "host=db user=spire password=x dbname=spire sslmode=verify-full"
+            ro_connection_string = "postgres://spire:x@standby/spire"
+            root_ca_path = "ca.pem"
+            max_open_conns = 8
+            max_idle_conns = 0
+            conn_max_lifetime = "30m"
+            disable_migration = true
+        "#;
+        let (read, told) = read_postgres(text);
+        assert_eq!(told, "");
+        let Some(DataStore::Postgres(settings)) = read else { panic!("{read:?}") };
+        assert_eq!((settings.max_open_conns, settings.max_idle_conns), (8, 0));
+        assert_eq!(settings.conn_max_lifetime, Some(Duration::from_secs(1800)));
+        assert!(settings.disable_migration && settings.ro_connection_string.is_some());
+        assert_eq!(settings.root_ca_path, Some(PathBuf::from("ca.pem")));
+    }
+
+    #[test]
+    fn mistakes_are_named_and_no_password_is_shown() {
+        for (text, part) in [
+            ("", "connection_string: must be configured"),
+            (r#"connection_string = "host=db password=hunter2 dbname=x""#, "user is missing"),
+            (r#"connection_string = "user=u password='hunter2""#, "cannot be read after option user"),
+            (r#"connection_string = "user=u password=hunter2 sslmode=allow""#, "sslmode must be disable, prefer"),
+            (r#"connection_string = "user=u service=hunter2""#, "the option service is not supported"),
+            ("connection_string = \"user=u\"\n max_open_conns = 1", "from 2 to 1000"),
+            ("connection_string = \"user=u\"\n client_key_path = \"k\"", "go together"),
+            ("connection_string = \"user=u\"\n log_sql = true", "log_sql is not supported yet"),
+        ] {
+            let (_, told) = read_postgres(text);
+            assert!(told.contains(part), "{text}: {told}");
+            assert!(!told.contains("hunter2"), "{told}");
+        }
+    }
 }
