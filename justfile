@@ -34,6 +34,18 @@ test *args:
     cargo nextest run --workspace --locked {{ args }}
     cargo test --workspace --doc --locked
 
+# 200 seeds of the simulation (docs/simulation.md)
+sim *args:
+    cargo run --locked -p vouchsafe-sim -- --seeds 200 {{ args }}
+
+# Thousands of seeds, from another place each time
+soak seeds="5000":
+    cargo run --locked -p vouchsafe-sim -- --seeds {{ seeds }} --first $(date +%s)
+
+# An incident, or all of them, against real processes
+replay *args:
+    cargo run --release --locked -p vouchsafe-replay -- {{ args }}
+
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 

@@ -131,13 +131,7 @@ impl Agent {
         let token = deps.readiness.token("agent");
         let sync = parts.sync_loop(&config, &deps, token);
         supervisor.start("agent-sync", |cancel| sync.run(cancel));
-        let issue = parts.issue_loop(&config, &deps);
-        let shown = parts.show_holdings(&config, &deps);
-        supervisor.start("agent-issue", |cancel| async move {
-            let outcome = issue.run(cancel).await;
-            drop(shown);
-            outcome
-        });
+        parts.start_issuing(&config, &deps, supervisor);
         let (jwt, metrics, board) = (parts.jwt.clone(), parts.metrics.clone(), parts.status.clone());
         supervisor.start("agent-jwt", |cancel| jwt.run(metrics, board, cancel));
         let identities = Arc::clone(&parts.identities);
@@ -339,6 +333,16 @@ impl Parts {
             status: self.status.clone(),
             renewals: Arc::clone(&self.renewals),
         }
+    }
+
+    /// Starts issuing, and shows what is held for as long as that runs.
+    fn start_issuing(&self, config: &Config, deps: &Deps, supervisor: &mut Supervisor) {
+        let (issue, shown) = (self.issue_loop(config, deps), self.show_holdings(config, deps));
+        supervisor.start("agent-issue", |cancel| async move {
+            let outcome = issue.run(cancel).await;
+            drop(shown);
+            outcome
+        });
     }
 
     /// Shows what is held to whoever scrapes, for as long as the caller keeps what it gets.

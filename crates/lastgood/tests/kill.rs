@@ -75,7 +75,11 @@ fn a_writer_that_may_write_only_a_part_leaves_what_was_there() {
         assert!(said.contains("no space left to write"), "{blocks} blocks: {said}");
         let restored = file(&path).restore::<Vec<u64>>().unwrap().unwrap();
         assert_eq!((restored.version.position, restored.value), (1, value(1)), "{blocks} blocks");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "{blocks} blocks: something was left");
+        assert_eq!(
+            std::fs::read_dir(folder.path()).unwrap().count(),
+            1,
+            "{blocks} blocks: something was left"
+        );
     }
 }
 
@@ -103,10 +107,14 @@ async fn a_writer_that_is_killed_at_any_instant_leaves_a_whole_state() {
         let finished = said.map_while(Result::ok).filter_map(|line| line.parse().ok()).max().unwrap_or(first);
         let leftovers = std::fs::read_dir(folder.path()).unwrap().count() - 1;
         killed_in_a_save += usize::from(leftovers > 0);
-        let restored = file(&path).restore::<Vec<u64>>().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let restored =
+            file(&path).restore::<Vec<u64>>().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         let restored = restored.expect("there is a state");
         held = restored.version.position;
-        assert!((finished..=finished + 1).contains(&held), "round {round}, seed {seed}: {held} after {finished}");
+        assert!(
+            (finished..=finished + 1).contains(&held),
+            "round {round}, seed {seed}: {held} after {finished}"
+        );
         assert!(restored.value == value(held), "round {round}, seed {seed}: the state is mixed");
         let left = std::fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(left, 1, "round {round}, seed {seed}: something was left beside the file");

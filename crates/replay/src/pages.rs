@@ -1,5 +1,6 @@
 //! Pages over HTTP: metrics, health, and Prometheus' answers.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -40,10 +41,15 @@ impl Series {
         self.0.iter().filter(|(series, _)| has(series)).map(|(_, value)| *value).collect()
     }
 
-    /// The sum over all names that `counts` says yes to.
-    pub(crate) fn sum(&self, counts: impl Fn(&str) -> bool) -> f64 {
-        let name = |series: &str| counts(series.split('{').next().unwrap_or(series));
-        self.0.iter().filter(|(series, _)| name(series)).map(|(_, value)| value).sum()
+    /// Sums of the series whose name `as_named` gives a name to, by that name.
+    pub(crate) fn sums(&self, as_named: impl Fn(&str) -> Option<String>) -> BTreeMap<String, f64> {
+        let mut sums = BTreeMap::new();
+        for (series, value) in &self.0 {
+            if let Some(name) = as_named(series.split('{').next().unwrap_or(series)) {
+                *sums.entry(name).or_insert(0.0) += value;
+            }
+        }
+        sums
     }
 }
 
@@ -81,6 +87,7 @@ mod tests {
         assert_eq!(series.values("a", &[("x", "1 2"), ("y", "}")]), [3.0]);
         assert_eq!(series.values("a", &[]).len(), 2);
         assert_eq!(series.values("ab", &[]), [7.0]);
-        assert!((series.sum(|name| name.starts_with('a')) - 14.5).abs() < 1e-9);
+        let sums = series.sums(|name| name.strip_prefix('a').map(str::to_owned));
+        assert_eq!(sums.into_iter().collect::<Vec<_>>(), [(String::new(), 7.5), ("b".to_owned(), 7.0)]);
     }
 }

@@ -337,7 +337,7 @@ async fn nodes_that_can_prove_themselves_attest_without_the_database_and_are_wri
     let server = with_nodes(&world, &pki).await;
     let (known, new) = (pki.node(), pki.node());
     let before = known.join(&server).await;
-    eventually(async || Some(stored(&server, &before).await)).await;
+    eventually(async || find(&server, &before).await).await;
     server.faults.set_all(&Fault::unavailable());
     let known = known.join(&server).await;
     let new = new.join(&server).await;

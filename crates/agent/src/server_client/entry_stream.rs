@@ -12,8 +12,8 @@ use crate::sync::{Outcome, ProtocolError, Sync};
 
 /// Asks for the difference to `held`.
 pub(super) async fn fetch(line: Line, held: &EntryIndex) -> Result<Outcome, Status> {
-    let mut client =
-        entry_api::entry_client::EntryClient::new(line.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+    let mut client = entry_api::entry_client::EntryClient::new(line.channel.clone())
+        .max_decoding_message_size(MAX_MESSAGE);
     let (send, requests) = mpsc::channel(1);
     let gone = |_| Status::unavailable("the server ended the synchronization");
     let first = entry_api::SyncAuthorizedEntriesRequest { output_mask: Some(output_mask()), ids: Vec::new() };

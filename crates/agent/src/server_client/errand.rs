@@ -46,8 +46,7 @@ impl Errand {
     pub(super) const COMPARABLE: Self = Self { patience: PATIENCE, comparable: true };
 
     /// An attestation, with challenges.
-    pub(super) const CONVERSATION: Self =
-        Self { patience: Duration::from_secs(10), comparable: false };
+    pub(super) const CONVERSATION: Self = Self { patience: Duration::from_secs(10), comparable: false };
 
     /// `count` signatures, which a server may put in a queue.
     pub(super) fn of_batch(count: usize) -> Self {
@@ -277,9 +276,7 @@ async fn wait<T>(
 
 /// Whether the connection broke, and not because of who is at its other end.
 fn is_cut(status: &Status) -> bool {
-    is_unreachable(status)
-        && status.code() != Code::DeadlineExceeded
-        && VerifyError::behind(status).is_none()
+    is_unreachable(status) && status.code() != Code::DeadlineExceeded && VerifyError::behind(status).is_none()
 }
 
 /// Whether another server may have a better answer.

@@ -158,7 +158,8 @@ mod tests {
     #[test]
     fn an_agent_comes_back_to_its_own_place_when_that_was_good_for_minutes() {
         let start = Instant::now();
-        let agent = (0..).map(|n| n.to_string()).find(|agent| rank(agent, address(0)) > rank(agent, address(1)));
+        let agent =
+            (0..).map(|n| n.to_string()).find(|agent| rank(agent, address(0)) > rank(agent, address(1)));
         let agent = agent.unwrap();
         let current = Some(Current { address: address(1), since: start });
         let at = |seconds| {

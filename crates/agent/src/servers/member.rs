@@ -76,7 +76,11 @@ pub struct Ended {
 }
 
 impl Server {
-    pub(super) fn new((address, authority): (SocketAddr, String), clock: Clock, first_probe: Instant) -> Self {
+    pub(super) fn new(
+        (address, authority): (SocketAddr, String),
+        clock: Clock,
+        first_probe: Instant,
+    ) -> Self {
         let now = Instant::now();
         let state = State {
             evidence: Evidence::default(),
@@ -123,10 +127,7 @@ impl Server {
     }
 
     /// The channel that is kept, or the one that `make` makes and that is kept from now on; and whether it was kept.
-    pub(crate) fn channel<E>(
-        &self,
-        make: impl FnOnce() -> Result<Channel, E>,
-    ) -> Result<(Channel, bool), E> {
+    pub(crate) fn channel<E>(&self, make: impl FnOnce() -> Result<Channel, E>) -> Result<(Channel, bool), E> {
         self.state().used = Instant::now();
         let mut held = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = held.as_ref() {

@@ -146,7 +146,8 @@ impl Pool {
             }
             let Some(seed) = self.seeds.get(seed) else { continue };
             let first_probe = now + FIRST_PROBE.mul_f64(spread(format!("{agent} {address}").as_bytes()));
-            let server = Server::new((address, seed.authority.clone()), self.settings.clock.clone(), first_probe);
+            let server =
+                Server::new((address, seed.authority.clone()), self.settings.clock.clone(), first_probe);
             info!(server = server.name(), authority = seed.authority, "server is on the list");
             members.servers.push(Arc::new(server));
         }

@@ -156,7 +156,11 @@ mod tests {
         let hour = start + Duration::from_secs(3600);
         let one = merge(&both, &[(0, vec![address(1)])], rank, hour);
         assert_eq!(one.len(), 3, "left out for the first time");
-        assert_eq!(merge(&one, &[], rank, hour + 2 * KEEP_MISSING).len(), 2, "it was missing before nobody could be asked");
+        assert_eq!(
+            merge(&one, &[], rank, hour + 2 * KEEP_MISSING).len(),
+            2,
+            "it was missing before nobody could be asked"
+        );
         let back = merge(&one, &[(0, vec![address(1), address(2)])], rank, hour + KEEP_MISSING / 2);
         assert!(back.iter().all(|listed| listed.missing.is_none()));
         let gone = merge(&one, &[(0, vec![address(1)])], rank, hour + KEEP_MISSING);

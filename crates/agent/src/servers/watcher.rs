@@ -79,7 +79,11 @@ impl Watcher {
                         self.trust.offer(bundle);
                     }
                     Ok((server, Err(status))) => {
-                        debug!(server = server.name(), error = shown(&status), "server does not answer a probe");
+                        debug!(
+                            server = server.name(),
+                            error = shown(&status),
+                            "server does not answer a probe"
+                        );
                     }
                     Err(error) => warn!(%error, "a probe ended badly"),
                 }

@@ -110,7 +110,11 @@ async fn a_first_token_comes_from_another_server_while_the_one_in_use_hangs() {
     assert!((4_900..8_000).contains(&took.as_millis()), "{took:?}");
     let start = Instant::now();
     agent.jwt(&["newer"]).await.unwrap();
-    assert!(start.elapsed() < Duration::from_secs(2), "the one that hangs was asked again: {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(2),
+        "the one that hangs was asked again: {:?}",
+        start.elapsed()
+    );
     assert_eq!(agent.jwt(&["held"]).await.unwrap(), held);
     agent.stop().await.unwrap();
 }

@@ -15,12 +15,15 @@ use super::{READY, Scene};
 use crate::admin::NewEntry;
 use crate::error::Error;
 use crate::measure::{Bound, Measured, Requests, quantile};
-use crate::pages::{self, Series};
+use crate::pages;
 use crate::process::wait_until;
 use crate::proxy::Link;
 use crate::stack::{Agent, Server, ServerSettings};
 use crate::workload::{Ask, Asking, Event, Job, Target, unix_micros};
 use crate::workloads::{Folder, Workloads};
+use load::Load;
+
+mod load;
 
 /// The size of it.
 struct Scale {
@@ -110,6 +113,7 @@ pub(super) async fn run(scene: &Scene<'_>) -> Result<Vec<Measured>, Error> {
     rows.push(Measured::must("live", "the server stays live during the outage", live));
     rows.extend(deliveries(&existing.events(), &late, &steady_served));
     rows.extend(steady.figures(&after));
+    scene.step(format!("calls per second before: {}; after: {}", steady.most(), after.most()));
     Ok(rows)
 }
 
@@ -261,45 +265,6 @@ fn deliveries(events: &[Event], late: &Late, steady: &[f64]) -> Vec<Measured> {
             quantile(steady, 0.99),
         ),
     ]
-}
-
-/// What a server did so far.
-struct Load {
-    cpu: Duration,
-    calls: f64,
-    at: Instant,
-}
-
-/// What it did in a time.
-struct Rate {
-    cpu: f64,
-    calls: f64,
-}
-
-impl Load {
-    async fn of(server: &Server) -> Result<Self, Error> {
-        let cpu = server.process.cpu().ok_or_else(|| Error::broken("the server ended"))?;
-        let rpc = |name: &str| name.starts_with("spire_server_rpc_") && !name.contains("elapsed_time");
-        Ok(Self { cpu, calls: Series::read(server.pages).await?.sum(rpc), at: Instant::now() })
-    }
-
-    fn since(&self, before: &Self) -> Rate {
-        let seconds = (self.at - before.at).as_secs_f64();
-        let cpu = self.cpu.saturating_sub(before.cpu).as_secs_f64();
-        Rate { cpu: cpu / seconds * 1e3, calls: (self.calls - before.calls) / seconds }
-    }
-}
-
-impl Rate {
-    fn figures(&self, after: &Self) -> [Measured; 4] {
-        let twice = |key, what, value: f64| Measured::told(key, what, "x", value).bound(Bound::AtMost(2.0));
-        [
-            Measured::told("steady_cpu_ms", "server before the outage: CPU", "ms/s", self.cpu),
-            twice("cpu_ratio", "server after the return, CPU", after.cpu / self.cpu),
-            Measured::told("steady_calls", "server before the outage: calls", "per s", self.calls),
-            twice("calls_ratio", "server after the return, calls", after.calls / self.calls),
-        ]
-    }
 }
 
 const QUARTERS: usize = 4;

@@ -25,12 +25,15 @@ use crate::model::{Entries, Snapshot, is_alias};
 #[derive(Debug, Default)]
 pub(crate) struct Difference {
     /// Entries, as (then, now).
-    pub(crate) entries: Vec<(Option<Arc<Entry>>, Option<Arc<Entry>>)>,
+    pub(crate) entries: Vec<ThenNow>,
     /// Agents of which anything changed.
     pub(crate) agents: Vec<SpiffeId>,
     /// Trust domains whose bundle changed.
     pub(crate) bundles: Vec<TrustDomain>,
 }
+
+/// An entry before and after; `None` when there was none.
+pub(crate) type ThenNow = (Option<Arc<Entry>>, Option<Arc<Entry>>);
 
 impl Difference {
     /// Between `before` and `after`. Costs what changed.

@@ -72,7 +72,10 @@ fn read_list(section: &Section<'_>, port: Option<u16>) -> Option<Vec<String>> {
                 wrong = true;
                 let text = go::quote(&text);
                 let missing = if port.is_none() { "; a server without a port needs server_port" } else { "" };
-                section.problem(KEY, &format!("has {text}, which is not host, host:port or [IPv6]:port{missing}"));
+                section.problem(
+                    KEY,
+                    &format!("has {text}, which is not host, host:port or [IPv6]:port{missing}"),
+                );
             }
         }
     }
