@@ -129,11 +129,11 @@ impl Node {
         let now = Instant::now();
         let mut progress = Progress { own, failures: 0, next_try: now, posted: false, next_post: now };
         loop {
-            self.store_again().await;
             if !progress.posted && Instant::now() >= progress.next_post {
                 progress.posted = self.post_status().await;
                 progress.next_post = Instant::now() + TICK;
             }
+            self.store_again().await;
             if Instant::now() >= progress.next_try && self.must_replace(&progress.own) {
                 self.replace(&mut progress).await?;
                 // What was heard meanwhile was heard of the SVID that is gone, or acted on just now.

@@ -133,9 +133,13 @@ impl Windows {
             return Ok(());
         };
         let agents = world.agents.len() as u64;
-        let (connections, calls) = (now.connections - before.connections, now.store.saturating_sub(before.store));
+        let (connections, calls) =
+            (now.connections - before.connections, now.store.saturating_sub(before.store));
         if connections > agents * CONNECTIONS / 2 || calls > STORE_CALLS / 2 {
-            world.trace.remark("monitor", &format!("{connections} connections, {calls} calls to the store in a window"));
+            world.trace.remark(
+                "monitor",
+                &format!("{connections} connections, {calls} calls to the store in a window"),
+            );
         }
         // A server that started anew has counted nothing yet, so a window over its start counts less.
         does_not_stampede("connections", connections, agents * CONNECTIONS)?;

@@ -131,7 +131,8 @@ impl Operator {
         let server = self.dice.below(self.world.servers.len());
         let mut client = LocalAuthorityClient::new(self.channel(server));
         let prepared = bounded(client.prepare_x509_authority(PrepareX509AuthorityRequest {})).await;
-        let authority_id = prepared.as_ref().ok().and_then(|answer| answer.get_ref().prepared_authority.clone());
+        let authority_id =
+            prepared.as_ref().ok().and_then(|answer| answer.get_ref().prepared_authority.clone());
         let what = format!("prepare an authority of server-{}", server + 1);
         if !self.told(&what, prepared.map(drop)) {
             return;

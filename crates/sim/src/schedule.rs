@@ -100,7 +100,8 @@ impl Character {
         let delay = dice.seconds(0.001, 0.03);
         let ca_ttl = Duration::from_secs(if dice.chance(0.5) { 24 * 3600 } else { 1800 });
         let long = dice.chance(0.3);
-        let (svid_ttl, skew) = if long { (Duration::from_secs(2400), 29) } else { (Duration::from_secs(200), 8) };
+        let (svid_ttl, skew) =
+            if long { (Duration::from_secs(2400), 29) } else { (Duration::from_secs(200), 8) };
         Self { delay, ca_ttl, svid_ttl, skew }
     }
 }
@@ -110,9 +111,8 @@ impl Character {
 pub fn plan(seed: u64, shape: Shape) -> Vec<(Duration, Fault)> {
     let (mut dice, skew) = (Dice(Entropy::from_seed(seed).fork("schedule")), Character::of(seed).skew);
     let count = 2 + dice.below(6);
-    let mut plan: Vec<_> = (0..count)
-        .map(|_| (shape.storm.mul_f64(dice.0.fraction()), dice.fault(shape, skew)))
-        .collect();
+    let mut plan: Vec<_> =
+        (0..count).map(|_| (shape.storm.mul_f64(dice.0.fraction()), dice.fault(shape, skew))).collect();
     // One trouble is there when everything is repaired.
     plan.push((shape.storm.saturating_sub(dice.seconds(1.0, 120.0)), dice.long_trouble(shape)));
     plan.sort_by_key(|(at, _)| *at);
@@ -215,10 +215,25 @@ mod tests {
 
     #[test]
     fn every_kind_of_fault_comes_up_in_a_few_hundred_seeds() {
-        let all: String = (0..300).flat_map(|seed| plan(seed, SHAPE)).map(|fault| format!("{fault:?}")).collect();
+        let all: String =
+            (0..300).flat_map(|seed| plan(seed, SHAPE)).map(|fault| format!("{fault:?}")).collect();
         for kind in [
-            "StoreDown", "StoreHangs", "StoreSlow", "StoreLosesAnswers", "Cut", "Slow(Agent", "Slow(Server",
-            "Lossy", "Crash(Agent", "Crash(Server", "PowerCut", "Restart", "Reset", "Jump(-", "Jump(3600", "Skew",
+            "StoreDown",
+            "StoreHangs",
+            "StoreSlow",
+            "StoreLosesAnswers",
+            "Cut",
+            "Slow(Agent",
+            "Slow(Server",
+            "Lossy",
+            "Crash(Agent",
+            "Crash(Server",
+            "PowerCut",
+            "Restart",
+            "Reset",
+            "Jump(-",
+            "Jump(3600",
+            "Skew",
         ] {
             assert!(all.contains(kind), "{kind} never happens");
         }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use vouchsafe_testkit::{Fault, Faults};
 use tokio::time::Instant;
+use vouchsafe_testkit::{Fault, Faults};
 
 use crate::schedule::{Part, Trouble};
 use crate::world::World;
@@ -47,9 +47,7 @@ impl Weather {
 
     fn is_cut(&self, agent: usize, server: usize) -> bool {
         let is_off = |part| self.off.contains(&part);
-        let cut = |trouble: &Trouble| {
-            matches!(*trouble, Trouble::Cut(a, s) if a == agent && s.is_none_or(|s| s == server))
-        };
+        let cut = |trouble: &Trouble| matches!(*trouble, Trouble::Cut(a, s) if a == agent && s.is_none_or(|s| s == server));
         is_off(Part::Agent(agent)) || is_off(Part::Server(server)) || self.active.iter().any(|(_, t)| cut(t))
     }
 
@@ -165,4 +163,3 @@ fn set(faults: &Faults, trouble: Option<Trouble>) {
 
 /// After this long a store gives up a call that its database does not answer.
 const STORE_DEADLINE: Duration = Duration::from_secs(8);
-

@@ -174,7 +174,8 @@ impl Workload {
             return;
         }
         if held_until.is_some_and(|until| self.wall() + 2 < until) && self.clock_is_steady() {
-            let refused = answer.as_ref().err().map(|status| format!("{:?} {}", status.code(), status.message()));
+            let refused =
+                answer.as_ref().err().map(|status| format!("{:?} {}", status.code(), status.message()));
             let held = BTreeSet::from([format!("a token for {path}")]);
             self.check(answers_from_what_it_holds(&self.name, &held, began.elapsed(), refused.as_deref()));
         }

@@ -124,8 +124,7 @@ pub struct Outcome {
 ///
 /// This machine cannot run simulations at all.
 pub fn run(seed: u64, options: Options) -> Result<Outcome, std::io::Error> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
     let outcome = runtime.block_on(live(seed, options));
     // What is left are tasks that nobody can stop from outside; they have no effect any more.
     runtime.shutdown_background();
@@ -135,7 +134,8 @@ pub fn run(seed: u64, options: Options) -> Result<Outcome, std::io::Error> {
 async fn live(seed: u64, options: Options) -> Result<Outcome, std::io::Error> {
     let trace = Trace::new(options.keep);
     let log = trace.clone();
-    let ours = Targets::new().with_default(tracing::Level::WARN).with_target("vouchsafe", tracing::Level::DEBUG);
+    let ours =
+        Targets::new().with_default(tracing::Level::WARN).with_target("vouchsafe", tracing::Level::DEBUG);
     let lines = tracing_subscriber::fmt::layer().with_ansi(false).without_time();
     let lines = lines.with_writer(move || log.clone()).with_filter(ours);
     let subscriber = tracing_subscriber::registry().with(lines);
@@ -176,8 +176,9 @@ async fn build(
     let nodes = |count, first, part: fn(usize) -> Part| (0..count).map(move |i| ((part(i), i), first + i));
     let (servers, server_orders): (Vec<_>, Vec<_>) =
         nodes(shape.servers, 0, Part::Server).map(|(part, host)| Node::new(part, host, wall)).unzip();
-    let (agents, agent_orders): (Vec<_>, Vec<_>) =
-        nodes(shape.agents, shape.servers, Part::Agent).map(|(part, host)| Node::new(part, host, wall)).unzip();
+    let (agents, agent_orders): (Vec<_>, Vec<_>) = nodes(shape.agents, shape.servers, Part::Agent)
+        .map(|(part, host)| Node::new(part, host, wall))
+        .unzip();
     let world = Arc::new(World {
         seed,
         character,
@@ -367,7 +368,8 @@ fn is_current(world: &World, agent: usize, stored: &[Entry]) -> Result<(), Viola
     let name = |id: &str, revision: i64, created: i64| format!("{id} revision {revision} of {created}");
     let own = stored.iter().filter(|entry| entry.parent_id.path() == parent.path);
     let expected = own.map(|e| name(&e.id.to_string(), e.revision_number, e.created_at)).collect();
-    let issued = snapshot.svids.iter().map(|(id, svid)| name(&id.to_string(), svid.issued_for.0, svid.issued_for.1));
+    let issued =
+        snapshot.svids.iter().map(|(id, svid)| name(&id.to_string(), svid.issued_for.0, svid.issued_for.1));
     recovers(&node.part.to_string(), &expected, &issued.collect())
 }
 

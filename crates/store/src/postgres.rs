@@ -20,11 +20,10 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_runtime::entropy::Entropy;
@@ -47,6 +46,7 @@ mod agents;
 mod attempt;
 mod bundles;
 mod connection_string;
+mod deadlines;
 mod entries;
 pub(crate) mod fail;
 mod federation;
@@ -60,22 +60,24 @@ mod pool;
 mod restore;
 pub(crate) mod session;
 pub(crate) mod settings;
+mod shared;
 mod tls;
 mod tx;
 pub(crate) mod value;
 
 pub use attempt::MAX_TRIES;
+pub use deadlines::{
+    LOAD_DEADLINE, MAX_PRUNED, READ_DEADLINE, RESTORE_DEADLINE, RETRY_AFTER, WRITE_DEADLINE,
+};
 pub use migrate::RefusedSchema;
 pub use settings::{
-    CONNECT_DEADLINE, DEFAULT_MAX_IDLE, DEFAULT_MAX_OPEN, MAX_CONNECT_DEADLINE, MIN_OPEN, Settings, SettingsError,
-    check_connection_string,
+    CONNECT_DEADLINE, DEFAULT_MAX_IDLE, DEFAULT_MAX_OPEN, MAX_CONNECT_DEADLINE, MIN_OPEN, Settings,
+    SettingsError, check_connection_string,
 };
+pub use shared::REPLICA_DEADLINE;
 
 use attempt::{Attempt, read, write};
-use fail::Fail;
-use feed::{Marks, Moment};
-use keeper::State;
-use pool::{Lease, Pool};
+use shared::Shared;
 use tx::Tx;
 
 /// A registry in PostgreSQL. Dropping it closes its connections.
@@ -83,21 +85,6 @@ pub struct Postgres {
     shared: Arc<Shared>,
     /// The keeper, which ends with this value.
     _tasks: JoinSet<()>,
-}
-
-/// What the calls and the keeper know in common.
-struct Shared {
-    primary: Arc<Pool>,
-    replica: Option<Arc<Pool>>,
-    state: watch::Sender<State>,
-    newest: watch::Sender<Position>,
-    /// Wakes the keeper: a call had reason to doubt that the database is there.
-    suspect: Notify,
-    listens: AtomicBool,
-    epoch: AtomicU64,
-    marks: Marks,
-    clock: Clock,
-    disable_migration: bool,
 }
 
 impl Postgres {
@@ -108,21 +95,7 @@ impl Postgres {
     ///
     /// [`SettingsError`] says what is wrong with the settings.
     pub fn open(settings: &Settings, clock: Clock, entropy: Entropy) -> Result<Self, SettingsError> {
-        let primary = settings.primary()?;
-        let replica = settings.replica()?;
-        let shared = Arc::new(Shared {
-            // One connection is the keeper's.
-            primary: Arc::new(Pool::new(primary, settings, settings.max_open_conns - 1)),
-            replica: replica.map(|target| Arc::new(Pool::new(target, settings, settings.max_open_conns))),
-            state: watch::Sender::new(State::Starting),
-            newest: watch::Sender::new(Position::START),
-            suspect: Notify::new(),
-            listens: AtomicBool::new(false),
-            epoch: AtomicU64::new(0),
-            marks: Marks::default(),
-            clock,
-            disable_migration: settings.disable_migration,
-        });
+        let shared = Arc::new(Shared::new(settings, clock)?);
         let mut tasks = JoinSet::new();
         tasks.spawn(keeper::keep(Arc::clone(&shared), entropy));
         Ok(Self { shared, _tasks: tasks })
@@ -134,80 +107,6 @@ impl fmt::Debug for Postgres {
         f.debug_struct("Postgres").field("place", &self.shared.primary.target.place).finish_non_exhaustive()
     }
 }
-
-impl Shared {
-    /// Waits until something is known about the database; fails unless it answers.
-    async fn ready(&self) -> Result<(), Fail> {
-        let mut state = self.state.subscribe();
-        loop {
-            match &*state.borrow_and_update() {
-                State::Ready => return Ok(()),
-                State::Down(why) => return Err(Fail::Away(Some(Arc::clone(why)))),
-                State::Refused(why) => return Err(Fail::Refused(Arc::clone(why))),
-                State::Starting => {}
-            }
-            // The sender lives in `self`.
-            drop(state.changed().await);
-        }
-    }
-
-    /// Tells the waiting readers of `position`.
-    fn publish(&self, position: Position) {
-        self.newest.send_if_modified(|known| {
-            let moved = position > *known;
-            *known = position.max(*known);
-            moved
-        });
-    }
-
-    fn listens(&self) -> bool {
-        self.listens.load(Ordering::Relaxed)
-    }
-
-    /// A moment at or after everything that this server knows of: from the standby if it is there and not behind.
-    async fn moment(&self) -> Result<Moment, Fail> {
-        self.ready().await?;
-        if let Some(replica) = &self.replica {
-            let known = *self.newest.borrow();
-            let moment = tokio::time::timeout(REPLICA_DEADLINE, async { Moment::of(replica.take().await?).await });
-            match moment.await {
-                Ok(Ok(moment))
-                    if moment.head.newest >= known
-                        && moment.head.epoch == self.epoch.load(Ordering::Relaxed) =>
-                {
-                    return Ok(moment);
-                }
-                Ok(Ok(moment)) => {
-                    tracing::debug!(known = known.0, replica = moment.head.newest.0, "Replica is behind");
-                    moment.end();
-                }
-                Ok(Err(fail)) => tracing::debug!(reason = ?fail, "Replica is not available"),
-                Err(_) => tracing::debug!("Replica does not answer"),
-            }
-        }
-        Moment::of(self.primary().await?).await
-    }
-
-    async fn primary(&self) -> Result<Lease, Fail> {
-        self.ready().await?;
-        self.primary.take().await
-    }
-}
-
-/// Longest that a write is waited for.
-pub const WRITE_DEADLINE: Duration = Duration::from_secs(5);
-/// Longest that a read, or the next part of a streamed read, is waited for.
-pub const READ_DEADLINE: Duration = Duration::from_secs(5);
-/// Longest that the standby is waited for before the primary is asked.
-pub const REPLICA_DEADLINE: Duration = Duration::from_secs(1);
-/// Longest that a load is waited for: about a million entries.
-pub const LOAD_DEADLINE: Duration = Duration::from_secs(120);
-/// Longest that a restore is waited for.
-pub const RESTORE_DEADLINE: Duration = Duration::from_secs(600);
-/// Most objects that one transaction prunes, so that other writes get their turn in between.
-pub const MAX_PRUNED: usize = 1000;
-/// What callers are told to wait after [`Error::Unavailable`].
-pub const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 #[async_trait]
 impl Store for Postgres {
@@ -244,8 +143,7 @@ impl Store for Postgres {
     async fn create_entry(&self, entry: Entry) -> Result<CreateOutcome, Error> {
         let likeness = entries::likeness(&entry).map_err(|fail| fail.at("create entry", ""))?;
         let locks = [(Kind::Entry, entry.id.as_str()), (Kind::Entry, likeness.as_str())];
-        let (created, position) =
-            write!(self, "create entry", locks, |tx| entries::create(&mut tx, &entry))?;
+        let (created, position) = write!(self, "create entry", locks, |tx| entries::create(&mut tx, &entry))?;
         Ok(match created {
             entries::Created::New(entry) => CreateOutcome::Created(entry, position),
             entries::Created::Similar(entry) => CreateOutcome::Similar(entry),
@@ -294,8 +192,11 @@ impl Store for Postgres {
         let likeness = likeness.map_err(|fail| fail.at("create join token", ""))?;
         let mut locks = vec![(Kind::JoinToken, token.value.as_str())];
         locks.extend(likeness.iter().map(|likeness| (Kind::Entry, likeness.as_str())));
-        let create =
-            write!(self, "create join token", locks, |tx| join_tokens::create(&mut tx, &token, alias.as_ref()));
+        let create = write!(self, "create join token", locks, |tx| join_tokens::create(
+            &mut tx,
+            &token,
+            alias.as_ref()
+        ));
         Ok(create?.1)
     }
 
@@ -330,7 +231,8 @@ impl Store for Postgres {
         change: BundleChange,
     ) -> Result<BundleUpdate, Error> {
         let locks = [(Kind::Bundle, trust_domain.as_str())];
-        let update = write!(self, "update bundle", locks, |tx| bundles::update(&mut tx, trust_domain, &change));
+        let update =
+            write!(self, "update bundle", locks, |tx| bundles::update(&mut tx, trust_domain, &change));
         let ((bundle, changed), position) = update?;
         Ok(BundleUpdate { bundle, changed, position })
     }

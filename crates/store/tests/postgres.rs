@@ -47,7 +47,10 @@ async fn refusal(settings: &Settings) -> String {
 }
 
 /// Follows the agents of a store until `end`.
-async fn follow(store: Arc<Postgres>, mut end: watch::Receiver<Option<Position>>) -> BTreeMap<SpiffeId, Agent> {
+async fn follow(
+    store: Arc<Postgres>,
+    mut end: watch::Receiver<Option<Position>>,
+) -> BTreeMap<SpiffeId, Agent> {
     let mut held = BTreeMap::new();
     let mut position = Position::START;
     let mut newest = store.watch();
@@ -249,9 +252,7 @@ async fn a_server_that_stands_still_in_the_middle_of_writes_holds_up_no_other() 
         let mut writers = JoinSet::new();
         for writer in 0..8 {
             let a = Arc::clone(&a);
-            writers.spawn(async move {
-                while a.put_agent(agent(&format!("a-{writer}"))).await.is_ok() {}
-            });
+            writers.spawn(async move { while a.put_agent(agent(&format!("a-{writer}"))).await.is_ok() {} });
         }
         tokio::time::sleep(Duration::from_millis(40 + round * 3)).await;
         proxy.hold.send_replace(true);
@@ -335,7 +336,8 @@ async fn a_database_that_cannot_be_reached_is_explained_without_the_password() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_is_as_strict_as_sslmode_says() {
-    let issue = |names: Vec<String>, ca: Option<&(rcgen::Certificate, rcgen::Issuer<'static, rcgen::KeyPair>)>| {
+    let issue = |names: Vec<String>,
+                 ca: Option<&(rcgen::Certificate, rcgen::Issuer<'static, rcgen::KeyPair>)>| {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(names.clone()).unwrap();
         let name = if ca.is_some() { USER } else { names[0].as_str() };
@@ -371,7 +373,12 @@ async fn tls_is_as_strict_as_sslmode_says() {
         root_ca_path: roots.map(Into::into),
         ..Settings::new(cluster.connection_string("postgres").replace("disable", mode))
     };
-    for good in [with("require", None), with("prefer", None), with("require", Some(&roots)), with("verify-ca", Some(&roots))] {
+    for good in [
+        with("require", None),
+        with("prefer", None),
+        with("require", Some(&roots)),
+        with("verify-ca", Some(&roots)),
+    ] {
         open_with(&good).ping().await.unwrap_or_else(|error| panic!("{good:?}: {}", told(&error)));
     }
     for (bad, part) in [
@@ -497,9 +504,15 @@ async fn a_database_that_lost_its_last_changes_sends_readers_to_load_again() {
     let position = Snapshot::load(&*store).await.unwrap().position;
     assert_eq!(store.changes_after(position, 10).await.unwrap().changes.len(), 0);
     // And while nobody wrote since: the watch goes back, so that readers look.
-    cluster.sql(&database, "DELETE FROM vouchsafe.changes WHERE position > 1; UPDATE vouchsafe.feed SET position = 1");
+    cluster.sql(
+        &database,
+        "DELETE FROM vouchsafe.changes WHERE position > 1; UPDATE vouchsafe.feed SET position = 1",
+    );
     let mut newest = store.watch();
-    timeout(Duration::from_secs(15), newest.wait_for(|newest| *newest == Position(1))).await.unwrap().unwrap();
+    timeout(Duration::from_secs(15), newest.wait_for(|newest| *newest == Position(1)))
+        .await
+        .unwrap()
+        .unwrap();
     assert!(store.changes_after(position, 10).await.unwrap_err().needs_reload());
 }
 

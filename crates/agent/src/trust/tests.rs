@@ -79,14 +79,29 @@ async fn the_configured_bundle_counts_again_when_the_server_was_somebody_else_fo
     assert!(!never.rebootstrap_is_due());
 }
 
+async fn stored(trust: &Trust) {
+    while !trust.data_dir.is_stored() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 #[tokio::test]
 async fn attempts_are_counted_across_restarts_until_the_server_is_known() {
     let directory = tempfile::tempdir().unwrap();
     let open = || trust(Bootstrap::Bundle(empty()), RebootstrapMode::Auto, directory.path());
-    let first = open().contact.attempt();
+    // It is written in the background.
+    let attempt = async || {
+        let trust = open();
+        let attempt = trust.contact.attempt();
+        stored(&trust).await;
+        attempt
+    };
+    let first = attempt().await;
     assert_eq!((first.mode, first.number, first.since.as_str()), ("bootstrap", 1, "1970-01-01T00:16:40Z"));
-    assert_eq!(open().contact.attempt().number, 2);
-    open().confirmed();
-    let again = open().contact.attempt();
+    assert_eq!(attempt().await.number, 2);
+    let trust = open();
+    trust.confirmed();
+    stored(&trust).await;
+    let again = attempt().await;
     assert_eq!((again.mode, again.number), ("rebootstrap", 1));
 }

@@ -2,8 +2,8 @@
 //! connections are refused (the machine is back, its database is not).
 //!
 //! Each agent has two workloads that run throughout and ask every 5 s, one with SVIDs that last and one with SVIDs that are
-//! renewed again and again; and one that starts during the outage, was registered before, and asks for tokens too that
-//! nobody had. Right after the return each agent gets a new entry. The time before the outage, in which each agent got
+//! renewed again and again; and one that starts during the outage, was registered before, and asks for a
+//! token too that nobody had. Right after the return each agent gets a new entry. The time before the outage, in which each agent got
 //! a new entry too, is what the server's load is compared with; both times see each brief SVID renewed once.
 
 use std::collections::HashMap;
@@ -144,7 +144,7 @@ async fn outage(
     scene.step(format!("the database is gone for {} s; nothing answers", scale.outage.as_secs()));
     proxy.set_link(Link::Silent);
     let mut live = true;
-    let asks = [(Ask::X509, 5_000), (Ask::NewJwt, 5_000)];
+    let asks = [(Ask::X509, 5_000), (Ask::HeldJwt, 5_000)];
     let quarter = agents.len().div_ceil(QUARTERS);
     let pause = scale.outage / (2 * u32::try_from(QUARTERS).unwrap_or(1));
     for (number, agents) in agents.chunks(quarter).enumerate() {
@@ -215,7 +215,7 @@ fn failures(scene: &Scene<'_>, [existing, brief, fresh]: [&[Event]; 3], ttl: Dur
         (existing, Ask::HeldJwt, format!("existing workloads, JWT-SVIDs of {ttl} s"), "existing_jwt_failed"),
         (existing, Ask::Watch, "existing workloads, open streams".to_owned(), "existing_streams_lost"),
         (fresh, Ask::X509, "workloads that start in the outage, X.509-SVIDs".to_owned(), "new_x509_failed"),
-        (fresh, Ask::NewJwt, "workloads that start in the outage, JWT-SVIDs".to_owned(), "new_jwt_failed"),
+        (fresh, Ask::HeldJwt, "workloads that start in the outage, JWT-SVIDs".to_owned(), "new_jwt_failed"),
     ];
     let row = |(events, ask, what, key): (&[Event], _, String, _)| {
         let requests = Requests::of(events.iter().filter(|event| event.ask == ask));

@@ -28,7 +28,7 @@ struct Outcome {
 }
 
 /// More outcomes than this are looked up in the registry each time.
-const MAX_KNOWN_OUTCOMES: usize = 32;
+pub(super) const MAX_KNOWN_OUTCOMES: usize = 32;
 
 impl Call {
     pub(super) fn new(registry: Registry, name: &str) -> Self {

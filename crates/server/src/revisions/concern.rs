@@ -116,7 +116,7 @@ pub(crate) fn concerned(
     let by_parent = entries_by_parent(difference, (&before.entries, &after.entries));
     for (parent, news) in &by_parent {
         let mut agents = HashSet::new();
-        climb(parent, &before.entries, audience, &mut agents);
+
         climb(parent, &after.entries, audience, &mut agents);
         tell(&mut told, agents, news);
     }

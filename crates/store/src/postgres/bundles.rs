@@ -196,5 +196,6 @@ const BUNDLES: &str = "SELECT trust_domain, refresh_hint, sequence_number FROM b
     WHERE trust_domain = ANY ($1) ORDER BY trust_domain";
 const X509_AUTHORITIES: &str = "SELECT trust_domain, der, tainted FROM x509_authorities
     WHERE trust_domain = ANY ($1) ORDER BY trust_domain, place";
-const JWT_AUTHORITIES: &str = "SELECT trust_domain, key_id, public_key, expires_at, tainted FROM jwt_authorities
+const JWT_AUTHORITIES: &str =
+    "SELECT trust_domain, key_id, public_key, expires_at, tainted FROM jwt_authorities
     WHERE trust_domain = ANY ($1) ORDER BY trust_domain, place";

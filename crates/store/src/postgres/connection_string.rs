@@ -137,7 +137,8 @@ mod tests {
             ("dbname", "spire"),
             ("sslmode", "verify-full"),
         ]);
-        let text = r"user=spire password='a b\'c\\d@/' host = db.example port=5433 dbname=spire sslmode=verify-full";
+        let text =
+            r"user=spire password='a b\'c\\d@/' host = db.example port=5433 dbname=spire sslmode=verify-full";
         assert_eq!(pairs(text), wanted);
         let url = "postgresql://spire:a%20b%27c%5Cd%40%2F@db.example:5433/spire?sslmode=verify-full";
         assert_eq!(pairs(url), wanted);

@@ -74,7 +74,8 @@ pub(super) async fn delete(tx: &mut Tx<'_>, id: &EntryId) -> Result<Entry, Fail>
 
 /// Removes what expired. Rows that another server is about to remove are left to it.
 pub(super) async fn prune(tx: &mut Tx<'_>, now: i64, most: usize) -> Result<Vec<EntryId>, Fail> {
-    let sql = "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE expires_at <> 0 AND expires_at < $1
+    let sql =
+        "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE expires_at <> 0 AND expires_at < $1
                ORDER BY seq LIMIT $2 FOR UPDATE SKIP LOCKED) RETURNING id";
     remove(tx, sql, &[now.into(), value::count(most).into()]).await
 }

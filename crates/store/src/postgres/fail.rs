@@ -131,7 +131,9 @@ impl Fail {
                     let detail = source.to_string();
                     Error::Corrupt { operation, place, detail, source: Some(source) }
                 }
-                Verdict::Unfit => Rejected::new("a text has a character that the database cannot store").into(),
+                Verdict::Unfit => {
+                    Rejected::new("a text has a character that the database cannot store").into()
+                }
                 Verdict::Other => Error::Failed { operation, place, source },
             },
         }

@@ -23,15 +23,19 @@ pub enum RefusedSchema {
     #[error("the schema \"vouchsafe\" has tables of another program; use another database")]
     Foreign,
     /// Written by a newer version of this program.
-    #[error("the schema has version {found}, and this version of vouchsafe knows up to {NEWEST}; use the newer one again, or \
-             restore a backup from before it")]
+    #[error(
+        "the schema has version {found}, and this version of vouchsafe knows up to {NEWEST}; use the newer one again, or \
+             restore a backup from before it"
+    )]
     Newer {
         /// Its version.
         found: i64,
     },
     /// Older than this program, which may not change it.
-    #[error("the schema has version {found} and this version of vouchsafe needs {NEWEST}, but disable_migration is set; start one \
-             server without it")]
+    #[error(
+        "the schema has version {found} and this version of vouchsafe needs {NEWEST}, but disable_migration is set; start one \
+             server without it"
+    )]
     Older {
         /// Its version; 0 when there is none.
         found: i64,

@@ -168,11 +168,20 @@ const STEPS: &[(&str, &str)] = &[
     ("resolve", "check host in connection_string, and the name service"),
     ("onnection refused", "check host and port in connection_string, and that the database runs"),
     ("server does not support TLS", "turn on ssl in the database, or set sslmode=disable"),
-    ("UnknownIssuer", "set root_ca_path (or sslrootcert) to the authority that signed the database's certificate"),
+    (
+        "UnknownIssuer",
+        "set root_ca_path (or sslrootcert) to the authority that signed the database's certificate",
+    ),
     ("not valid for name", "connect by a name that the database's certificate has, or set sslmode=verify-ca"),
-    ("fatal alert", "check client_cert_path and client_key_path: the database refuses what this server shows"),
+    (
+        "fatal alert",
+        "check client_cert_path and client_key_path: the database refuses what this server shows",
+    ),
     ("certificate", "check the database's certificate, and root_ca_path"),
-    ("does not allow writes", "name the primary in connection_string; a standby goes into ro_connection_string"),
+    (
+        "does not allow writes",
+        "name the primary in connection_string; a standby goes into ro_connection_string",
+    ),
     ("no answer within", "check the network and the database's load"),
 ];
 

@@ -123,8 +123,7 @@ impl Draft {
 
     fn apply(&mut self, name: &str, value: &str) -> Result<(), SettingsError> {
         let invalid = |wanted: &'static str| SettingsError::Invalid { option: name.to_owned(), wanted };
-        let seconds =
-            || value.parse().map(Duration::from_secs).map_err(|_| invalid("a number of seconds"));
+        let seconds = || value.parse().map(Duration::from_secs).map_err(|_| invalid("a number of seconds"));
         match name {
             "host" => self.hosts = value.split(',').map(str::to_owned).collect(),
             "port" => self.ports = value.split(',').map(str::to_owned).collect(),
@@ -231,20 +230,26 @@ impl Draft {
 #[non_exhaustive]
 pub enum SettingsError {
     /// Neither of the two forms.
-    #[error("it cannot be read after {after}; write key=value pairs, and quote values with spaces: password='a b'")]
+    #[error(
+        "it cannot be read after {after}; write key=value pairs, and quote values with spaces: password='a b'"
+    )]
     Malformed {
         /// The last that was understood.
         after: String,
     },
     /// A percent sign that no two digits follow.
-    #[error("the {option} has a % that is not followed by two hexadecimal digits; write %25 for the sign itself")]
+    #[error(
+        "the {option} has a % that is not followed by two hexadecimal digits; write %25 for the sign itself"
+    )]
     Escape {
         /// Whose value.
         option: String,
     },
     /// An option that this program does not know.
-    #[error("the option {option} is not supported; supported are host, port, user, password, dbname, sslmode, \
-             sslrootcert, sslcert, sslkey, connect_timeout, application_name, options, target_session_attrs and keepalives")]
+    #[error(
+        "the option {option} is not supported; supported are host, port, user, password, dbname, sslmode, \
+             sslrootcert, sslcert, sslkey, connect_timeout, application_name, options, target_session_attrs and keepalives"
+    )]
     Unknown {
         /// Its name.
         option: String,
@@ -275,7 +280,9 @@ pub enum SettingsError {
         why: String,
     },
     /// A certificate without its key, or the other way round.
-    #[error("the client certificate and its key go together: set both client_cert_path and client_key_path, or none")]
+    #[error(
+        "the client certificate and its key go together: set both client_cert_path and client_key_path, or none"
+    )]
     HalfIdentity,
     /// TLS cannot be set up.
     #[error("TLS for the database cannot be set up: {why}")]
@@ -299,4 +306,3 @@ pub const MAX_CONNECT_DEADLINE: Duration = Duration::from_secs(30);
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// Longest that sent data stays unacknowledged before the connection counts as gone.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
-

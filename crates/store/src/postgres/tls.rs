@@ -52,8 +52,7 @@ impl Connector {
             Verify::Nothing => Arc::new(Unnamed { inner: None, provider: Arc::clone(&provider) }),
             Verify::Chain | Verify::ChainAndName => {
                 let roots = Arc::new(roots(files.authorities.as_deref())?);
-                let inner =
-                    WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
+                let inner = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
                 let inner = inner.map_err(|error| tls(error.to_string()))?;
                 match verify {
                     Verify::ChainAndName => inner,

@@ -77,8 +77,7 @@ impl<'a> Tx<'a> {
         let kinds: Vec<i64> = self.events.iter().map(|(kind, _)| *kind).collect();
         let keys: Vec<&str> = self.events.iter().map(|(_, key)| key.as_str()).collect();
         let number = i64::try_from(kinds.len()).map_err(|error| Fail::Bug(error.to_string()))?;
-        let values =
-            [number.into(), self.now.into(), kinds.as_slice().into(), keys.as_slice().into()];
+        let values = [number.into(), self.now.into(), kinds.as_slice().into(), keys.as_slice().into()];
         let session = self.lease.session()?;
         let (last, committed) = if self.events.is_empty() {
             let last = session.query("SELECT position FROM feed", &[]);

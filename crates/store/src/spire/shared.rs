@@ -11,11 +11,11 @@ use vouchsafe_types::trust_domain::TrustDomain;
 use super::write::write_all;
 use super::{SCHEMAS, SpireDatabase, SpireError, SpireJournal, rows, unknown_schema};
 use crate::change::Record;
+use crate::postgres::RESTORE_DEADLINE;
 use crate::postgres::fail::Fail;
 use crate::postgres::session::{Session, Tasks, explain};
 use crate::postgres::settings::{Settings, Target};
 use crate::postgres::value::Value;
-use crate::postgres::RESTORE_DEADLINE;
 use crate::store::Contents;
 
 /// Reads SPIRE's tables in the database that `settings` name.
@@ -80,7 +80,8 @@ impl Spire {
     /// The version of SPIRE's tables, 0 if there are none. They are where the account's tables go by itself.
     async fn schema(&self) -> Result<i64, Fail> {
         self.session.batch("RESET search_path; SET statement_timeout = 300000").await?;
-        let tables = "SELECT to_regclass('migrations') IS NOT NULL AND to_regclass('registered_entries') IS NOT NULL";
+        let tables =
+            "SELECT to_regclass('migrations') IS NOT NULL AND to_regclass('registered_entries') IS NOT NULL";
         if !self.session.one(tables, &[]).await?.try_get::<_, bool>(0)? {
             return Ok(0);
         }
@@ -101,7 +102,9 @@ impl Spire {
                     cells.push(match kind {
                         Int => row.try_get::<_, Option<i64>>(place)?.map_or(Cell::Null, Cell::Integer),
                         Flag => row.try_get::<_, Option<bool>>(place)?.map_or(Cell::Null, Cell::from),
-                        Text | Time => row.try_get::<_, Option<String>>(place)?.map_or(Cell::Null, Cell::Text),
+                        Text | Time => {
+                            row.try_get::<_, Option<String>>(place)?.map_or(Cell::Null, Cell::Text)
+                        }
                         Bytes => row.try_get::<_, Option<Vec<u8>>>(place)?.map_or(Cell::Null, Cell::Blob),
                     });
                 }

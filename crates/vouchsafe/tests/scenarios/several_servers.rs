@@ -40,7 +40,10 @@ impl Shared {
 fn agent_of(world: &World, name: &str, servers: &[&Server]) -> Agent {
     let addresses: Vec<_> = servers.iter().map(|server| format!("\"127.0.0.1:{}\"", server.port)).collect();
     let settings = AgentSettings {
-        agent: format!("server_addresses = [{}]\n experimental {{ sync_interval = \"1s\" }}", addresses.join(", ")),
+        agent: format!(
+            "server_addresses = [{}]\n experimental {{ sync_interval = \"1s\" }}",
+            addresses.join(", ")
+        ),
         ..AgentSettings::default()
     };
     world.agent(name, servers[0], &settings)
@@ -170,7 +173,16 @@ fn servers_and_agents_live_through_a_restart_of_the_database() {
     server.entry_for_this_user("before", &[]);
     agent.wait_for_svid("before");
     shared.cluster.kill();
-    let refused = server.cli(&["entry", "create", "-spiffeID", &server.id("x"), "-parentID", &server.id("node"), "-selector", "unix:uid:1"]);
+    let refused = server.cli(&[
+        "entry",
+        "create",
+        "-spiffeID",
+        &server.id("x"),
+        "-parentID",
+        &server.id("node"),
+        "-selector",
+        "unix:uid:1",
+    ]);
     assert!(refused.code != 0, "{refused:?}");
     assert!(!format!("{refused:?} {}", server.log()).contains(vouchsafe_testkit::postgres::PASSWORD));
     agent.wait_for_svid("before");
@@ -178,7 +190,8 @@ fn servers_and_agents_live_through_a_restart_of_the_database() {
     eventually("the database is back", || {
         let (id, node) = (server.id("after"), server.id("node"));
         let selector = format!("unix:uid:{}", nix::unistd::geteuid());
-        let made = server.cli(&["entry", "create", "-spiffeID", &id, "-parentID", &node, "-selector", &selector]);
+        let made =
+            server.cli(&["entry", "create", "-spiffeID", &id, "-parentID", &node, "-selector", &selector]);
         (made.code == 0).then_some(())
     });
     agent.wait_for_svid("after");

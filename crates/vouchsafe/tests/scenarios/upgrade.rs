@@ -11,7 +11,10 @@ use vouchsafe_testkit::postgres::Cluster;
 #[test]
 #[ignore = "needs a stock spire-server: run by interop/run upgrade"]
 fn agents_notice_nothing_when_their_server_is_replaced_and_put_back() {
-    replaced_and_put_back("", ["datastore.sqlite3.spire", "an earlier import", "datastore.sqlite3.vouchsafe"]);
+    replaced_and_put_back(
+        "",
+        ["datastore.sqlite3.spire", "an earlier import", "datastore.sqlite3.vouchsafe"],
+    );
 }
 
 #[test]

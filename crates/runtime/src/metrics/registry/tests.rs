@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::metrics::call::MAX_KNOWN_OUTCOMES;
 use proptest::prelude::*;
 
 fn own_lines(registry: &Registry) -> String {

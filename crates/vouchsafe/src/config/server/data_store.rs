@@ -179,7 +179,10 @@ mod tests {
             ("", "connection_string: must be configured"),
             (r#"connection_string = "host=db password=hunter2 dbname=x""#, "user is missing"),
             (r#"connection_string = "user=u password='hunter2""#, "cannot be read after option user"),
-            (r#"connection_string = "user=u password=hunter2 sslmode=allow""#, "sslmode must be disable, prefer"),
+            (
+                r#"connection_string = "user=u password=hunter2 sslmode=allow""#,
+                "sslmode must be disable, prefer",
+            ),
             (r#"connection_string = "user=u service=hunter2""#, "the option service is not supported"),
             ("connection_string = \"user=u\"\n max_open_conns = 1", "from 2 to 1000"),
             ("connection_string = \"user=u\"\n client_key_path = \"k\"", "go together"),

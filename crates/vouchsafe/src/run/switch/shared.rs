@@ -14,7 +14,8 @@ use crate::config::server::Config;
 /// Fills the empty schema `vouchsafe` with what SPIRE's tables in the same database hold.
 pub(super) async fn import(config: &Config, settings: &Settings, options: Import) -> anyhow::Result<Moved> {
     let read = spire::shared::read(settings, &config.trust_domain).await;
-    let read = read.context("cannot import (SPIRE's tables must be in this database, and its servers stopped)")?;
+    let read =
+        read.context("cannot import (SPIRE's tables must be in this database, and its servers stopped)")?;
     let moved = look_over(config, &read).await?;
     options.check(&moved)?;
     if options.dry_run {
