@@ -1,8 +1,8 @@
 //! Whom a change concerns. Pure.
 //!
-//! An entry concerns the agents from which a path of parents leads to it, before the change or after it: agent or node alias,
-//! then entry by entry. The path is climbed from the entry, so the cost follows the agents that have it and not the
-//! agents and entries that there are. When an entry that is itself a parent changes, everything below it may come or
+//! An entry concerns the agents from which a path of parents leads to it: agent or node alias, then entry by entry. The
+//! path is climbed from the entry, so the cost follows the agents that have it and not the agents and entries that there
+//! are. When an entry that is itself a parent changes, everything below it may come or
 //! go, and the agents concerned compare all they have. Whether entries on the path have expired is not looked at: a
 //! superfluous notice costs a look, a missing one an identity.
 //!
@@ -116,7 +116,7 @@ pub(crate) fn concerned(
     let by_parent = entries_by_parent(difference, (&before.entries, &after.entries));
     for (parent, news) in &by_parent {
         let mut agents = HashSet::new();
-
+        // What is above the changed entry nearest to an agent is the same in both snapshots.
         climb(parent, &after.entries, audience, &mut agents);
         tell(&mut told, agents, news);
     }

@@ -123,19 +123,20 @@ pub(super) async fn write(tx: &mut Tx<'_>, bundle: &Bundle) -> Result<(), Fail> 
     let sequence_number = bundle.sequence_number.cast_signed();
     let sql = "INSERT INTO bundles (trust_domain, refresh_hint, sequence_number) VALUES ($1, $2, $3)";
     tx.execute(sql, &[name.into(), bundle.refresh_hint.into(), sequence_number.into()]).await?;
-    let sql = "INSERT INTO x509_authorities (trust_domain, place, der, tainted) VALUES ($1, $2, $3, $4)";
-    for (place, authority) in (0_i64..).zip(&bundle.x509_authorities) {
+    // All at once: they go out together.
+    let x509 = (0_i64..).zip(&bundle.x509_authorities).map(|(place, authority)| {
         let der = Value::Bytes(&authority.der);
-        tx.execute(sql, &[name.into(), place.into(), der, authority.tainted.into()]).await?;
-    }
-    let sql = "INSERT INTO jwt_authorities (trust_domain, place, key_id, public_key, expires_at, tainted)
-               VALUES ($1, $2, $3, $4, $5, $6)";
-    for (place, authority) in (0_i64..).zip(&bundle.jwt_authorities) {
+        vec![name.into(), place.into(), der, authority.tainted.into()]
+    });
+    let jwt = (0_i64..).zip(&bundle.jwt_authorities).map(|(place, authority)| {
         let JwtAuthority { key_id, public_key_der, expires_at, tainted } = authority;
         let (key_id, key) = (key_id.as_str().into(), Value::Bytes(public_key_der));
-        let values = [name.into(), place.into(), key_id, key, (*expires_at).into(), (*tainted).into()];
-        tx.execute(sql, &values).await?;
-    }
+        vec![name.into(), place.into(), key_id, key, (*expires_at).into(), (*tainted).into()]
+    });
+    let rows: Vec<(&str, Vec<Value<'_>>)> =
+        x509.map(|row| (ADD_X509, row)).chain(jwt.map(|row| (ADD_JWT, row))).collect();
+    let writes = rows.iter().map(|(sql, row)| tx.execute(sql, row));
+    future::join_all(writes).await.into_iter().collect::<Result<Vec<_>, _>>()?;
     tx.changed(Kind::Bundle, name);
     Ok(())
 }
@@ -143,13 +144,13 @@ pub(super) async fn write(tx: &mut Tx<'_>, bundle: &Bundle) -> Result<(), Fail> 
 async fn find(tx: &Tx<'_>, trust_domain: &TrustDomain) -> Result<Option<Bundle>, Fail> {
     let names = [trust_domain.as_str()];
     let names = [names.as_slice().into()];
-    let bundles = tx.query(BUNDLES, &names).await?;
-    if bundles.is_empty() {
-        return Ok(None);
-    }
-    let x509 = tx.query(X509_AUTHORITIES, &names).await?;
-    let jwt = tx.query(JWT_AUTHORITIES, &names).await?;
-    Ok(assemble(&bundles, &x509, &jwt)?.pop())
+    let (bundles, x509, jwt) = future::join3(
+        tx.query(BUNDLES, &names),
+        tx.query(X509_AUTHORITIES, &names),
+        tx.query(JWT_AUTHORITIES, &names),
+    )
+    .await;
+    Ok(assemble(&bundles?, &x509?, &jwt?)?.pop())
 }
 
 fn assemble(
@@ -199,3 +200,6 @@ const X509_AUTHORITIES: &str = "SELECT trust_domain, der, tainted FROM x509_auth
 const JWT_AUTHORITIES: &str =
     "SELECT trust_domain, key_id, public_key, expires_at, tainted FROM jwt_authorities
     WHERE trust_domain = ANY ($1) ORDER BY trust_domain, place";
+const ADD_X509: &str = "INSERT INTO x509_authorities (trust_domain, place, der, tainted) VALUES ($1, $2, $3, $4)";
+const ADD_JWT: &str = "INSERT INTO jwt_authorities (trust_domain, place, key_id, public_key, expires_at, tainted)
+    VALUES ($1, $2, $3, $4, $5, $6)";

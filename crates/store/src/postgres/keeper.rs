@@ -111,4 +111,4 @@ const POLL: Duration = Duration::from_millis(500);
 const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(5);
 /// First and last pause between attempts to connect.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
-const LAST_RETRY: Duration = Duration::from_secs(3);
+const LAST_RETRY: Duration = Duration::from_secs(1);
