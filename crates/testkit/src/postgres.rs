@@ -26,7 +26,7 @@ use programs::{Account, Programs, Running};
 pub use replica::Replica;
 
 /// Who owns the databases: a superuser.
-pub const USER: &str = "vouchsafe";
+pub const USER: &str = "registry";
 /// The password of [`USER`]. No error or log line may show it.
 pub const PASSWORD: &str = "pg-secret-4711";
 

@@ -71,6 +71,9 @@ impl Spire {
             return Ok(spire);
         }
         let why = match found {
+            SAME_NAME => "its user is called vouchsafe, and under that name SPIRE finds this program's tables instead of its own; \
+                          use another user"
+                .to_owned(),
             0 => "it has no table of migrations".to_owned(),
             found => unknown_schema(found),
         };
