@@ -31,6 +31,8 @@ pub struct Follower {
     held: BTreeMap<TrustDomain, Bytes>,
     /// The revision of each bundle that the server has.
     told: BTreeMap<TrustDomain, Bytes>,
+    /// Bundles that could not be fetched when they were needed.
+    owed: BTreeSet<TrustDomain>,
 }
 
 /// What a message asks for.
@@ -48,6 +50,8 @@ pub enum Entries {
     /// Not at all.
     #[default]
     Same,
+    /// Not known, and not asked for: the message is of a state before the one that is held.
+    Overtaken,
     /// These have.
     Changed(Delta),
     /// It is not known: synchronize everything.
@@ -81,6 +85,7 @@ impl Follower {
     pub fn synchronized(&mut self, state: State) {
         (self.in_step, self.state) = (true, state);
         self.held = self.told.clone();
+        self.owed.clear();
     }
 
     /// Whether an answer that shows this state of the server is older than what is held.
@@ -103,10 +108,16 @@ impl Follower {
     /// These bundles were fetched after the server had told of them.
     pub fn fetched(&mut self, names: &BTreeSet<TrustDomain>) {
         for name in names {
+            self.owed.remove(name);
             if let Some(revision) = self.told.get(name) {
                 self.held.insert(name.clone(), revision.clone());
             }
         }
+    }
+
+    /// These bundles could not be fetched, whatever else was synchronized: they are asked for again with the next message.
+    pub fn missed(&mut self, names: &[TrustDomain]) {
+        self.owed.extend(names.iter().cloned());
     }
 
     /// Takes the next message, for an agent that holds `index`.
@@ -125,14 +136,14 @@ impl Follower {
             }
         }
         let bundles = self.told.iter().filter(|(name, revision)| self.held.get(*name) != Some(*revision));
-        let bundles = bundles.map(|(name, _)| name.clone()).collect();
+        let bundles = bundles.map(|(name, _)| name).chain(&self.owed).cloned().collect();
         Ok(Heard { entries: self.entries(message, index), bundles })
     }
 
     fn entries(&mut self, message: WatchResponse, index: &EntryIndex) -> Entries {
         let state = State { epoch: message.epoch, position: message.position };
         if self.in_step && state.is_before(self.state) {
-            return Entries::Same;
+            return Entries::Overtaken;
         }
         // Another database: what is on its way may be of the one before.
         self.in_step &= state.epoch == self.state.epoch;

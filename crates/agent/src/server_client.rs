@@ -225,7 +225,7 @@ impl ServerClient {
             let request = request.clone();
             async move { agent_client(line.channel).renew_agent(request).await }
         };
-        let response = self.call(Errand::SHORT, call).await?.into_inner();
+        let response = self.call(Errand::RENEWAL, call).await?.into_inner();
         response.svid.ok_or_else(|| Status::internal("renew response is missing SVID"))
     }
 

@@ -113,7 +113,10 @@ impl SyncLoop {
             let mut wait = self.poll(&mut progress).await;
             let server = *self.client.pool().changed().borrow();
             if progress.failures == 0 && progress.following.may_try(server) {
-                wait = self.follow(&mut progress).await.unwrap_or(wait);
+                // Polling goes on at its own pace, however often streams break.
+                wait = wait.min(self.follow(&mut progress).await.unwrap_or(wait));
+                // What callers asked for meanwhile was heard of.
+                self.soon.forget();
             }
             tokio::select! {
                 () = self.client.rest(wait, &mut progress.life) => {}
@@ -174,10 +177,14 @@ impl SyncLoop {
         let names: BTreeSet<_> =
             outcome.entries.iter().flat_map(|entry| entry.federates_with.iter().cloned()).collect();
         let (federated, missing) = self.federated(&before, names).await;
+        // A probe may have brought a newer one meanwhile.
+        let held = self.identities.load().bundles.clone();
         let older = outcome.older.is_some()
-            || is_older(before.bundles.as_deref(), &own)
+            || is_older(held.as_deref(), &own)
             || progress.following.follower.is_behind(outcome.state);
         if older && !self.believe_older(&mut progress.older_since) {
+            // Another one may be further.
+            self.client.pool().blame();
             return Err(Status::unavailable(
                 "the server shows an older state than this agent holds; keeping what is held",
             ));
@@ -186,7 +193,8 @@ impl SyncLoop {
             progress.older_since = None;
         }
         progress.following.follower.synchronized(outcome.state);
-        if before.bundles.as_ref().is_none_or(|held| held.own.bundle != own) {
+        progress.following.follower.missed(&missing);
+        if held.as_ref().is_none_or(|held| held.own.bundle != own) {
             self.trust.adopt(&own);
         }
         let stats = outcome.stats;
@@ -196,7 +204,7 @@ impl SyncLoop {
     }
 
     /// The server has confirmed what is held, except for the bundles of the trust domains in `missing`.
-    fn confirmed(&self, stats: Stats, missing: &[String]) {
+    fn confirmed(&self, stats: Stats, missing: &[TrustDomain]) {
         self.denials.admitted();
         self.notes.synchronized();
         self.trust.confirmed();
@@ -214,7 +222,10 @@ impl SyncLoop {
         });
         match missing.is_empty() {
             true => self.ready.mark(),
-            false => self.ready.degrade(&format!("no current bundle of {}", missing.join(", "))),
+            false => {
+                let missing: Vec<_> = missing.iter().map(TrustDomain::as_str).collect();
+                self.ready.degrade(&format!("no current bundle of {}", missing.join(", ")));
+            }
         }
     }
 
@@ -234,7 +245,7 @@ impl SyncLoop {
         &self,
         before: &Snapshot,
         names: BTreeSet<TrustDomain>,
-    ) -> (Vec<Bundle>, Vec<String>) {
+    ) -> (Vec<Bundle>, Vec<TrustDomain>) {
         let (mut bundles, mut failed) = (Vec::new(), Vec::new());
         for (name, fetched) in self.client.federated_bundles(names.into_iter().collect()).await {
             match fetched {
@@ -249,7 +260,7 @@ impl SyncLoop {
                     warn!(trust_domain = %name, error = shown(&status), "Failed to fetch federated bundle");
                     let held = before.bundles.as_ref().and_then(|held| held.federated.get(&name));
                     bundles.extend(held.map(|view| view.bundle.clone()));
-                    failed.push(name.to_string());
+                    failed.push(name);
                 }
             }
         }

@@ -8,12 +8,15 @@
 //! The number of pending updates is bounded by the number of agents, because a later one merges into an earlier one, and
 //! by [`MAX_PENDING`]; beyond that an agent that has none yet does not attest.
 
+mod kept;
+mod replaced;
 mod update;
 mod write_back;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use imbl::HashMap;
 use tokio::sync::Notify;
 use tracing::info;
 use vouchsafe_lastgood::SealedFile;
@@ -22,9 +25,9 @@ use vouchsafe_types::agent::Agent;
 use vouchsafe_types::spiffe_id::SpiffeId;
 
 use crate::authorize::{Registry, is_admin, is_downstream};
-use crate::journal::{self, Journal, JournalError};
+use crate::journal::{Journal, JournalError};
 use crate::model::ReadModel;
-use update::latest_expiry;
+use replaced::Replaced;
 pub(crate) use update::{AgentUpdate, Attested};
 
 /// Most agents with updates that the database does not have.
@@ -39,6 +42,7 @@ pub(crate) struct Agents {
     journal: Option<Journal>,
     wake: Notify,
     returned: Notify,
+    replaced: Replaced,
 }
 
 /// An attestation that cannot be taken down.
@@ -59,6 +63,7 @@ pub(crate) enum NotAdmitted {
 #[derive(Debug, Default)]
 struct Pending {
     generation: u64,
+    /// Copied at no cost, for who writes it to the disk.
     by_agent: HashMap<SpiffeId, PendingAgent>,
 }
 
@@ -120,34 +125,16 @@ impl Agents {
             info!(count = pending.by_agent.len(), "Restored agent updates that were not in the database");
         }
         let pending = Mutex::new(pending);
-        Ok(Self { model, clock, admin_ids, pending, journal, wake: Notify::new(), returned: Notify::new() })
-    }
-
-    /// Takes down an agent that has proven itself. When this returns, a crash does not lose it.
-    ///
-    /// # Errors
-    ///
-    /// [`NotAdmitted`]; the caller must not hand out the SVID.
-    pub(crate) async fn attested(&self, agent: Agent) -> Result<(), NotAdmitted> {
-        let generation = {
-            let mut pending = self.lock();
-            let id = agent.id.clone();
-            let stored = self.model.load().agents.get(&id).cloned();
-            if stored.as_ref().is_some_and(|stored| stored.is_banned()) {
-                return Err(NotAdmitted::Banned);
-            }
-            let full = pending.by_agent.len() >= MAX_PENDING;
-            if full && !pending.by_agent.contains_key(&id) {
-                return Err(NotAdmitted::Full);
-            }
-            let held = pending.at(&id);
-            let before = (held.attested.as_ref(), Some(&held.update));
-            let attested = Attested::new(agent, stored.as_deref(), before);
-            (held.attested, held.update) = (Some(attested), AgentUpdate::default());
-            held.generation
-        };
-        self.wake.notify_one();
-        self.keep(generation).await.map_err(NotAdmitted::Journal)
+        Ok(Self {
+            model,
+            clock,
+            admin_ids,
+            pending,
+            journal,
+            wake: Notify::new(),
+            returned: Notify::new(),
+            replaced: Replaced::default(),
+        })
     }
 
     /// The agents that the read model does not have yet.
@@ -166,39 +153,9 @@ impl Agents {
         self.returned.notify_one();
     }
 
-    /// Notes a renewal. When this returns, a crash does not lose it.
-    ///
-    /// # Errors
-    ///
-    /// The journal cannot be written; the caller must not hand out the SVID.
-    pub(crate) async fn renewed(
-        &self,
-        id: &SpiffeId,
-        serial: String,
-        expires_at: i64,
-    ) -> Result<(), JournalError> {
-        let generation = self.change(id, |agent| {
-            agent.new_serial_number = serial;
-            agent.new_expires_at = expires_at;
-        });
-        self.keep(generation).await
-    }
-
-    async fn keep(&self, generation: u64) -> Result<(), JournalError> {
-        match &self.journal {
-            Some(journal) => journal.save(generation, || self.list()).await,
-            None => Ok(()),
-        }
-    }
-
     /// Notes the version that an agent reported.
     pub(crate) fn reported(&self, id: &SpiffeId, version: String) {
         self.change(id, |agent| agent.agent_version = version);
-    }
-
-    /// Forgets what is pending for an agent that was attested anew or evicted.
-    pub(crate) fn forget(&self, id: &SpiffeId) {
-        self.lock().by_agent.remove(id);
     }
 
     /// Whether the configuration makes `id` an administrator.
@@ -229,13 +186,6 @@ impl Agents {
         generation
     }
 
-    fn list(&self) -> (u64, journal::Content) {
-        let pending = self.lock();
-        let updates = pending.by_agent.iter().map(|(id, held)| (id.clone(), held.update.clone()));
-        let attested = pending.by_agent.values().filter_map(|held| held.attested.clone());
-        (pending.generation, (updates.collect(), attested.collect()))
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -263,6 +213,7 @@ impl Registry for Agents {
     fn promote(&self, id: &SpiffeId, serial: &str) {
         self.change(id, |agent| {
             if agent.new_serial_number == serial {
+                self.replaced.note(id, &agent.serial_number);
                 agent.serial_number = std::mem::take(&mut agent.new_serial_number);
                 agent.expires_at = std::mem::take(&mut agent.new_expires_at);
             }
@@ -271,13 +222,18 @@ impl Registry for Agents {
 
     fn adopt(&self, id: &SpiffeId, serial: &str, expires_at: i64) {
         self.change(id, |agent| {
-            if expires_at > latest_expiry(agent) {
+            if !agent.owns_serial(serial) {
+                self.replaced.note(id, &agent.serial_number);
                 serial.clone_into(&mut agent.serial_number);
                 agent.expires_at = expires_at;
                 agent.new_serial_number.clear();
                 agent.new_expires_at = 0;
             }
         });
+    }
+
+    fn has_replaced(&self, id: &SpiffeId, serial: &str) -> bool {
+        self.replaced.has(id, serial)
     }
 }
 
@@ -290,3 +246,6 @@ impl Pending {
         held
     }
 }
+
+#[cfg(test)]
+mod tests;

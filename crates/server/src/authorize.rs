@@ -150,6 +150,8 @@ pub(crate) trait Registry {
     fn promote(&self, agent: &SpiffeId, serial: &str);
     /// Notes that `agent` uses an SVID that another server issued to it, which ends at `expires_at`.
     fn adopt(&self, agent: &SpiffeId, serial: &str, expires_at: i64);
+    /// Whether this server has seen `agent` use another SVID after the one with `serial`.
+    fn has_replaced(&self, agent: &SpiffeId, serial: &str) -> bool;
 }
 
 /// Whether `entries` make `id` an administrator at `now`.
@@ -224,8 +226,8 @@ fn authorize_agent(
     if agent.serial_number != svid.serial {
         if agent.owns_serial(&svid.serial) {
             registry.promote(id, &svid.serial);
-        } else if is_valid(svid, now) && svid.not_after > agent.expires_at.max(agent.new_expires_at) {
-            // Issued by another server after everything that is known here: see docs/decisions/0007.
+        } else if is_valid(svid, now) && is_latest(svid, &agent) && !registry.has_replaced(id, &svid.serial) {
+            // Issued by another server, and not before what is known here: see docs/decisions/0007.
             registry.adopt(id, &svid.serial, svid.not_after);
         } else {
             let detail = format!(
@@ -300,6 +302,14 @@ fn is_valid_within(svid: &X509Svid, now: i64, grace: Duration) -> bool {
     let secs = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
     let early = secs(grace.max(CLOCK_SKEW));
     now.saturating_add(early) >= svid.not_before && now.saturating_sub(secs(grace)) <= svid.not_after
+}
+
+/// Whether `svid` ends after everything that is known of `agent`, as far as the clocks of two servers can tell: the one that
+/// issued it may be behind by [`CLOCK_SKEW`]. What it replaced ends half a life earlier, which is more.
+fn is_latest(svid: &X509Svid, agent: &Agent) -> bool {
+    let life = svid.not_after.saturating_sub(svid.not_before);
+    let behind = i64::try_from(CLOCK_SKEW.as_secs()).unwrap_or(i64::MAX).min(life / 4);
+    svid.not_after.saturating_add(behind) > agent.expires_at.max(agent.new_expires_at)
 }
 
 fn text(method: &str) -> String {

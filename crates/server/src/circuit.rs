@@ -73,6 +73,11 @@ impl Breaker {
         }
     }
 
+    /// One that was let through was given up by its caller.
+    fn left(&mut self, now: Instant) {
+        self.held_until = self.held_until.map(|until| until.min(now + HOLD));
+    }
+
     fn read(&mut self, now: Instant, took: Duration, away: bool) {
         if !away {
             if std::mem::take(&mut self.reads_fail) {
@@ -105,7 +110,9 @@ impl Circuit {
             retry_after,
             source: None,
         })?;
+        let mut unfinished = Unfinished { breaker: &self.breaker, answered: false };
         let outcome = call.await;
+        unfinished.answered = true;
         let now = Instant::now();
         self.lock().wrote(now, now - began, is_away(&outcome));
         outcome
@@ -121,6 +128,21 @@ impl Circuit {
 
     fn lock(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A write whose caller may leave before it ends: then it has found out nothing, and the next one goes to see.
+struct Unfinished<'a> {
+    breaker: &'a Mutex<Breaker>,
+    answered: bool,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+            breaker.left(Instant::now());
+        }
     }
 }
 
@@ -265,6 +287,21 @@ mod tests {
         assert_eq!(breaker.may_write(later), Err(HINT), "the others do not");
         breaker.wrote(later, LONG, false);
         assert_eq!(breaker.may_write(later), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_went_to_see_and_was_given_up_does_not_hold_the_others() {
+        let (breaker, now) = (Mutex::<Breaker>::default(), Instant::now());
+        let lock = || breaker.lock().unwrap();
+        lock().wrote(now, LONG, true);
+        tokio::time::advance(HOLD).await;
+        assert_eq!(lock().may_write(Instant::now()), Ok(()));
+        drop(Unfinished { breaker: &breaker, answered: false });
+        assert_eq!(lock().may_write(Instant::now()), Err(HOLD));
+        tokio::time::advance(HOLD).await;
+        assert_eq!(lock().may_write(Instant::now()), Ok(()));
+        drop(Unfinished { breaker: &breaker, answered: true });
+        assert_eq!(lock().may_write(Instant::now()), Err(HINT), "the one that answers says so itself");
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@
 //! everything is read again. While the database does not answer, the model stays as it is, readiness says so and since
 //! when, and the next attempt comes after a jittered delay of at most [`RETRY_MAX`].
 //!
-//! A database that was away for longer than [`FAILOVER`] may be another one when it returns: a standby that lost the last
+//! A database that was away for longer than [`FAILOVER`], or at the start, may be another one when it returns: a standby that lost the last
 //! transactions and went on from there. So it is read whole. One that ends before what is held is not believed: nothing of
 //! it is taken until it has caught up. If it is a backup that somebody restored, [`crate::saved`] says how to accept it.
 
@@ -48,6 +48,8 @@ pub(crate) struct Feed {
     /// When the model was last known to be all there is.
     pub(crate) confirmed: Arc<Confirmed>,
     pub(crate) confirmed_gauge: Gauge,
+    /// Whether the model began with the last good state: who knows what the database is by now.
+    pub(crate) stale: bool,
     /// The file that an operator removes to accept a database that was set back, if there is one.
     pub(crate) saved_at: Option<String>,
     pub(crate) readiness: Token,
@@ -67,15 +69,19 @@ struct Outage {
     failures: u32,
     since: Option<Instant>,
     behind: bool,
+    /// The whole database is to be read, however short this was.
+    whole: bool,
 }
 
 impl Feed {
     /// Runs until `cancel`. Never fails: what the store cannot answer now it may answer later.
     pub(crate) async fn run(mut self, cancel: CancellationToken) {
         let mut wake = self.store.watch();
-        let mut outage = Outage::default();
+        let mut outage = Outage { whole: self.stale, ..Outage::default() };
         loop {
-            let whole = outage.behind || outage.since.is_some_and(|since| since.elapsed() >= FAILOVER);
+            let whole = outage.whole
+                || outage.behind
+                || outage.since.is_some_and(|since| since.elapsed() >= FAILOVER);
             let look = async {
                 if whole {
                     self.read_all("it may be another one than before").await

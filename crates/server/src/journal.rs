@@ -65,19 +65,19 @@ impl Journal {
     /// # Errors
     ///
     /// [`JournalError::Save`]; worth a retry when the disk was full.
-    pub(crate) async fn save(
+    pub(crate) async fn save<L: FnOnce() -> Content + Send + 'static>(
         &self,
         generation: u64,
-        list: impl Fn() -> (u64, Content),
+        list: impl Fn() -> (u64, L),
     ) -> Result<(), JournalError> {
         let mut saved = self.saved.lock().await;
         if saved.generation >= generation {
             return Ok(());
         }
-        let (reached, content) = list();
+        let (reached, list) = list();
         let version = Version { epoch: 0, position: saved.saves + 1 };
         let (file, now) = (self.file.clone(), self.clock.now());
-        let written = tokio::task::spawn_blocking(move || file.save(version, now, &content)).await;
+        let written = tokio::task::spawn_blocking(move || file.save(version, now, &list())).await;
         written.map_err(|_| JournalError::Stopping)?.map_err(JournalError::Save)?;
         *saved = Saved { generation: reached, saves: version.position };
         Ok(())

@@ -11,7 +11,10 @@ use support::agent::TestAgent;
 use support::messages::{entry, paths};
 use support::{TestServer, World, eventually};
 use tokio::time::Instant;
-use vouchsafe_testkit::{Fault, Faults};
+use vouchsafe_store::Store;
+use vouchsafe_store::sqlite::Sqlite;
+use vouchsafe_testkit::{Fault, Faults, samples};
+use vouchsafe_types::entry::EntryId;
 
 /// Longer than the database has to answer at start, shorter than anybody would notice.
 const SOON: Duration = Duration::from_secs(8);
@@ -126,6 +129,35 @@ async fn a_database_that_was_set_back_withdraws_nobody_until_the_operator_accept
     let agent = agent.moved_to(&server);
     serves(&agent, &first, &["/first"]).await;
     assert_eq!(datastore(&server).0, "ready");
+}
+
+/// A standby that took over without the last transactions, and went on further than they did.
+#[tokio::test]
+async fn a_database_that_went_another_way_before_a_start_without_it_is_read_whole() {
+    let world = World::with_disk_keys();
+    let server = world.start().await;
+    let agent = server.agent().await;
+    let first = server.create(entry("/first", &agent.id)).await.id;
+    server.stop().await.unwrap();
+    let (database, backup) = (world.path().join("registry.db"), world.path().join("backup.db"));
+    copy(&database, &backup);
+    let server = world.start().await;
+    server.create(entry("/second", &agent.id)).await;
+    server.stop().await.unwrap();
+    copy(&backup, &database);
+    let standby = Sqlite::open(&database, world.clock.clone()).await.unwrap();
+    standby.delete_entry(&EntryId::parse(&first).unwrap()).await.unwrap();
+    for name in 0..20 {
+        standby.create_entry(samples::entry(&name.to_string())).await.unwrap();
+    }
+    drop(standby);
+
+    let server = world.start_with(|_| {}, gone).await.unwrap();
+    let agent = agent.moved_to(&server);
+    serves(&agent, &first, &["/first", "/second"]).await;
+    server.faults.clear();
+    eventually(async || (datastore(&server).0 == "ready").then_some(())).await;
+    assert_eq!(agent.authorized().await.unwrap(), []);
 }
 
 #[tokio::test]

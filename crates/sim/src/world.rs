@@ -367,9 +367,9 @@ fn is_current(world: &World, agent: usize, stored: &[Entry]) -> Result<(), Viola
     let snapshot = up.running.identities.load();
     let name = |id: &str, revision: i64, created: i64| format!("{id} revision {revision} of {created}");
     let own = stored.iter().filter(|entry| entry.parent_id.path() == parent.path);
-    let expected = own.map(|e| name(&e.id.to_string(), e.revision_number, e.created_at)).collect();
+    let expected = own.map(|e| name(e.id.as_str(), e.revision_number, e.created_at)).collect();
     let issued =
-        snapshot.svids.iter().map(|(id, svid)| name(&id.to_string(), svid.issued_for.0, svid.issued_for.1));
+        snapshot.svids.iter().map(|(id, svid)| name(id.as_str(), svid.issued_for.0, svid.issued_for.1));
     recovers(&node.part.to_string(), &expected, &issued.collect())
 }
 

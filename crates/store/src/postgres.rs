@@ -77,6 +77,7 @@ pub use settings::{
 pub use shared::REPLICA_DEADLINE;
 
 use attempt::{Attempt, read, write};
+use deadlines::MAX_CHANGES_PRUNED;
 use shared::Shared;
 use tx::Tx;
 
@@ -322,7 +323,16 @@ impl Store for Postgres {
     }
 
     async fn prune_changes(&self, older_than: i64) -> Result<usize, Error> {
-        Ok(write!(self, "prune changes", [], |tx| feed::prune(&tx, older_than))?.0)
+        let mut pruned = 0;
+        loop {
+            let prune =
+                write!(self, "prune changes", [], |tx| feed::prune(&tx, older_than, MAX_CHANGES_PRUNED));
+            let part = prune?.0;
+            pruned += part;
+            if part < MAX_CHANGES_PRUNED {
+                return Ok(pruned);
+            }
+        }
     }
 
     async fn ping(&self) -> Result<(), Error> {

@@ -1,5 +1,7 @@
 //! PostgreSQL with several servers, and when it is away, slow, foreign or half there.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -152,11 +154,13 @@ async fn writers_and_followers(cluster: &Arc<Cluster>, harm: impl Fn(&Cluster, &
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run by interop/run postgres"]
 async fn two_servers_see_each_others_changes_in_order_and_none_missed() {
     writers_and_followers(&Cluster::shared(), |_, _| std::thread::sleep(Duration::from_millis(20))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run by interop/run postgres"]
 async fn connections_killed_in_the_middle_of_transactions_lose_and_repeat_nothing() {
     writers_and_followers(&Cluster::shared(), |cluster, database| {
         cluster.sql(
@@ -170,6 +174,7 @@ async fn connections_killed_in_the_middle_of_transactions_lose_and_repeat_nothin
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run by interop/run postgres"]
 async fn a_change_of_one_server_reaches_the_other_within_milliseconds() {
     let cluster = Cluster::shared();
     let database = cluster.fresh_database();
@@ -190,6 +195,7 @@ async fn a_change_of_one_server_reaches_the_other_within_milliseconds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run by interop/run postgres"]
 async fn a_lost_notice_is_made_up_for_by_asking() {
     let cluster = Cluster::shared();
     let database = cluster.fresh_database();
@@ -240,6 +246,7 @@ impl Proxy {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run by interop/run postgres"]
 async fn a_server_that_stands_still_in_the_middle_of_writes_holds_up_no_other() {
     let cluster = Cluster::shared();
     let database = cluster.fresh_database();
@@ -266,6 +273,7 @@ async fn a_server_that_stands_still_in_the_middle_of_writes_holds_up_no_other() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run by interop/run postgres"]
 async fn servers_that_start_at_once_on_an_empty_database_agree() {
     let cluster = Cluster::shared();
     let database = cluster.fresh_database();
@@ -280,6 +288,7 @@ async fn servers_that_start_at_once_on_an_empty_database_agree() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run by interop/run postgres"]
 async fn a_schema_that_is_foreign_or_newer_is_refused_and_left_alone() {
     let cluster = Cluster::shared();
     let foreign = cluster.fresh_database();
@@ -317,6 +326,7 @@ async fn a_schema_that_is_foreign_or_newer_is_refused_and_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run by interop/run postgres"]
 async fn a_database_that_cannot_be_reached_is_explained_without_the_password() {
     let cluster = Cluster::shared();
     let database = cluster.fresh_database();
@@ -335,6 +345,7 @@ async fn a_database_that_cannot_be_reached_is_explained_without_the_password() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run by interop/run postgres"]
 async fn tls_is_as_strict_as_sslmode_says() {
     let issue = |names: Vec<String>,
                  ca: Option<&(rcgen::Certificate, rcgen::Issuer<'static, rcgen::KeyPair>)>| {
@@ -404,6 +415,7 @@ async fn tls_is_as_strict_as_sslmode_says() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run by interop/run postgres"]
 async fn while_the_database_is_away_calls_fail_at_once_and_afterwards_they_work() {
     let cluster = Cluster::start();
     let database = cluster.fresh_database();
@@ -458,6 +470,7 @@ async fn while_the_database_is_away_calls_fail_at_once_and_afterwards_they_work(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run by interop/run postgres"]
 async fn a_standby_is_read_while_it_is_current_and_never_takes_a_reader_back() {
     let cluster = Cluster::start();
     let database = cluster.fresh_database();
@@ -487,6 +500,7 @@ async fn a_standby_is_read_while_it_is_current_and_never_takes_a_reader_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run by interop/run postgres"]
 async fn a_database_that_lost_its_last_changes_sends_readers_to_load_again() {
     let cluster = Cluster::shared();
     let database = cluster.fresh_database();
@@ -517,6 +531,7 @@ async fn a_database_that_lost_its_last_changes_sends_readers_to_load_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run by interop/run postgres"]
 async fn servers_that_prune_at_once_remove_each_entry_once() {
     const EXPIRED: usize = 1_500;
     let cluster = Cluster::shared();
@@ -541,6 +556,7 @@ async fn servers_that_prune_at_once_remove_each_entry_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: run by interop/run postgres"]
 async fn two_servers_that_add_to_one_bundle_at_once_lose_nothing() {
     let cluster = Cluster::shared();
     let database = cluster.fresh_database();

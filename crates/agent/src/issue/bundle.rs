@@ -17,9 +17,8 @@ impl IssueLoop {
     /// Waits until the bundle has the authorities of `results`.
     pub(super) async fn await_bundle(&self, results: &Results) {
         let mut changes = self.identities.watch();
-        let arrives = async {
-            while self.bundle_lacks_an_authority_of(results) && changes.changed().await.is_ok() {}
-        };
+        let arrives =
+            async { while self.bundle_lacks_an_authority_of(results) && changes.changed().await.is_ok() {} };
         if timeout(PATIENCE, arrives).await.is_err() {
             warn!("new SVIDs are signed by an authority that is not in the trust bundle");
         }

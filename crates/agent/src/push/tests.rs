@@ -88,7 +88,7 @@ fn a_message_that_a_synchronization_overtook_takes_nothing_back() {
     let mut follower = in_step(&held);
     follower.synchronized(state(20));
     let late = WatchResponse { changed: vec![full("b", (1, 0))], removed: vec!["a".into()], ..at(2, 19) };
-    assert_eq!(follower.hear(late, &held).unwrap().entries, Entries::Same);
+    assert_eq!(follower.hear(late, &held).unwrap().entries, Entries::Overtaken);
     let other = WatchResponse { removed: vec!["a".into()], epoch: 2, ..at(3, 5) };
     assert_eq!(follower.hear(other, &held).unwrap().entries, Entries::Unknown, "another database");
 }
@@ -132,7 +132,10 @@ fn a_bundle_is_fetched_until_it_is_held_and_again_when_it_changes() {
     assert_eq!(follower.hear(at(2, 1), &held).unwrap().bundles, names(&["b.org"]));
     follower.synchronized(state(1));
     assert_eq!(follower.hear(at(3, 1), &held).unwrap().bundles, names(&[]));
-    let told = WatchResponse { bundles: vec![bundle("a.org", b"2")], ..at(4, 2) };
+    follower.missed(&[TrustDomain::parse("c.org").unwrap()]);
+    assert_eq!(follower.hear(at(4, 1), &held).unwrap().bundles, names(&["c.org"]), "though nobody told of it");
+    follower.fetched(&names(&["c.org"]));
+    let told = WatchResponse { bundles: vec![bundle("a.org", b"2")], ..at(5, 2) };
     assert_eq!(follower.hear(told, &held).unwrap().bundles, names(&["a.org"]));
     follower.fetched(&names(&["a.org"]));
     follower.restart();
@@ -238,7 +241,7 @@ impl Agent {
                 self.follower.restart();
                 server.open();
             }
-            Ok(Entries::Same) => {}
+            Ok(Entries::Same | Entries::Overtaken) => {}
             Ok(Entries::Changed(delta)) => {
                 assert!(position >= self.of, "went back");
                 self.held = self.held.with(delta.changed, &delta.removed);

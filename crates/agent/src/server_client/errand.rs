@@ -45,6 +45,10 @@ impl Errand {
     /// `GetBundle`: small, and asked of every server.
     pub(super) const COMPARABLE: Self = Self { patience: PATIENCE, comparable: true };
 
+    /// A renewal of the agent's own SVID. A server that is late may still carry it out, and of two that do the last one counts:
+    /// another server is asked only when this one was not reached.
+    pub(super) const RENEWAL: Self = Self { patience: RPC_DEADLINE, comparable: false };
+
     /// An attestation, with challenges.
     pub(super) const CONVERSATION: Self = Self { patience: Duration::from_secs(10), comparable: false };
 
@@ -96,15 +100,21 @@ impl ServerClient {
         while let Some(server) = self.pool.pick(&tried) {
             tried.push(server.address());
             let others = tried.len() < MAX_ATTEMPTS && self.pool.has_other(&tried);
-            let left = RPC_DEADLINE.saturating_sub(started.elapsed());
-            let patience = if others { errand.patience.min(left) } else { left };
+            let limits = || {
+                let left = RPC_DEADLINE.saturating_sub(started.elapsed());
+                (if others { errand.patience.min(left) } else { left }, left)
+            };
+            if limits().1.is_zero() {
+                // Nobody is blamed for a question that was never put.
+                break;
+            }
             let mut line = self.line_to(&server)?;
-            let (mut outcome, mut ended) = wait(&line, attempt(line.clone()), (patience, left)).await;
+            let (mut outcome, mut ended) = wait(&line, attempt(line.clone()), limits()).await;
             // A connection that was kept may have been cut long ago; that says nothing of the server.
             if line.kept && outcome.as_ref().is_err_and(is_cut) {
                 self.disconnect(&server);
                 line = self.line_to(&server)?;
-                (outcome, ended) = wait(&line, attempt(line.clone()), (patience, left)).await;
+                (outcome, ended) = wait(&line, attempt(line.clone()), limits()).await;
             }
             ended.comparable &= errand.comparable;
             self.note(&server, outcome.as_ref().err(), ended);
@@ -288,7 +298,7 @@ fn moves_on(status: &Status) -> bool {
 pub const RPC_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long one server may take to begin to answer while there is another one.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What each signature of a batch adds to that.
 const PATIENCE_PER_SIGNATURE: Duration = Duration::from_millis(10);

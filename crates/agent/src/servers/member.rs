@@ -176,6 +176,14 @@ impl Server {
         };
     }
 
+    /// Counts as a failure, although it answers.
+    pub(super) fn blame(&self) {
+        let now = Instant::now();
+        let mut state = self.state();
+        state.evidence.observe(Verdict::Failed, now);
+        (state.failures, state.troubled) = (state.failures.saturating_add(1), now);
+    }
+
     /// It is looked at as if nobody had spoken to it.
     pub(super) fn forgive(&self) {
         let mut state = self.state();

@@ -226,6 +226,13 @@ impl Pool {
         }
     }
 
+    /// What the server in use answered is of no use, though it answers: another one may be better.
+    pub fn blame(&self) {
+        let members = self.members();
+        let current = members.current.map(|current| current.address);
+        members.servers.iter().filter(|server| Some(server.address()) == current).for_each(|s| s.blame());
+    }
+
     /// Changes when a server answers after none did.
     #[must_use]
     pub fn signs_of_life(&self) -> watch::Receiver<u64> {

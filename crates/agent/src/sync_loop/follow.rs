@@ -62,8 +62,8 @@ impl Following {
 }
 
 impl SyncLoop {
-    /// Listens for as long as it goes. Returns how long to wait before the next synchronization of everything; `None` for
-    /// the usual time, because the server does not push now.
+    /// Listens for as long as it goes. Returns how long to wait before the next synchronization of everything, unless it is
+    /// due sooner; `None` for the usual time, because the server does not push.
     pub(super) async fn follow(&self, progress: &mut Progress) -> Option<Duration> {
         loop {
             progress.own.mark_unchanged();
@@ -72,8 +72,7 @@ impl SyncLoop {
             let stream = match self.client.watch_revisions(self.interval).await {
                 Ok(stream) => stream,
                 Err(status) => {
-                    self.not_opened(&status, &mut progress.following);
-                    return None;
+                    return self.not_opened(&status, &mut progress.following);
                 }
             };
             server.mark_unchanged();
@@ -99,9 +98,10 @@ impl SyncLoop {
         }
     }
 
-    fn not_opened(&self, status: &Status, following: &mut Following) {
+    fn not_opened(&self, status: &Status, following: &mut Following) -> Option<Duration> {
         let server = *self.client.pool().changed().borrow();
-        let wait = if status.code() == Code::Unimplemented {
+        let pushes = status.code() != Code::Unimplemented;
+        let wait = if !pushes {
             if following.refused.is_none_or(|(by, _)| by != server) {
                 info!("the server does not tell of changes by itself; it is asked every sync_interval");
             }
@@ -113,6 +113,7 @@ impl SyncLoop {
             self.client.wait_after(status, following.failures)
         };
         following.refused = Some((server, Instant::now() + wait));
+        pushes.then_some(wait)
     }
 
     async fn listen(
@@ -186,6 +187,8 @@ impl SyncLoop {
                 let wait = self.poll(progress).await;
                 return Ok((progress.failures > 0).then_some(wait));
             }
+            // It confirms nothing. What it tells of bundles is looked at with the next one.
+            Entries::Overtaken => return Ok(None),
             Entries::Same => Delta::default(),
             Entries::Changed(delta) => delta,
         };
@@ -193,21 +196,23 @@ impl SyncLoop {
         let outcome = self.take(delta, &bundles).await;
         self.observe(outcome.as_ref().err(), start, progress);
         match outcome {
-            Ok(()) => {
+            Ok(missing) => {
                 (progress.failures, progress.following.failures) = (0, 0);
                 progress.following.follower.fetched(&bundles);
+                progress.following.follower.missed(&missing);
                 Ok(None)
             }
             Err(status) => Ok(Some(self.failed(&status, progress).await)),
         }
     }
 
-    /// Changes some of what is held, and fetches the bundles of `told` and those that are missing.
-    async fn take(&self, delta: Delta, told: &BTreeSet<TrustDomain>) -> Result<(), Status> {
+    /// Changes some of what is held, and fetches the bundles of `told` and those that are missing. Returns those that could not
+    /// be fetched: the next message is the time to try again.
+    async fn take(&self, delta: Delta, told: &BTreeSet<TrustDomain>) -> Result<Vec<TrustDomain>, Status> {
         let before = self.identities.load();
         if delta == Delta::default() && told.is_empty() {
             self.confirmed(Stats { total: before.index.len(), ..Stats::default() }, &[]);
-            return Ok(());
+            return Ok(Vec::new());
         }
         let Some(held) = before.bundles.clone() else {
             return Err(Status::internal("changes came before the first synchronization"));
@@ -236,10 +241,7 @@ impl SyncLoop {
         kept.extend(fetched);
         let stats = self.apply_delta(delta, (!same).then_some((own, kept)));
         self.confirmed(stats, &missing);
-        match missing.is_empty() {
-            true => Ok(()),
-            false => Err(Status::unavailable(format!("no current bundle of {}", missing.join(", ")))),
-        }
+        Ok(missing)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use vouchsafe_runtime::budget::Budget;
@@ -36,6 +37,11 @@ impl SyncSoon {
         if budget.try_take(Instant::now(), 1).is_ok() {
             self.wake.notify_one();
         }
+    }
+
+    /// Whoever has asked until now has what there is.
+    pub(super) fn forget(&self) {
+        self.wake.notified().now_or_never();
     }
 
     /// Waits until someone has asked.

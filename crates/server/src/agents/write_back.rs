@@ -22,16 +22,19 @@ impl Agents {
         mut entropy: Entropy,
         cancel: CancellationToken,
     ) {
-        let mut failures = 0_u32;
+        let (mut failures, mut behind) = (0_u32, 0_u32);
         loop {
             // Dropped half-way it has written an update or not: the journal still has it.
             let Some(outcome) = cancel.run_until_cancelled(self.write_all(&*store)).await else { return };
             let wait = match outcome {
                 Ok(Progress::Done) => {
-                    failures = 0;
+                    (failures, behind) = (0, 0);
                     None
                 }
-                Ok(Progress::Behind) => Some(RETRY_MIN),
+                Ok(Progress::Behind) => {
+                    behind = behind.saturating_add(1);
+                    Some(RETRY_MIN.saturating_mul(behind).min(RETRY_BEHIND))
+                }
                 Err(cause) => {
                     if failures == 0 {
                         warn!(error = %cause, backlog = self.backlog(), "Cannot write agent updates; keeping them");
@@ -62,13 +65,20 @@ impl Agents {
         Ok(())
     }
 
-    async fn write_all(&self, store: &dyn Store) -> Result<Progress, StoreError> {
+    pub(super) async fn write_all(&self, store: &dyn Store) -> Result<Progress, StoreError> {
         let mut written = Vec::new();
         let mut newest = Position::START;
         let mut progress = Progress::Done;
         for id in self.pending_ids() {
             let Some((held, news)) = self.offer(&id) else { continue };
+            let known = self.model.load().position();
             match write(store, &id, &held).await {
+                // It was set back, and what is written there is not what is served: only this update says so.
+                Ok(position) if position < known => {
+                    self.written(&id);
+                    progress = Progress::Behind;
+                    continue;
+                }
                 Ok(position) => {
                     self.written(&id);
                     newest = newest.max(position);
@@ -146,10 +156,11 @@ impl Agents {
 }
 
 /// How far the database is with what was pending.
-enum Progress {
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Progress {
     /// It has it.
     Done,
-    /// It has something newer that the read model does not show yet.
+    /// It has something newer that the read model does not show yet, or is older than that.
     Behind,
 }
 
@@ -175,5 +186,7 @@ async fn write(store: &dyn Store, id: &SpiffeId, held: &PendingAgent) -> Result<
 
 /// First delay after a failed write.
 const RETRY_MIN: Duration = Duration::from_millis(250);
+/// Longest delay until the read model and the database are looked at again that do not show the same.
+const RETRY_BEHIND: Duration = Duration::from_secs(5);
 /// Longest delay after a failed write.
 const RETRY_MAX: Duration = Duration::from_secs(10);

@@ -16,6 +16,7 @@ struct Fake {
     admin: bool,
     downstream: bool,
     promoted: RefCell<Vec<String>>,
+    replaced: &'static str,
 }
 
 impl Registry for Fake {
@@ -33,6 +34,9 @@ impl Registry for Fake {
     }
     fn adopt(&self, _: &SpiffeId, serial: &str, expires_at: i64) {
         self.promoted.borrow_mut().push(format!("{serial} until {expires_at}"));
+    }
+    fn has_replaced(&self, _: &SpiffeId, serial: &str) -> bool {
+        self.replaced == serial
     }
 }
 
@@ -140,7 +144,9 @@ fn every_denial_of_an_agent_carries_the_reason_it_acts_on() {
     };
     check(&Fake::default(), NOW, Reason::AgentNotAttested);
     check(&agent("", ""), NOW, Reason::AgentBanned);
-    check(&agent("8", "9"), NOW, Reason::AgentNotActive);
+    let mut renewed = agent("8", "9");
+    renewed.agent.as_mut().unwrap().new_expires_at = NOW + 120;
+    check(&renewed, NOW, Reason::AgentNotActive);
     check(&agent("7", ""), NOW + 61, Reason::AgentExpired);
     check(&agent("7", ""), NOW - 121, Reason::AgentExpired);
 }
@@ -182,12 +188,22 @@ fn an_svid_that_is_newer_than_all_that_is_known_of_its_agent_is_adopted() {
     assert_eq!(authorize(SYNC, &Peer::Svid(newer.clone()), &known, NOW).unwrap(), Caller::Agent(id()));
     assert_eq!(*known.promoted.borrow(), [format!("9 until {}", NOW + 61)]);
 
-    let as_old = Peer::Svid(svid("9"));
     let not_active = (Code::PermissionDenied, Some(Reason::AgentNotActive));
-    assert_eq!(refused(SYNC, &as_old, &known, NOW), not_active, "replaced, or stolen before");
+    let of_a_clock_behind =
+        Peer::Svid(Arc::new(X509Svid { not_after: NOW + 45, ..X509Svid::clone(&svid("9")) }));
+    assert!(
+        authorize(SYNC, &of_a_clock_behind, &agent("1", "2"), NOW).is_ok(),
+        "a quarter of its life at most"
+    );
+    let seen = Fake { replaced: "9", ..agent("1", "2") };
+    assert_eq!(refused(SYNC, &of_a_clock_behind, &seen, NOW), not_active, "it was replaced here");
     let mut renewed = agent("1", "2");
-    renewed.agent.as_mut().unwrap().new_expires_at = NOW + 61;
-    assert_eq!(refused(SYNC, &Peer::Svid(newer.clone()), &renewed, NOW), not_active);
+    renewed.agent.as_mut().unwrap().new_expires_at = NOW + 120;
+    assert_eq!(
+        refused(SYNC, &Peer::Svid(newer.clone()), &renewed, NOW),
+        not_active,
+        "replaced, or stolen before"
+    );
     let banned = (Code::PermissionDenied, Some(Reason::AgentBanned));
     assert_eq!(refused(SYNC, &Peer::Svid(newer.clone()), &agent("", ""), NOW), banned);
     let gone = (Code::PermissionDenied, Some(Reason::AgentNotAttested));

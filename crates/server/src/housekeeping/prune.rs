@@ -86,7 +86,7 @@ impl AgentPruning {
             }
             match self.store.delete_agent(&id).await {
                 Ok(_) => {
-                    self.agents.forget(&id);
+                    self.agents.forget(&id).await;
                     count += 1;
                 }
                 Err(StoreError::NotFound { .. }) => {}

@@ -126,8 +126,8 @@ pub(super) fn start_feed(
     let readiness = deps.readiness.token("catalog.datastore");
     // It serves, from whatever it has.
     readiness.mark();
-    if let Some(why) = stale {
-        readiness.degrade(&why);
+    if let Some(why) = &stale {
+        readiness.degrade(why);
     }
     let feed = Feed {
         store: deps.store.clone(),
@@ -136,6 +136,7 @@ pub(super) fn start_feed(
         clock: deps.clock.clone(),
         confirmed: confirmed.clone(),
         confirmed_gauge: deps.metrics.gauge("vouchsafe_model_confirmed_seconds", &[]),
+        stale: stale.is_some(),
         saved_at: file.map(|file| file.path().display().to_string()),
         readiness,
         entropy: deps.entropy.fork("feed"),

@@ -173,7 +173,7 @@ impl AgentApi for AgentService {
         self.write_if_new(&id).await.map_err(|cause| store_failed("failed to remove agent", &cause))?;
         match self.store.delete_agent(&id).await {
             Ok((_, position)) => {
-                self.agents.forget(&id);
+                self.agents.forget(&id).await;
                 self.model.settled(position).await;
                 info!(spiffe_id = %id, "Agent deleted");
                 Ok(Response::new(()))
@@ -196,7 +196,7 @@ impl AgentApi for AgentService {
         self.write_if_new(&id).await.map_err(|cause| store_failed("failed to ban agent", &cause))?;
         match self.store.update_agent(&id, Box::new(ban)).await {
             Ok((_, position)) => {
-                self.agents.forget(&id);
+                self.agents.forget(&id).await;
                 self.model.settled(position).await;
                 info!(spiffe_id = %id, "Agent banned");
                 Ok(Response::new(()))

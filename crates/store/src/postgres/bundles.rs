@@ -200,6 +200,8 @@ const X509_AUTHORITIES: &str = "SELECT trust_domain, der, tainted FROM x509_auth
 const JWT_AUTHORITIES: &str =
     "SELECT trust_domain, key_id, public_key, expires_at, tainted FROM jwt_authorities
     WHERE trust_domain = ANY ($1) ORDER BY trust_domain, place";
-const ADD_X509: &str = "INSERT INTO x509_authorities (trust_domain, place, der, tainted) VALUES ($1, $2, $3, $4)";
-const ADD_JWT: &str = "INSERT INTO jwt_authorities (trust_domain, place, key_id, public_key, expires_at, tainted)
+const ADD_X509: &str =
+    "INSERT INTO x509_authorities (trust_domain, place, der, tainted) VALUES ($1, $2, $3, $4)";
+const ADD_JWT: &str =
+    "INSERT INTO jwt_authorities (trust_domain, place, key_id, public_key, expires_at, tainted)
     VALUES ($1, $2, $3, $4, $5, $6)";

@@ -12,5 +12,7 @@ pub const LOAD_DEADLINE: Duration = Duration::from_secs(120);
 pub const RESTORE_DEADLINE: Duration = Duration::from_secs(600);
 /// Most objects that one transaction prunes, so that other writes get their turn in between.
 pub const MAX_PRUNED: usize = 1000;
+/// Most events that one transaction prunes: few enough for [`WRITE_DEADLINE`].
+pub(super) const MAX_CHANGES_PRUNED: usize = 20_000;
 /// What callers are told to wait after [`Error::Unavailable`].
 pub const RETRY_AFTER: Duration = Duration::from_secs(2);

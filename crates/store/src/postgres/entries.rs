@@ -93,7 +93,7 @@ pub(super) async fn delete_alias_of(tx: &mut Tx<'_>, agent: &SpiffeId) -> Result
 /// The entries that federate with a trust domain. Reads all rows; only for the removal of a bundle.
 pub(super) async fn federating_with(tx: &Tx<'_>, trust_domain: &str) -> Result<Vec<EntryId>, Fail> {
     let sql = "SELECT id FROM entries WHERE federates_with <> '[]'
-               AND CAST(federates_with AS JSONB) @> jsonb_build_array($1) ORDER BY seq";
+               AND CAST(federates_with AS JSONB) @> jsonb_build_array($1) ORDER BY seq FOR UPDATE";
     let rows = tx.query(sql, &[trust_domain.into()]).await?;
     rows.iter().map(|row| Columns::of(row, TABLE).parsed()).collect()
 }

@@ -146,7 +146,7 @@ fn verdict(said: &Said) -> Verdict {
     };
     match code.code() {
         // Serialization failure, deadlock, and a row that another server added between our look and our write.
-        "40001" | "40P01" | "23505" => Verdict::Again,
+        "40001" | "40003" | "40P01" | "23505" => Verdict::Again,
         // Statement, lock and idle deadlines; too many connections or too little memory; a server that starts, ends, or
         // has become a standby.
         "57014" | "55P03" | "25P03" | "53300" | "53200" | "53400" | "25006" => Verdict::Unavailable,
@@ -159,11 +159,18 @@ fn verdict(said: &Said) -> Verdict {
     }
 }
 
+/// Whether a code says by itself that the connection behind it ended, or that nobody knows what became of a commit: what
+/// stands between this program and the database, such as a pooler, may call it a plain error.
+fn is_end(code: &str) -> bool {
+    code.starts_with("08") || code.starts_with("57P") || code == "40003"
+}
+
 impl From<tokio_postgres::Error> for Fail {
     fn from(error: tokio_postgres::Error) -> Self {
         if let Some(told) = error.as_db_error() {
             let severity = told.parsed_severity();
-            let fatal = matches!(severity, Some(Severity::Fatal | Severity::Panic));
+            let fatal =
+                matches!(severity, Some(Severity::Fatal | Severity::Panic)) || is_end(told.code().code());
             let text = format!("{} (SQLSTATE {})", told.message(), told.code().code());
             return Self::Sql(Arc::new(Said { text, code: Some(told.code().clone()), fatal }));
         }

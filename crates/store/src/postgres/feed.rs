@@ -212,13 +212,16 @@ impl Now {
 
 /// Deletes a contiguous run from the oldest event on, and remembers how far, so that a reader who is behind is told.
 /// The run ends at the first event that is young enough, even if a clock that jumped made later ones look older.
-pub(super) async fn prune(tx: &Tx<'_>, older_than: i64) -> Result<usize, Fail> {
-    let sql = "SELECT (SELECT position FROM feed), (SELECT min(position) FROM changes WHERE at >= $1)";
+pub(super) async fn prune(tx: &Tx<'_>, older_than: i64, most: usize) -> Result<usize, Fail> {
+    let sql = "SELECT (SELECT position FROM feed), (SELECT min(position) FROM changes WHERE at >= $1),
+               (SELECT min(position) FROM changes)";
     let rows = tx.query(sql, &[older_than.into()]).await?;
     let row = rows.first().ok_or_else(|| Fail::row("feed", "1", "it is missing"))?;
     let (newest, young): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
     let by_age = young.map_or(newest, |first_kept| first_kept - 1);
     let through = by_age.max(newest.saturating_sub_unsigned(MAX_CHANGES_KEPT));
+    let oldest: Option<i64> = row.try_get(2)?;
+    let through = oldest.map_or(through, |oldest| through.min(oldest.saturating_add(count(most)) - 1));
     let gone = tx.execute("DELETE FROM changes WHERE position <= $1", &[through.into()]).await?;
     if gone > 0 {
         let sql = "UPDATE meta SET value = greatest(value, $1) WHERE name = 'pruned_through'";

@@ -36,17 +36,25 @@ pub(super) enum State {
 pub(super) async fn keep(shared: Arc<Shared>, mut entropy: Entropy) {
     let Ok(backoff) = Backoff::new(FIRST_RETRY, LAST_RETRY) else { return };
     let mut attempt = 0;
+    let mut told = String::new();
     loop {
         let Err(fail) = follow(&shared, &mut attempt).await;
         shared.primary.clear();
+        if attempt == 0 {
+            told.clear();
+        }
         let state = match fail {
             Fail::Refused(why) => {
-                tracing::error!(database = %shared.primary.target.place, error = %why, "Database refused");
+                if is_news(&mut told, why.to_string()) {
+                    tracing::error!(database = %shared.primary.target.place, error = %why, "Database refused");
+                }
                 State::Refused(why)
             }
             fail => {
                 let why = explain(&shared.primary.target, &fail);
-                tracing::warn!(error = %why, "Database is not available");
+                if is_news(&mut told, why.clone()) {
+                    tracing::warn!(error = %why, "Database is not available");
+                }
                 State::Down(Fail::said(why).cause())
             }
         };
@@ -56,16 +64,28 @@ pub(super) async fn keep(shared: Arc<Shared>, mut entropy: Entropy) {
     }
 }
 
+/// Whether `why` is another reason than the last, so that an outage of hours is not told each second.
+fn is_news(told: &mut String, why: String) -> bool {
+    let news = *told != why;
+    *told = why;
+    news
+}
+
 /// Connects and stays until something fails.
 async fn follow(shared: &Shared, attempt: &mut u32) -> Result<Infallible, Fail> {
     let (sender, mut notices) = mpsc::unbounded_channel();
     let pool = &shared.primary;
     let session = Session::connect(&pool.target, &pool.tasks, Some(sender)).await?;
-    migrate::migrate(&session, shared.disable_migration).await?;
+    // A schema that vanished is not made anew: every server would take the empty registry for the truth.
+    let had_one = shared.epoch.load(Ordering::Relaxed) != 0;
+    migrate::migrate(&session, shared.disable_migration, had_one).await?;
     // Engines that only speak the protocol may not have it.
-    let listens = session.batch("LISTEN vouchsafe_changes").await.is_ok();
+    let listen = session.batch("LISTEN vouchsafe_changes");
+    let listens = matches!(timeout(HEARTBEAT_DEADLINE, listen).await, Ok(Ok(())));
     shared.listens.store(listens, Ordering::Relaxed);
     heartbeat(shared, &session).await?;
+    // What connected in the meantime may have met another one than this.
+    pool.clear();
     shared.state.send_replace(State::Ready);
     tracing::info!(database = %pool.target.place, listens, "Database is available");
     *attempt = 0;

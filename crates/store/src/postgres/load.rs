@@ -23,24 +23,25 @@ pub(super) async fn load(
     if let Some(row) = session.query(sql, &[number(newest)?.into()]).await?.first() {
         marks.add(newest, row.try_get(0)?);
     }
-    scan(moment, entries::ALL, |row| Ok(sink(Record::Entry(entries::read(row)?)))).await?;
-    scan(moment, agents::ALL, |row| Ok(sink(Record::Agent(agents::read(row)?)))).await?;
+    scan(moment, entries::ALL, |row| Ok(Record::Entry(entries::read(row)?)), sink).await?;
+    scan(moment, agents::ALL, |row| Ok(Record::Agent(agents::read(row)?)), sink).await?;
     bundles::all(session).await?.into_iter().map(Record::Bundle).for_each(&mut *sink);
-    scan(moment, join_tokens::ALL, |row| Ok(sink(Record::JoinToken(join_tokens::read(row)?)))).await?;
-    scan(moment, federation::ALL, |row| Ok(sink(Record::Federation(federation::read(row)?)))).await?;
+    scan(moment, join_tokens::ALL, |row| Ok(Record::JoinToken(join_tokens::read(row)?)), sink).await?;
+    scan(moment, federation::ALL, |row| Ok(Record::Federation(federation::read(row)?)), sink).await?;
     Ok(newest)
 }
 
-/// Calls `each` for every row of `sql`. The driver holds a few rows at a time, and the network the rest.
+/// Hands over what `read` makes of every row of `sql`. The driver holds a few rows at a time, and the network the rest.
 async fn scan(
     moment: &Moment,
     sql: &str,
-    mut each: impl FnMut(&Row) -> Result<(), Fail>,
+    read: impl Fn(&Row) -> Result<Record, Fail>,
+    sink: &mut (dyn FnMut(Record) + Send),
 ) -> Result<(), Fail> {
     let rows = wait(moment.session()?.stream(sql)).await?;
     let mut rows = pin!(rows);
     while let Some(row) = wait(async { rows.next().await.transpose().map_err(Fail::from) }).await? {
-        each(&row)?;
+        sink(read(&row)?);
     }
     Ok(())
 }

@@ -3,6 +3,11 @@
 //! Servers that start at the same time take turns by a lock that ends with its transaction, and so with its holder. The
 //! version changes in the transaction of the file, so a crash leaves the schema before or after a migration.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::READ_DEADLINE;
 use super::fail::Fail;
 use super::session::Session;
 
@@ -14,6 +19,9 @@ const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_registry.sql")];
 
 /// The version that this program works with.
 const NEWEST: i64 = MIGRATIONS.len() as i64;
+
+/// Longest that bringing the schema up to date takes, the wait for another server that does it included.
+const MIGRATION_DEADLINE: Duration = Duration::from_secs(300);
 
 /// Why a database is left alone.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +39,11 @@ pub enum RefusedSchema {
         /// Its version.
         found: i64,
     },
+    /// It was there when this process used it before.
+    #[error(
+        "the schema that this server used is gone; restore a backup, or restart the servers to begin with an empty one"
+    )]
+    Gone,
     /// Older than this program, which may not change it.
     #[error(
         "the schema has version {found} and this version of vouchsafe needs {NEWEST}, but disable_migration is set; start one \
@@ -43,14 +56,23 @@ pub enum RefusedSchema {
 }
 
 /// Applies what is missing. Calling it again changes nothing.
-pub(super) async fn migrate(session: &Session, disabled: bool) -> Result<(), Fail> {
-    let found = version(session).await?;
+/// `had_one` says that this process has used the schema before.
+pub(super) async fn migrate(session: &Session, disabled: bool, had_one: bool) -> Result<(), Fail> {
+    // A database that stands still answers nothing, and keeps its connections open.
+    let found = timeout(READ_DEADLINE, version(session)).await.unwrap_or_else(|_| Err(late()))?;
     if found == NEWEST {
         return Ok(());
+    }
+    if found == 0 && had_one {
+        return Err(refuse(RefusedSchema::Gone));
     }
     if disabled {
         return Err(refuse(RefusedSchema::Older { found }));
     }
+    timeout(MIGRATION_DEADLINE, apply(session)).await.unwrap_or_else(|_| Err(late()))
+}
+
+async fn apply(session: &Session) -> Result<(), Fail> {
     session.batch(BEGIN).await?;
     // Somebody else may have been here before us.
     let mut at = version(session).await?;
@@ -96,6 +118,10 @@ async fn version(session: &Session) -> Result<i64, Fail> {
         Some(found) if application == Some(APPLICATION) => Ok(found),
         _ => Err(refuse(RefusedSchema::Foreign)),
     }
+}
+
+fn late() -> Fail {
+    Fail::said("no answer within the deadline")
 }
 
 fn refuse(why: RefusedSchema) -> Fail {

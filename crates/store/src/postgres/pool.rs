@@ -1,5 +1,6 @@
 //! Connections to one database, made when needed and kept for later.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ pub(super) struct Pool {
     pub(super) target: Target,
     pub(super) tasks: Tasks,
     idle: Mutex<Vec<Session>>,
+    /// Grows by [`Pool::clear`]; what was connected before is not kept: it may lead to a primary that is none any more.
+    generation: AtomicU64,
     permits: Arc<Semaphore>,
     max_idle: usize,
     max_age: Option<Duration>,
@@ -27,6 +30,7 @@ impl Pool {
             target,
             tasks: Tasks::default(),
             idle: Mutex::default(),
+            generation: AtomicU64::new(0),
             permits: Arc::new(Semaphore::new(open)),
             max_idle: settings.max_idle_conns.min(open),
             max_age: settings.conn_max_lifetime,
@@ -36,6 +40,7 @@ impl Pool {
     /// A connection of one's own. The caller's deadline bounds the wait for it.
     pub(super) async fn take(self: &Arc<Self>) -> Result<Lease, Fail> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Fail::Away(None))?;
+        let generation = self.generation.load(Ordering::Relaxed);
         let kept = self.kept();
         let session = match kept {
             Some(session) => session,
@@ -43,12 +48,16 @@ impl Pool {
                 .await
                 .map_err(|fail| Fail::Away(Some(Fail::said(explain(&self.target, &fail)).cause())))?,
         };
-        Ok(Lease { session: Some(session), pool: Arc::clone(self), _permit: permit })
+        Ok(Lease { session: Some(session), pool: Arc::clone(self), generation, _permit: permit })
     }
 
-    /// Closes what is kept: the database went away.
+    /// Closes what is kept, and later what is in use now: the database went away, or another one answers in its place.
     pub(super) fn clear(&self) {
-        let gone = std::mem::take(&mut *self.lock());
+        let gone = {
+            let mut idle = self.lock();
+            self.generation.fetch_add(1, Ordering::Relaxed);
+            std::mem::take(&mut *idle)
+        };
         drop(gone);
     }
 
@@ -62,9 +71,10 @@ impl Pool {
         None
     }
 
-    fn keep(&self, session: Session) {
+    fn keep(&self, session: Session, generation: u64) {
         let mut idle = self.lock();
-        if idle.len() < self.max_idle && self.is_fresh(&session) {
+        let current = generation == self.generation.load(Ordering::Relaxed);
+        if current && idle.len() < self.max_idle && self.is_fresh(&session) {
             idle.push(session);
         }
     }
@@ -82,6 +92,7 @@ impl Pool {
 pub(super) struct Lease {
     session: Option<Session>,
     pool: Arc<Pool>,
+    generation: u64,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -94,7 +105,7 @@ impl Lease {
     /// Gives the connection back, with no transaction open.
     pub(super) fn give_back(&mut self) {
         if let Some(session) = self.session.take() {
-            self.pool.keep(session);
+            self.pool.keep(session, self.generation);
         }
     }
 
@@ -103,7 +114,7 @@ impl Lease {
         if let Some(session) = self.session.take() {
             // One poll sends it; the answer is of no interest.
             drop(session.batch("ROLLBACK").now_or_never());
-            self.pool.keep(session);
+            self.pool.keep(session, self.generation);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One connection, and how it is made.
 
 use std::future::poll_fn;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -29,20 +30,42 @@ pub(crate) struct Tasks(Mutex<JoinSet<()>>);
 pub(crate) type Notices = mpsc::UnboundedSender<u64>;
 
 impl Session {
-    /// Connects, within the deadline of `target`.
+    /// Connects to the first host that will do. Each has the deadline of `target`, so that one that is silent does not
+    /// keep the others from being asked.
     pub(crate) async fn connect(
         target: &Target,
         tasks: &Tasks,
         notices: Option<Notices>,
     ) -> Result<Self, Fail> {
+        let (hosts, first) = (target.configs.len(), target.answered.load(Ordering::Relaxed));
+        let mut failed = Fail::said("no host is named");
+        for number in (first..hosts).chain(0..first) {
+            match Self::connect_to(target, number, tasks, notices.clone()).await {
+                Ok(session) => {
+                    target.answered.store(number, Ordering::Relaxed);
+                    return Ok(session);
+                }
+                Err(fail) => failed = fail,
+            }
+        }
+        Err(failed)
+    }
+
+    async fn connect_to(
+        target: &Target,
+        number: usize,
+        tasks: &Tasks,
+        notices: Option<Notices>,
+    ) -> Result<Self, Fail> {
+        let config = target.configs.get(number).ok_or_else(|| Fail::Bug("no such host".to_owned()))?;
         let connecting = async {
             let session = match &target.tls {
                 None => {
-                    let (client, connection) = target.config.connect(NoTls).await?;
+                    let (client, connection) = config.connect(NoTls).await?;
                     Self::of(client, tasks.start(connection, notices))
                 }
                 Some(tls) => {
-                    let (client, connection) = target.config.connect(tls.clone()).await?;
+                    let (client, connection) = config.connect(tls.clone()).await?;
                     Self::of(client, tasks.start(connection, notices))
                 }
             };
@@ -120,11 +143,11 @@ where
         match message {
             Ok(AsyncMessage::Notification(note)) => {
                 let position = note.payload().parse().ok();
-                if let Some((notices, position)) = notices.as_ref().zip(position) {
-                    if notices.send(position).is_err() {
-                        // Whoever listened left.
-                        return;
-                    }
+                if let Some((notices, position)) = notices.as_ref().zip(position)
+                    && notices.send(position).is_err()
+                {
+                    // Whoever listened left.
+                    return;
                 }
             }
             Ok(AsyncMessage::Notice(notice)) => {

@@ -1,6 +1,7 @@
 //! What an operator says about the database.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio_postgres::Config;
@@ -53,7 +54,9 @@ impl Settings {
     pub(crate) fn primary(&self) -> Result<Target, SettingsError> {
         let mut target = self.target(&self.connection_string)?;
         // A standby that still answers under the primary's name would refuse every write.
-        target.config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        for config in &mut target.configs {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
         Ok(target)
     }
 
@@ -80,8 +83,12 @@ pub fn check_connection_string(text: &str) -> Result<(), SettingsError> {
 
 /// A database to connect to.
 pub(crate) struct Target {
-    pub(crate) config: Config,
+    /// One for each host.
+    pub(crate) configs: Vec<Config>,
+    /// Which host answered last; it is asked first.
+    pub(crate) answered: AtomicUsize,
     pub(crate) tls: Option<Connector>,
+    /// For one host, from its name to a usable session.
     pub(crate) connect_timeout: Duration,
     /// For messages: host, port and database, never an account.
     pub(crate) place: String,
@@ -164,18 +171,15 @@ impl Draft {
         Ok(())
     }
 
-    /// Takes over hosts and ports, of which there may be several.
+    /// Looks at hosts and ports, of which there may be several.
     fn place(&mut self) -> Result<(), SettingsError> {
         if self.hosts.is_empty() {
             self.hosts.push("localhost".to_owned());
         }
-        for host in &self.hosts {
-            self.config.host(host);
-        }
         for port in &self.ports {
             let wanted = "a port number, or one for each host";
             let invalid = || SettingsError::Invalid { option: "port".to_owned(), wanted };
-            self.config.port(port.parse().map_err(|_| invalid())?);
+            port.parse::<u16>().map_err(|_| invalid())?;
             if self.ports.len() != 1 && self.ports.len() != self.hosts.len() {
                 return Err(invalid());
             }
@@ -204,13 +208,15 @@ impl Draft {
         };
         self.config.ssl_mode(match mode {
             Mode::Disable => SslMode::Disable,
-            Mode::Prefer => SslMode::Prefer,
-            Mode::Require | Mode::VerifyCa | Mode::VerifyFull => SslMode::Require,
+            // Whoever names an authority does not want to go without it.
+            Mode::Prefer if files.authorities.is_none() => SslMode::Prefer,
+            Mode::Prefer | Mode::Require | Mode::VerifyCa | Mode::VerifyFull => SslMode::Require,
         });
         let connect_timeout = self.connect_timeout.unwrap_or(CONNECT_DEADLINE).min(MAX_CONNECT_DEADLINE);
         self.config
             .channel_binding(ChannelBinding::Disable)
-            .connect_timeout(connect_timeout)
+            // For one address; a name may have several.
+            .connect_timeout((connect_timeout / 3).max(SHORTEST_TRY).min(connect_timeout))
             .tcp_user_timeout(TCP_USER_TIMEOUT);
         if self.config.get_keepalives_interval().is_none() {
             self.config.keepalives_idle(KEEPALIVE).keepalives_interval(KEEPALIVE).keepalives_retries(3);
@@ -221,8 +227,19 @@ impl Draft {
             self.hosts.join(",")
         );
         let tls = verify.map(|verify| Connector::new(verify, &files)).transpose()?;
-        Ok(Target { config: self.config, tls, connect_timeout, place })
+        let configs = each_host(&self.config, &self.hosts, &self.ports);
+        Ok(Target { configs, answered: AtomicUsize::new(0), tls, connect_timeout, place })
     }
+}
+
+fn each_host(config: &Config, hosts: &[String], ports: &[String]) -> Vec<Config> {
+    let hosts = hosts.iter().enumerate().map(|(number, host)| {
+        let port = ports.get(number).or(ports.first()).and_then(|port| port.parse().ok());
+        let mut config = config.clone();
+        config.host(host).port(port.unwrap_or(5432));
+        config
+    });
+    hosts.collect()
 }
 
 /// A mistake in the settings. Shows no value of a connection string.
@@ -302,6 +319,8 @@ pub const MIN_OPEN: usize = 2;
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// Longest that `connect_timeout` may say.
 pub const MAX_CONNECT_DEADLINE: Duration = Duration::from_secs(30);
+/// Least time for one address of a host.
+const SHORTEST_TRY: Duration = Duration::from_secs(1);
 /// How long a silent connection is left alone, and how often it is asked then.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// Longest that sent data stays unacknowledged before the connection counts as gone.

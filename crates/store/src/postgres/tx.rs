@@ -79,12 +79,13 @@ impl<'a> Tx<'a> {
         let number = i64::try_from(kinds.len()).map_err(|error| Fail::Bug(error.to_string()))?;
         let values = [number.into(), self.now.into(), kinds.as_slice().into(), keys.as_slice().into()];
         let session = self.lease.session()?;
+        // Without events too: a journal is no event.
+        sent.store(true, Ordering::Relaxed);
         let (last, committed) = if self.events.is_empty() {
             let last = session.query("SELECT position FROM feed", &[]);
             future::join(last, session.batch("COMMIT")).await
         } else {
             let advance = if self.shared.listens() { ADVANCE_AND_TELL } else { ADVANCE };
-            sent.store(true, Ordering::Relaxed);
             future::join(session.query(advance, &values), session.batch("COMMIT")).await
         };
         self.done();

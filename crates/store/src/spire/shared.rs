@@ -82,7 +82,12 @@ impl Spire {
 
     /// The version of SPIRE's tables, 0 if there are none. They are where the account's tables go by itself.
     async fn schema(&self) -> Result<i64, Fail> {
-        self.session.batch("RESET search_path; SET statement_timeout = 300000").await?;
+        self.session.batch(SETUP).await?;
+        // By default the schema that is called as the user goes before others.
+        let same_name = "SELECT current_user = 'vouchsafe' AND current_setting('search_path') LIKE '%$user%'";
+        if self.session.one(same_name, &[]).await?.try_get::<_, bool>(0)? {
+            return Ok(SAME_NAME);
+        }
         let tables =
             "SELECT to_regclass('migrations') IS NOT NULL AND to_regclass('registered_entries') IS NOT NULL";
         if !self.session.one(tables, &[]).await?.try_get::<_, bool>(0)? {
@@ -149,6 +154,13 @@ impl Spire {
         SpireError::Shared { place: self.target.place.clone(), cause: fail.cause() }
     }
 }
+
+/// The tables are where the account's own go; and between two of them, many rows are converted.
+const SETUP: &str = "RESET search_path; SET statement_timeout = 300000;
+    SET idle_in_transaction_session_timeout = 300000";
+
+/// In place of a version: SPIRE would not find its tables.
+const SAME_NAME: i64 = -1;
 
 /// A table with its rows.
 type Filled = (&'static Table, Vec<Vec<Cell>>);

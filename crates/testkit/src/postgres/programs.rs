@@ -13,10 +13,6 @@ pub(super) struct Programs(PathBuf);
 
 impl Programs {
     /// `$POSTGRES_BIN`, else the newest version where Debian puts them.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "where a machine keeps its programs is not ours to configure"
-    )]
     pub(super) fn find() -> Self {
         if let Some(named) = std::env::var_os("POSTGRES_BIN") {
             let named = PathBuf::from(named);

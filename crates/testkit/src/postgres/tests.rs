@@ -1,6 +1,7 @@
 use super::*;
 
 #[test]
+#[ignore = "needs PostgreSQL: run by interop/run postgres"]
 fn a_server_starts_stops_freezes_and_comes_back_with_its_data() {
     let cluster = Cluster::start();
     let name = cluster.fresh_database();
@@ -18,6 +19,7 @@ fn a_server_starts_stops_freezes_and_comes_back_with_its_data() {
 }
 
 #[test]
+#[ignore = "needs PostgreSQL: run by interop/run postgres"]
 fn a_replica_follows_and_stands_still_when_told() {
     let cluster = Cluster::start();
     cluster.sql("postgres", "CREATE TABLE t (x int)");

@@ -1,11 +1,12 @@
 //! What an agent that ended leaves beside its socket for `vouchsafe explain`: when, and why. Readable by its own user alone, and
 //! removed when an agent starts there again.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use vouchsafe_agent::StartError;
 use vouchsafe_agent::node::NodeError;
@@ -48,7 +49,7 @@ pub(super) fn note(socket: &Path, error: &anyhow::Error, at: i64) {
 /// What the agent that last listened at `socket` left. `None` when there is none, or this user may not read it.
 pub(crate) fn read(socket: &Path) -> Option<LastWords> {
     let path = file_beside(socket);
-    let file = File::open(&path).ok()?;
+    let file = open_what_may_be_anybodys(&path).ok()?;
     // In a directory for everybody, anybody may leave something; what counts is from root or from us.
     let owner = file.metadata().ok()?.uid();
     if owner != 0
@@ -60,6 +61,12 @@ pub(crate) fn read(socket: &Path) -> Option<LastWords> {
     let mut text = Vec::new();
     file.take(MAX_BYTES).read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
+}
+
+/// Opens a file in a directory that may be for everybody: follows no link, and does not wait for the other end of a pipe.
+pub(crate) fn open_what_may_be_anybodys(path: &Path) -> std::io::Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
 }
 
 fn file_beside(socket: &Path) -> PathBuf {
@@ -103,5 +110,18 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         forget(&socket);
         assert!(read(&socket).is_none());
+    }
+
+    #[test]
+    fn a_pipe_or_a_link_in_its_place_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (socket, path) = (folder.path().join("api.sock"), folder.path().join("api.sock.ended"));
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(read(&socket).is_none(), "and nobody waits for a writer");
+        fs::remove_file(&path).unwrap();
+        let elsewhere = folder.path().join("elsewhere.sock");
+        note(&elsewhere, &anyhow::Error::new(NodeError::Banned), 5);
+        std::os::unix::fs::symlink(folder.path().join("elsewhere.sock.ended"), &path).unwrap();
+        assert!(read(&elsewhere).is_some() && read(&socket).is_none());
     }
 }

@@ -58,6 +58,7 @@ fn ours(world: &World) -> bool {
 }
 
 #[test]
+#[ignore = "needs PostgreSQL: run by interop/run postgres"]
 fn what_one_server_is_told_the_others_serve_at_once() {
     let (world, shared) = (World::new(), Shared::new());
     if !world.kind.our_server {
@@ -84,6 +85,7 @@ fn what_one_server_is_told_the_others_serve_at_once() {
 }
 
 #[test]
+#[ignore = "needs PostgreSQL: run by interop/run postgres"]
 fn an_agent_goes_on_with_another_server_through_a_rolling_restart() {
     let (world, shared) = (World::new(), Shared::new());
     if !ours(&world) {
@@ -129,6 +131,7 @@ fn an_agent_goes_on_with_another_server_through_a_rolling_restart() {
 }
 
 #[test]
+#[ignore = "needs PostgreSQL: run by interop/run postgres"]
 fn authorities_that_rotate_on_two_servers_at_once_are_all_in_the_bundle() {
     let (world, shared) = (World::new(), Shared::new());
     if !world.kind.our_server {
@@ -162,6 +165,7 @@ fn authorities_that_rotate_on_two_servers_at_once_are_all_in_the_bundle() {
 }
 
 #[test]
+#[ignore = "needs PostgreSQL: run by interop/run postgres"]
 fn servers_and_agents_live_through_a_restart_of_the_database() {
     let world = World::new();
     if !ours(&world) {

@@ -193,3 +193,13 @@ async fn the_servers_are_unknown_only_if_none_is_known() {
     (0..3).for_each(|_| failed(&pool, &servers[1]));
     assert!(pool.is_unknown());
 }
+
+#[tokio::test]
+async fn a_server_whose_answers_are_of_no_use_is_left() {
+    let (names, registry) = (Arc::new(Names::default()), Registry::new("a", &[]));
+    let pool = pool(&["10.0.0.1:8081", "10.0.0.2:8081"], &names, &registry);
+    let first = pool.pick(&[]).unwrap();
+    answered(&pool, &first);
+    pool.blame();
+    assert_ne!(pool.pick(&[]).unwrap().address(), first.address());
+}

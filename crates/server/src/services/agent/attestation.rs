@@ -139,7 +139,7 @@ impl AgentParts {
             Err(StoreError::Rejected(_)) => return Err(banned()),
             Err(cause) => return Err(store_failed(CREATE_FAILED, &cause)),
         };
-        self.agents.forget(&attested.id);
+        self.agents.forget(&attested.id).await;
         self.model.settled(position).await;
         Ok(())
     }

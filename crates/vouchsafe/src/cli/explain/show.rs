@@ -115,12 +115,12 @@ fn one(explanation: &proto::Explanation, asked: bool, out: &mut String) -> fmt::
         (false, true) => "has an identity, and something is wrong",
         (false, false) => "has no identity",
     };
-    writeln!(out, "{} {state}\n", explanation.subject)?;
+    writeln!(out, "{} {state}\n", plain(&explanation.subject))?;
     for (number, finding) in explanation.findings.iter().enumerate() {
         let mark = if finding.severity() == Severity::Notice { " (notice)" } else { "" };
-        writeln!(out, "  {}. {}{mark}: {}", number + 1, finding.code, finding.text)?;
+        writeln!(out, "  {}. {}{mark}: {}", number + 1, plain(&finding.code), plain(&finding.text))?;
         if !finding.next_step.is_empty() {
-            writeln!(out, "     Next: {}", finding.next_step)?;
+            writeln!(out, "     Next: {}", plain(&finding.next_step))?;
         }
     }
     let concluded_from = concluded_from(explanation);
@@ -128,9 +128,15 @@ fn one(explanation: &proto::Explanation, asked: bool, out: &mut String) -> fmt::
         writeln!(out)?;
     }
     for (name, text) in concluded_from {
-        writeln!(out, "  {name:<10}{text}")?;
+        writeln!(out, "  {name:<10}{}", plain(&text))?;
     }
     writeln!(out)
+}
+
+/// Without control characters: names, paths and labels of processes are chosen by whoever runs them, and this is read on a
+/// terminal, often by root.
+fn plain(text: &str) -> String {
+    text.chars().map(|found| if found.is_control() { char::REPLACEMENT_CHARACTER } else { found }).collect()
 }
 
 fn concluded_from(explanation: &proto::Explanation) -> Vec<(&'static str, String)> {
@@ -168,4 +174,23 @@ fn concluded_from(explanation: &proto::Explanation) -> Vec<(&'static str, String
         table.push(("Attestor", format!("{}: {said}", attestor.name)));
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_cannot_write_on_the_terminal_by_its_name_or_its_path() {
+        let finding = proto::Finding { text: "no\u{7}".to_owned(), ..proto::Finding::default() };
+        let explanation = proto::Explanation {
+            subject: "process 7 (\u{1b}]0;x\n  1. identity-held)".to_owned(),
+            findings: vec![finding],
+            selectors: vec!["unix:path:/tmp/\u{1b}[2J\r".to_owned()],
+            ..proto::Explanation::default()
+        };
+        let shown = pretty(&proto::ExplainResponse { explanations: vec![explanation], agent: None }, true);
+        assert!(!shown.chars().any(|found| found.is_control() && found != '\n'), "{shown:?}");
+        assert!(!shown.lines().any(|line| line.starts_with("  1. identity-held")), "{shown:?}");
+    }
 }
