@@ -26,8 +26,8 @@ use vouchsafe_proto::spire::agent::debug::v1::debug_server::DebugServer;
 use vouchsafe_proto::spire::api::agent::logger::v1::logger_server::LoggerServer;
 use vouchsafe_proto::vouchsafe::agent::v1::explain_server::ExplainServer;
 use vouchsafe_transport::grpc;
-use vouchsafe_transport::rpc_metrics::RpcMetrics;
 use vouchsafe_transport::net::Network;
+use vouchsafe_transport::rpc_metrics::RpcMetrics;
 use vouchsafe_transport::unix::{self, UnixListener};
 
 use crate::callers::CallerListener;

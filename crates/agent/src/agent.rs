@@ -31,18 +31,18 @@ use crate::data_dir::{DataDir, DataDirError};
 use crate::denials::Denials;
 use crate::explain::service::Explainer;
 use crate::explain::{Notes, service as explaining};
+use crate::holdings::Holdings;
 use crate::identities::Identities;
 use crate::identity_set::IdentitySets;
-use crate::holdings::Holdings;
 use crate::issue::IssueLoop;
 use crate::jwt_cache::JwtCache;
 use crate::jwt_issue::JwtIssuer;
 use crate::limits::CallerLimits;
 use crate::metrics::{Metrics, Repair};
-use crate::renewals::Renewals;
 use crate::node::attestor::NodeAttestor;
 use crate::node::{Node, NodeError};
 use crate::refusals::Refusals;
+use crate::renewals::Renewals;
 use crate::rotation::Policy;
 use crate::server_client::ServerClient;
 use crate::servers::watcher::Watcher;
@@ -142,29 +142,15 @@ impl Agent {
             own: own.clone(),
             identities: Arc::clone(&identities),
         };
-        let explain = |api: &Arc<Api>, (client, notes, denials)| {
-            Arc::new(Explainer::new(explaining::Parts {
-                api: Arc::clone(api),
-                notes,
-                status: status.clone(),
-                denials,
-                client,
-                server: std::iter::once(&config.server_address)
-                    .chain(&config.server_addresses)
-                    .map(String::as_str)
-                    .collect::<Vec<_>>()
-                    .join(", "),
-                svid_limit: config.x509_svid_cache_max_size,
-            }))
-        };
         let known = (Arc::clone(&parts.client), parts.notes.clone(), parts.denials.clone());
         let (api, health) = parts.api(&config, &deps);
         let api = Arc::new(api);
-        let explain = explain(&api, known);
+        let explain = explainer(&config, &api, status.clone(), known);
         let apis = Apis::new(&api, &explain, &config, &metrics);
         if let Some(listener) = admin {
             let debug = Debug::new(own, Arc::clone(&identities), status.clone(), &metrics);
-            let (admin, deps) = (Admin::new((Arc::clone(&api), explain), &config.admin, debug, &deps), deps.clone());
+            let (admin, deps) =
+                (Admin::new((Arc::clone(&api), explain), &config.admin, debug, &deps), deps.clone());
             supervisor.start("agent-admin-api", |cancel| admin.serve(listener, deps, cancel));
         }
         supervisor.start("agent-workload-api", |cancel| {
@@ -172,6 +158,20 @@ impl Agent {
         });
         Ok(running)
     }
+}
+
+/// Answers `vouchsafe explain` from what these know.
+fn explainer(
+    config: &Config,
+    api: &Arc<Api>,
+    status: watch::Receiver<AgentStatus>,
+    (client, notes, denials): (Arc<ServerClient>, Notes, Denials),
+) -> Arc<Explainer> {
+    let servers = std::iter::once(&config.server_address).chain(&config.server_addresses);
+    let server = servers.map(String::as_str).collect::<Vec<_>>().join(", ");
+    let svid_limit = config.x509_svid_cache_max_size;
+    let api = Arc::clone(api);
+    Arc::new(Explainer::new(explaining::Parts { api, notes, status, denials, client, server, svid_limit }))
 }
 
 /// The agent's parts, bottom up.

@@ -102,7 +102,10 @@ impl Progress {
     /// A server answers after none did: nothing that failed waits any longer.
     fn resume(&mut self, place: f64) {
         let soon = Instant::now() + RESUME_WITHIN.mul_f64(place);
-        self.paused.values_mut().filter(|(_, failures)| *failures > 0).for_each(|(until, _)| *until = soon.min(*until));
+        self.paused
+            .values_mut()
+            .filter(|(_, failures)| *failures > 0)
+            .for_each(|(until, _)| *until = soon.min(*until));
     }
 }
 

@@ -167,7 +167,13 @@ impl<'a> Sync<'a> {
             self.kept.iter().filter_map(|id| self.held.get(id.as_str())).map(|slot| slot.entry.clone()),
         );
         let stats = Stats { total: entries.len(), dropped: dropped + self.dropped_by_server, ..self.stats };
-        Outcome { entries, stats, changed: changed_content || dropped > 0, older: self.older, state: State::default() }
+        Outcome {
+            entries,
+            stats,
+            changed: changed_content || dropped > 0,
+            older: self.older,
+            state: State::default(),
+        }
     }
 }
 

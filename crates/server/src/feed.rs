@@ -19,7 +19,7 @@ use vouchsafe_runtime::clock::Clock;
 use vouchsafe_runtime::entropy::Entropy;
 use vouchsafe_runtime::metrics::Gauge;
 use vouchsafe_runtime::readiness::Token;
-use vouchsafe_store::{Error as StoreError, Store};
+use vouchsafe_store::{Change, Error as StoreError, Store};
 
 use crate::agents::Agents;
 use crate::model::{ReadModel, Snapshot};
@@ -156,6 +156,11 @@ impl Feed {
                 read => read?,
             };
             debug!(count = read.changes.len(), position = %read.position, "Read changes");
+            for change in &read.changes {
+                if let Change::Agent(id, None) = change {
+                    self.agents.evicted(id);
+                }
+            }
             self.model.apply(read.changes, read.position);
             if read.complete {
                 return Ok(Look::Current);

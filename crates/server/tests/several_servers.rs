@@ -125,7 +125,8 @@ async fn a_ban_or_an_eviction_at_one_server_reaches_the_others_before_anything_n
     let second = world
         .start_beside_with(&first, "second", clock, |config| config.admission.x509pop = Some(settings))
         .await;
-    let (banned, evicted) = (pki.node().join(&first).await, pki.node().join(&first).await);
+    let node = pki.node();
+    let (banned, evicted) = (pki.node().join(&first).await, node.join(&first).await);
     eventually(async || (second.running.counts().1 == 2).then_some(())).await;
     first.admin.agents().ban_agent(BanAgentRequest { id: id_of(&banned.id) }).await.unwrap();
     first.admin.agents().delete_agent(DeleteAgentRequest { id: id_of(&evicted.id) }).await.unwrap();
@@ -134,6 +135,12 @@ async fn a_ban_or_an_eviction_at_one_server_reaches_the_others_before_anything_n
     assert_denied(banned.authorized().await, Some(Reason::AgentBanned));
     eventually(async || evicted.authorized().await.err()).await;
     assert_denied(evicted.authorized().await, Some(Reason::AgentNotAttested));
+
+    // It comes back at once, and whoever has the SVID that it had before does not come back with it.
+    let again = facing(node.join(&first).await, &second).await;
+    eventually(async || again.authorized().await.ok()).await;
+    assert_denied(evicted.authorized().await, Some(Reason::AgentNotActive));
+    again.authorized().await.unwrap();
 }
 
 #[tokio::test]

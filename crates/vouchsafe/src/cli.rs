@@ -77,7 +77,9 @@ pub fn run(arguments: Vec<OsString>, console: &mut Console<'_>) -> u8 {
             writeln!(console.stdout, env!("CARGO_PKG_VERSION")).map(|()| DONE)
         }
         // Its code 1 says something about an identity.
-        Err(error) if explains && error.use_stderr() => print_usage(&error, depth, console).map(|_| explain::USAGE),
+        Err(error) if explains && error.use_stderr() => {
+            print_usage(&error, depth, console).map(|_| explain::USAGE)
+        }
         Err(error) => print_usage(&error, depth, console),
     };
     let flushed = console.stdout.flush();

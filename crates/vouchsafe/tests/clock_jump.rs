@@ -149,7 +149,7 @@ async fn start_server(
         store: Arc::new(store),
         keys: Arc::new(Disk::open(data_dir.join("keys.json")).unwrap()),
         log_level: LogLevelControl::default(),
-            network: vouchsafe_transport::net::Network::default(),
+        network: vouchsafe_transport::net::Network::default(),
     };
     let hour = Duration::from_secs(3600);
     let config = Config {

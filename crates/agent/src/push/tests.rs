@@ -133,7 +133,11 @@ fn a_bundle_is_fetched_until_it_is_held_and_again_when_it_changes() {
     follower.synchronized(state(1));
     assert_eq!(follower.hear(at(3, 1), &held).unwrap().bundles, names(&[]));
     follower.missed(&[TrustDomain::parse("c.org").unwrap()]);
-    assert_eq!(follower.hear(at(4, 1), &held).unwrap().bundles, names(&["c.org"]), "though nobody told of it");
+    assert_eq!(
+        follower.hear(at(4, 1), &held).unwrap().bundles,
+        names(&["c.org"]),
+        "though nobody told of it"
+    );
     follower.fetched(&names(&["c.org"]));
     let told = WatchResponse { bundles: vec![bundle("a.org", b"2")], ..at(5, 2) };
     assert_eq!(follower.hear(told, &held).unwrap().bundles, names(&["a.org"]));

@@ -176,3 +176,21 @@ async fn an_agent_that_is_banned_while_it_listens_hears_why() {
     let refused = status.wait_for(|status| status.phase == Phase::Refused);
     timeout(SOON, refused).await.expect("refused in time").unwrap();
 }
+
+#[tokio::test]
+async fn heartbeats_do_not_confirm_a_bundle_that_could_not_be_fetched() {
+    let world = World::new().await;
+    world.fake.pushing.on.store(true, Ordering::SeqCst);
+    // The fake does not answer for bundles of others.
+    world.fake.put("one", &own_uid(), |entry| entry.federates_with = vec!["other.org".into()]);
+    let agent = start(&world, Duration::from_millis(50)).await;
+    is_listening(&agent, true).await;
+    let (syncs, confirmed) = (count(&world.fake.pushing.syncs), ok_syncs(&agent));
+    world.hands.jump(60);
+    let fresh = world.clock.now();
+    eventually("heartbeats", || ok_syncs(&agent) >= confirmed + 5).await;
+    let status = agent.status.borrow().clone();
+    assert!(status.last_sync.unwrap() >= fresh);
+    assert!(status.bundles_confirmed.is_none_or(|at| at < fresh), "{status:?}");
+    assert_eq!(count(&world.fake.pushing.syncs), syncs, "everything was synchronized for one bundle");
+}

@@ -152,7 +152,7 @@ async fn with_both_apis_disabled_there_is_no_socket() {
         registry: Registry::new("spire_agent", &[]),
         readiness: Readiness::new(world.clock.clone()),
         log_level: LogLevelControl::default(),
-            network: vouchsafe_transport::net::Network::default(),
+        network: vouchsafe_transport::net::Network::default(),
     };
     let mut supervisor = Supervisor::new();
     let mut running = Agent::start(config, deps, &mut supervisor).await.unwrap();

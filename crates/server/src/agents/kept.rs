@@ -82,9 +82,15 @@ impl Agents {
         }
     }
 
-    /// The SVID that the agent has now is a former one from here on.
+    /// Another server's operator has evicted the agent: whatever it attests to be later, it does so with another SVID.
+    pub(crate) fn evicted(&self, id: &SpiffeId) {
+        self.note_replaced(id);
+    }
+
+    /// The SVIDs that the agent has now are former ones from here on.
     fn note_replaced(&self, id: &SpiffeId) {
         if let Some(agent) = self.agent(id) {
+            self.replaced.note(id, &agent.new_serial_number);
             self.replaced.note(id, &agent.serial_number);
         }
     }

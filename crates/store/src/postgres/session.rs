@@ -38,17 +38,20 @@ impl Session {
         notices: Option<Notices>,
     ) -> Result<Self, Fail> {
         let (hosts, first) = (target.configs.len(), target.answered.load(Ordering::Relaxed));
-        let mut failed = Fail::said("no host is named");
+        let mut failed = None;
         for number in (first..hosts).chain(0..first) {
             match Self::connect_to(target, number, tasks, notices.clone()).await {
                 Ok(session) => {
                     target.answered.store(number, Ordering::Relaxed);
                     return Ok(session);
                 }
-                Err(fail) => failed = fail,
+                // What keeps the others from being used, such as that they are standbys, is not the cause.
+                Err(fail) => {
+                    failed.get_or_insert(fail);
+                }
             }
         }
-        Err(failed)
+        Err(failed.unwrap_or_else(|| Fail::said("no host is named")))
     }
 
     async fn connect_to(

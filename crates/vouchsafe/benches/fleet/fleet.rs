@@ -8,10 +8,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use crate::ENTRIES_EACH;
 use crate::client::{Admin, Node, Remote, entry, new_csr};
 use crate::simulated::{self, Arrival, Mode, Seen, Shared};
 use crate::world::World;
-use crate::ENTRIES_EACH;
 
 pub(crate) struct Fleet {
     shared: Arc<Shared>,
@@ -44,7 +44,8 @@ impl Fleet {
         let entries: Vec<_> = nodes
             .iter()
             .flat_map(|node| {
-                (0..ENTRIES_EACH).map(|number| entry(&node.path, &path_of(&node.path, number), selector(number)))
+                (0..ENTRIES_EACH)
+                    .map(|number| entry(&node.path, &path_of(&node.path, number), selector(number)))
             })
             .collect();
         for batch in entries.chunks(BATCH) {
@@ -56,10 +57,8 @@ impl Fleet {
             self.tasks.spawn(simulated::live(node, self.shared.clone(), seen));
         }
         let wanted = self.entries();
-        self.eventually("every agent holds its SVIDs", || {
-            self.shared.held.load(Ordering::Relaxed) >= wanted
-        })
-        .await;
+        self.eventually("every agent holds its SVIDs", || self.shared.held.load(Ordering::Relaxed) >= wanted)
+            .await;
         while self.arrivals.lock().await.try_recv().is_ok() {}
     }
 
@@ -95,7 +94,8 @@ impl Fleet {
             let start = Instant::now();
             let id = self.admin.lock().await.create(vec![new]).await.remove(0);
             let arrived = loop {
-                let arrival = timeout(PATIENCE, arrivals.recv()).await.expect("the SVID of a new entry").unwrap();
+                let arrival =
+                    timeout(PATIENCE, arrivals.recv()).await.expect("the SVID of a new entry").unwrap();
                 if arrival.entry_id == id {
                     break arrival.at;
                 }
@@ -139,12 +139,14 @@ impl Fleet {
     }
 
     pub(crate) async fn wait_until_all_are_away(&self) {
-        self.eventually("every agent noticed", || self.agents.iter().all(|agent| !agent.seen.in_touch())).await;
+        self.eventually("every agent noticed", || self.agents.iter().all(|agent| !agent.seen.in_touch()))
+            .await;
     }
 
     /// When each agent was in touch again.
     pub(crate) async fn wait_until_all_are_back(&self) -> Vec<Instant> {
-        self.eventually("every agent is back", || self.agents.iter().all(|agent| agent.seen.in_touch())).await;
+        self.eventually("every agent is back", || self.agents.iter().all(|agent| agent.seen.in_touch()))
+            .await;
         self.agents.iter().map(|agent| agent.seen.since()).collect()
     }
 

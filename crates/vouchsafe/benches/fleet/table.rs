@@ -34,7 +34,15 @@ impl Table {
         println!("server, no agents: {idle:.1} MiB");
         println!(
             "{:>6} {:>7} {:>8} {:>7} {:>8} {:>7} {:>8} {:>17} {:>22}",
-            "agents", "entries", "ready s", "cores", "RSS MiB", "db tx/s", "calls/s", "sync p50/p99 ms", "entry to SVID p50/p99"
+            "agents",
+            "entries",
+            "ready s",
+            "cores",
+            "RSS MiB",
+            "db tx/s",
+            "calls/s",
+            "sync p50/p99 ms",
+            "entry to SVID p50/p99"
         );
         Self { idle, rows: Vec::new(), missed: Vec::new() }
     }
@@ -42,7 +50,10 @@ impl Table {
     pub(crate) fn add(&mut self, row: Row) {
         print(&row);
         let p99 = quantile(&row.propagation, 0.99);
-        self.bound(p99 <= PROPAGATION, format!("entry to SVID with {} agents: p99 {} ms", row.agents, ms(p99)));
+        self.bound(
+            p99 <= PROPAGATION,
+            format!("entry to SVID with {} agents: p99 {} ms", row.agents, ms(p99)),
+        );
         self.bound(row.resident <= RESIDENT, format!("{} agents need {:.0} MiB", row.agents, row.resident));
         self.bound(row.cores <= CORES, format!("{} agents need {:.2} cores", row.agents, row.cores));
         self.rows.push(row);
@@ -61,8 +72,14 @@ impl Table {
     pub(crate) fn polling(&mut self, row: &Row) {
         println!("the same fleet polling every 5 s, as stock agents do:");
         print(row);
-        self.bound(row.cores <= POLLING_CORES, format!("{} polling agents need {:.2} cores", row.agents, row.cores));
-        self.bound(row.resident <= RESIDENT, format!("{} polling agents need {:.0} MiB", row.agents, row.resident));
+        self.bound(
+            row.cores <= POLLING_CORES,
+            format!("{} polling agents need {:.2} cores", row.agents, row.cores),
+        );
+        self.bound(
+            row.resident <= RESIDENT,
+            format!("{} polling agents need {:.0} MiB", row.agents, row.resident),
+        );
     }
 
     /// Prints the growth and the verdict; whether all bounds were kept.
@@ -70,9 +87,18 @@ impl Table {
         let per_agent = |row: &Row| (row.resident - self.idle) * 1024.0 / row.agents as f64;
         let (first, last) = (&self.rows[0], &self.rows[self.rows.len() - 1]);
         let (small, large) = (per_agent(first), per_agent(last));
-        println!("\nmemory per agent and its entries: {small:.0} KiB with {}, {large:.0} KiB with {}", first.agents, last.agents);
+        println!(
+            "\nmemory per agent and its entries: {small:.0} KiB with {}, {large:.0} KiB with {}",
+            first.agents, last.agents
+        );
         let cpu = |row: &Row| row.cores * 1e6 / row.agents as f64;
-        println!("CPU per agent: {:.0} µs/s with {}, {:.0} µs/s with {}", cpu(first), first.agents, cpu(last), last.agents);
+        println!(
+            "CPU per agent: {:.0} µs/s with {}, {:.0} µs/s with {}",
+            cpu(first),
+            first.agents,
+            cpu(last),
+            last.agents
+        );
         let grows = format!("memory grows faster than the fleet: {small:.0} to {large:.0} KiB per agent");
         let linear = large <= small * LINEAR;
         self.bound(linear, grows);

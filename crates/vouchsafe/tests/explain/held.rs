@@ -31,21 +31,8 @@ fn own_uid() -> String {
     format!("unix:uid:{}", nix::unistd::geteuid())
 }
 
-#[test]
-fn entries_that_are_missing_wrong_gone_or_in_each_others_way() {
-    let world = World::new();
-    let server = world.server("s", &ServerSettings::default());
-    let agent = world.agent("a", &server, &AgentSettings::default());
-    let (workload, mut ended) = (Workload::start(), Workload::start());
-    let agent_id = agent_id(&agent);
-    expect(
-        &agent.socket,
-        &["-pid", &workload.pid()],
-        "no-entry",
-        1,
-        &["vouchsafe server entry create", "-parentID", &agent_id],
-    );
-
+/// Entries with a mistake each, which have reached the agent; one is removed again.
+fn seed(server: &Server, agent: &Agent) {
     let group = format!("unix:gid:{}", nix::unistd::getegid());
     server.entry("wrong", "node", "unix:uid:4294967290", &["-selector", &group]);
     server.entry("strict", "node", "unix:uid:77", &["-selector", "unix:gid:77"]);
@@ -66,6 +53,24 @@ fn entries_that_are_missing_wrong_gone_or_in_each_others_way() {
         seen.then_some(())
     });
     server.cli(&["entry", "delete", "-entryID", &gone]).ok();
+}
+
+#[test]
+fn entries_that_are_missing_wrong_gone_or_in_each_others_way() {
+    let world = World::new();
+    let server = world.server("s", &ServerSettings::default());
+    let agent = world.agent("a", &server, &AgentSettings::default());
+    let (workload, mut ended) = (Workload::start(), Workload::start());
+    let agent_id = agent_id(&agent);
+    expect(
+        &agent.socket,
+        &["-pid", &workload.pid()],
+        "no-entry",
+        1,
+        &["vouchsafe server entry create", "-parentID", &agent_id],
+    );
+
+    seed(&server, &agent);
     ended.end();
 
     let pid = workload.pid();
