@@ -70,8 +70,8 @@ pub enum SpireError {
     },
 }
 
-/// Schemas of SPIRE 1.12 to 1.15; older ones are brought up to date by starting SPIRE 1.15 once.
-const SCHEMAS: std::ops::RangeInclusive<i64> = 23..=25;
+/// The schema of SPIRE 1.15. Older ones lack columns; starting SPIRE 1.15 once brings them up to date.
+const SCHEMA: i64 = 25;
 
 /// Reads the database at `path`. Blocks.
 ///
@@ -131,17 +131,14 @@ fn open(path: &Path, flags: OpenFlags) -> Result<Connection, SpireError> {
         .map_err(|cause| SpireError::Unusable { path: path.to_owned(), cause })?;
     let schema =
         schema(&connection).map_err(|error| foreign(format!("it has no table of migrations ({error})")))?;
-    if !SCHEMAS.contains(&schema) {
+    if schema != SCHEMA {
         return Err(foreign(unknown_schema(schema)));
     }
     Ok(connection)
 }
 
 fn unknown_schema(schema: i64) -> String {
-    let (first, last) = (SCHEMAS.start(), SCHEMAS.end());
-    format!(
-        "its schema is {schema}, and {first} to {last} are understood; start SPIRE 1.15 on it once, which migrates it"
-    )
+    format!("its schema is {schema}, and {SCHEMA} is understood; start SPIRE 1.15 on it once, which migrates it")
 }
 
 fn schema(connection: &Connection) -> rusqlite::Result<i64> {

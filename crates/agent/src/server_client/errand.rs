@@ -212,7 +212,7 @@ impl ServerClient {
             true => self.line_to(server)?,
             false => self.connected(server, self.verified(), Some(&self.own)).await.map_err(with_causes)?,
         };
-        let (outcome, ended) = wait(&line, get_bundle(line.clone()), (PATIENCE, PATIENCE)).await;
+        let (outcome, ended) = wait(&line, get_bundle(line.clone()), (UNHURRIED, UNHURRIED)).await;
         self.note(server, outcome.as_ref().err(), ended);
         self.own_bundle(&outcome.map_err(with_causes)?)
     }
@@ -226,7 +226,7 @@ impl ServerClient {
         let start = Instant::now();
         let dial = self.dial(server, trust, own)?;
         // The connector's own deadline does not know of a simulated clock's traps, and says less.
-        match timeout(PATIENCE, dial.connected()).await {
+        match timeout(UNHURRIED, dial.connected()).await {
             Ok(Ok(channel)) => {
                 Ok(Line { channel, server: Arc::clone(server), kept: false, heard: Arc::default() })
             }
@@ -236,7 +236,7 @@ impl ServerClient {
                     _ => Status::deadline_exceeded(format!(
                         "no connection to {} within {} s",
                         server.name(),
-                        PATIENCE.as_secs()
+                        UNHURRIED.as_secs()
                     )),
                 };
                 let ended = Ended { elapsed: start.elapsed(), comparable: false, code: Code::Unavailable };
@@ -255,7 +255,7 @@ impl ServerClient {
             authority: server.authority().to_owned(),
             address: server.address(),
             config: Arc::new(config),
-            timeout: PATIENCE,
+            timeout: UNHURRIED,
             links: server.links().clone(),
         })
     }
@@ -300,7 +300,11 @@ pub const RPC_DEADLINE: Duration = Duration::from_secs(30);
 /// How long one server may take to begin to answer while there is another one.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What each signature of a batch adds to that.
+/// How long a server may take to shake hands, unless a call runs out of patience before, and to answer a probe. Giving up
+/// sooner, while a server is busy admitting everybody after a restart, would make it do the same work again.
+const UNHURRIED: Duration = Duration::from_secs(5);
+
+/// What each signature of a batch adds to [`PATIENCE`].
 const PATIENCE_PER_SIGNATURE: Duration = Duration::from_millis(10);
 
 /// Servers that one call tries.

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use super::write::write_all;
-use super::{SCHEMAS, SpireDatabase, SpireError, SpireJournal, rows, unknown_schema};
+use super::{SCHEMA, SpireDatabase, SpireError, SpireJournal, rows, unknown_schema};
 use crate::change::Record;
 use crate::postgres::RESTORE_DEADLINE;
 use crate::postgres::fail::Fail;
@@ -67,7 +67,7 @@ impl Spire {
         })?;
         let spire = Self { session, _tasks: tasks, target };
         let found = spire.within(spire.schema()).await?;
-        if SCHEMAS.contains(&found) {
+        if found == SCHEMA {
             return Ok(spire);
         }
         let why = match found {
