@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
+use vouchsafe_proto::revisions::State;
 use vouchsafe_types::entry::EntryId;
 use vouchsafe_types::spiffe_id::SpiffeId;
 use zeroize::Zeroizing;
@@ -83,6 +84,7 @@ pub struct Identities {
     writer: Mutex<()>,
     demand: Notify,
     closed: AtomicBool,
+    shown: Mutex<State>,
 }
 
 impl Default for Identities {
@@ -101,6 +103,7 @@ impl Default for Identities {
             writer: Mutex::new(()),
             demand: Notify::new(),
             closed: AtomicBool::new(false),
+            shown: Mutex::default(),
         }
     }
 }
@@ -110,6 +113,17 @@ impl Identities {
     #[must_use]
     pub fn load(&self) -> Arc<Snapshot> {
         self.current.load_full()
+    }
+
+    /// The newest state of the server that the snapshot reflects: an older one is not taken, also after a restart.
+    #[must_use]
+    pub fn shown(&self) -> State {
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The snapshot reflects this state of the server.
+    pub fn set_shown(&self, state: State) {
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
     /// The current version.

@@ -76,6 +76,18 @@ pub struct Gap {
 }
 
 impl Follower {
+    /// Goes on from what an earlier run was shown.
+    #[must_use]
+    pub fn since(state: State) -> Self {
+        Self { state, ..Self::default() }
+    }
+
+    /// The newest state of the server that what is held reflects.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
     /// A new stream begins, perhaps of another server.
     pub fn restart(&mut self) {
         (self.sequence, self.in_step) = (0, false);

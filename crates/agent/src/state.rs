@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use vouchsafe_ca::key_manager::KeyManager;
 use vouchsafe_lastgood::{Persister, Saver, SealKey, SealedFile, Version};
+use vouchsafe_proto::revisions::State;
 use vouchsafe_types::bundle::Bundle;
 use vouchsafe_types::entry::EntryId;
 use vouchsafe_types::spiffe_id::SpiffeId;
@@ -40,6 +41,7 @@ pub fn file(data_dir: &Path, key_manager: &dyn KeyManager) -> Option<SealedFile>
 #[derive(Clone, Debug)]
 pub struct Frozen {
     snapshot: Arc<Snapshot>,
+    shown: State,
     tokens: Vec<(Arc<JwtSlot>, Arc<CachedToken>)>,
 }
 
@@ -71,6 +73,7 @@ impl Serialize for Frozen {
             entries: self.snapshot.index.iter().map(|slot| &slot.entry).collect(),
             svids: svids.collect(),
             tokens: tokens.collect(),
+            shown: (self.shown.epoch, self.shown.position),
         };
         saved.serialize(serializer)
     }
@@ -83,6 +86,7 @@ struct SavedRef<'a> {
     entries: Vec<&'a WorkloadEntry>,
     svids: Vec<SvidRef<'a>>,
     tokens: Vec<TokenRef<'a>>,
+    shown: (u64, u64),
 }
 
 #[derive(Serialize)]
@@ -112,6 +116,8 @@ pub struct Saved {
     entries: Vec<WorkloadEntry>,
     svids: Vec<SavedSvid>,
     tokens: Vec<SavedToken>,
+    /// Epoch and position of [`Identities::shown`].
+    shown: (u64, u64),
 }
 
 #[derive(Deserialize)]
@@ -175,6 +181,7 @@ impl Saved {
                 (saved.entry_id, Arc::new(svid))
             })
             .collect();
+        identities.set_shown(State { epoch: self.shown.0, position: self.shown.1 });
         identities.edit(|snapshot| {
             snapshot.index = Arc::new(index);
             snapshot.svids = Arc::new(svids);
@@ -269,11 +276,13 @@ impl StateLoop {
     }
 
     fn submit(&mut self) {
+        // In this order: what is saved reflects at least that state.
+        let shown = self.identities.shown();
         let snapshot = self.identities.load();
         let Some(confirmed_at) = self.status.watch().borrow().last_sync else { return };
         let tokens =
             self.jwt.cache().all().into_iter().filter_map(|slot| slot.held().map(|held| (slot, held)));
-        let frozen = Frozen { tokens: tokens.collect(), snapshot };
+        let frozen = Frozen { tokens: tokens.collect(), snapshot, shown };
         self.position += 1;
         let version = Version { epoch: EPOCH, position: self.position };
         self.saver.submit(version, confirmed_at, Arc::new(frozen));
@@ -330,14 +339,15 @@ mod tests {
         };
         let tokens =
             cache.all().into_iter().filter_map(|slot| slot.held().map(|held| (slot, held))).collect();
-        let frozen = Frozen { snapshot: Arc::new(snapshot), tokens };
+        let shown = State { epoch: 5, position: 6 };
+        let frozen = Frozen { snapshot: Arc::new(snapshot), tokens, shown };
         file.save(Version { epoch: EPOCH, position: 9 }, SystemTime::UNIX_EPOCH, &frozen).unwrap();
         let raw = std::fs::read(dir.path().join(FILE)).unwrap();
         assert!(!raw.windows(12).any(|window| window == b"secret-token"), "the token is in the clear");
 
         let (identities, cache) = (Identities::default(), JwtCache::new(10));
         let (position, _) = restore(&file, &identities, &cache).unwrap();
-        assert_eq!(position, 9);
+        assert_eq!((position, identities.shown()), (9, shown));
         let snapshot = identities.load();
         assert_eq!(snapshot.index.get("a").unwrap().entry, a);
         assert_eq!(snapshot.svids["a"].key, Bytes::from_static(b"key"));

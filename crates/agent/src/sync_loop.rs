@@ -107,7 +107,7 @@ impl SyncLoop {
             older_since: None,
             own,
             life: self.client.signs_of_life(),
-            following: Following::default(),
+            following: Following::since(self.identities.shown()),
         };
         loop {
             let mut wait = self.poll(&mut progress).await;
@@ -199,6 +199,7 @@ impl SyncLoop {
         }
         let stats = outcome.stats;
         self.apply(outcome, own, federated);
+        self.identities.set_shown(progress.following.follower.state());
         self.confirmed(stats, &missing);
         Ok(())
     }

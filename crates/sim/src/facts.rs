@@ -53,6 +53,8 @@ pub struct AgentFacts {
     pub banned: Option<(Instant, Option<Instant>)>,
     /// When a server was last within its reach.
     pub contact: Option<Instant>,
+    /// When no server was within its reach last.
+    pub alone: Option<Instant>,
     /// When its clock was changed last.
     pub clock_changed: Option<Instant>,
     /// Tokens that were handed out in this life, by path: when they end.

@@ -39,9 +39,11 @@ fn report(world: &World, verdict: Result<(), Violation>) {
 
 fn note_contact(world: &World, agent: usize) {
     let host = world.agents[agent].host;
-    if world.servers.iter().any(|server| world.net.reachable(host, server.host)) {
-        world.facts().agents[agent].contact = Some(Instant::now());
-    }
+    let in_reach = world.servers.iter().any(|server| world.net.reachable(host, server.host));
+    let mut facts = world.facts();
+    let noted = &mut facts.agents[agent];
+    let when = if in_reach { &mut noted.contact } else { &mut noted.alone };
+    *when = Some(Instant::now());
 }
 
 fn agent_versions(world: &World, agent: usize) -> Result<(), Violation> {

@@ -234,11 +234,14 @@ impl Workload {
         self.world.facts().held(self.agent, self.wall())
     }
 
-    /// Whether this machine's clock did not jump lately: after that, some things may be invalid for a while.
+    /// Whether this machine's clock did not jump lately: after that, some things may be invalid until a server that has its
+    /// database is within reach for a while.
     fn clock_is_steady(&self) -> bool {
+        let healthy = self.world.stores_healthy_since();
         let facts = self.world.facts();
-        let changed = facts.jumped.max(facts.agents[self.agent].clock_changed);
-        changed.is_none_or(|at| at.elapsed() > AFTER_JUMP)
+        let noted = &facts.agents[self.agent];
+        let Some(changed) = facts.jumped.max(noted.clock_changed) else { return true };
+        healthy.is_some_and(|since| since.max(changed).max(noted.alone.unwrap_or(changed)).elapsed() > AFTER_JUMP)
     }
 
     /// How many seconds ago every server knew of this agent's ban, if it was banned.

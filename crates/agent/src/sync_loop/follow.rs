@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tonic::{Code, Status, Streaming};
 use tracing::{debug, info, warn};
+use vouchsafe_proto::revisions::State;
 use vouchsafe_proto::vouchsafe::server::v1::WatchResponse;
 use vouchsafe_types::trust_domain::TrustDomain;
 
@@ -55,6 +56,11 @@ const SPREAD: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(5);
 
 impl Following {
+    /// Goes on from what an earlier run was shown.
+    pub(super) fn since(state: State) -> Self {
+        Self { follower: Follower::since(state), ..Self::default() }
+    }
+
     /// Whether it is time to open a stream of `server`.
     pub(super) fn may_try(&self, server: Option<SocketAddr>) -> bool {
         self.refused.is_none_or(|(by, until)| by != server || until <= Instant::now())
@@ -200,6 +206,7 @@ impl SyncLoop {
                 (progress.failures, progress.following.failures) = (0, 0);
                 progress.following.follower.fetched(&bundles);
                 progress.following.follower.missed(&missing);
+                self.identities.set_shown(progress.following.follower.state());
                 Ok(None)
             }
             Err(status) => Ok(Some(self.failed(&status, progress).await)),
