@@ -43,6 +43,8 @@ impl NewEntry {
 
     fn message(&self) -> types::Entry {
         types::Entry {
+            // An agent gets SVIDs ahead of need in the order of these.
+            id: self.path.replace('/', "-"),
             spiffe_id: Some(id(&self.path)),
             parent_id: Some(id(&self.parent)),
             selectors: vec![types::Selector {

@@ -3,7 +3,7 @@
 //!
 //! A credential is *held* when the same workload had it before. A *first signature* is a token for an audience that
 //! nobody asked for, and the X.509-SVID of a workload that starts now and whose entry is beyond what the agent holds
-//! ahead of need (`x509_svid_cache_max_size`).
+//! ahead of need (`x509_svid_cache_max_size`). What it lets go for these are SVIDs that nobody ever asked for.
 
 use std::time::Duration;
 
@@ -32,11 +32,16 @@ pub(super) async fn run(scene: &Scene<'_>) -> Result<Vec<Measured>, Error> {
     };
     let server = Server::start(&scene.place, scene.side, "server", &settings).await?;
     let programs = Folder::new(scene.place.folder("w")?);
-    let entries: Vec<NewEntry> = (0..WORKLOADS + starters)
-        .map(|number| NewEntry::new(format!("w{number}"), "node", &programs.path(&format!("w{number}"))))
+    let name = |number| match number {
+        number if number < WORKLOADS => format!("w{number}"),
+        number if number < WORKLOADS + starters => format!("z-starter{number}"),
+        number => format!("a-unused{number}"),
+    };
+    let entries: Vec<NewEntry> = (0..WORKLOADS + 2 * starters)
+        .map(|number| NewEntry::new(name(number), "node", &programs.path(&format!("w{number}"))))
         .collect();
     server.admin().create(&entries).await?;
-    let limit = format!("x509_svid_cache_max_size = {WORKLOADS}");
+    let limit = format!("x509_svid_cache_max_size = {}", WORKLOADS + starters);
     let mut agent = scene.agent("node", &server, &limit).await?;
 
     scene.step(format!("{WORKLOADS} workloads start, one process each"));
@@ -71,7 +76,7 @@ pub(super) async fn run(scene: &Scene<'_>) -> Result<Vec<Measured>, Error> {
     scene.step(format!("watching for {} s, while {starters} further workloads start", window.as_secs()));
     let mut starting = Workloads::default();
     let pause = window / u32::try_from(starters + 1).unwrap_or(1);
-    for (number, entry) in entries.iter().enumerate().skip(WORKLOADS) {
+    for (number, entry) in entries.iter().enumerate().skip(WORKLOADS).take(starters) {
         sleep(pause).await;
         let asks = [Asking { ask: Ask::X509, period_ms: 0 }];
         starting.start(&programs.program(&format!("w{number}"))?, &one(entry, &asks, DEADLINE_MS)).await?;
