@@ -241,7 +241,9 @@ impl Workload {
         let facts = self.world.facts();
         let noted = &facts.agents[self.agent];
         let Some(changed) = facts.jumped.max(noted.clock_changed) else { return true };
-        healthy.is_some_and(|since| since.max(changed).max(noted.alone.unwrap_or(changed)).elapsed() > AFTER_JUMP)
+        healthy.is_some_and(|since| {
+            since.max(changed).max(noted.alone.unwrap_or(changed)).elapsed() > AFTER_JUMP
+        })
     }
 
     /// How many seconds ago every server knew of this agent's ban, if it was banned.

@@ -138,7 +138,9 @@ fn open(path: &Path, flags: OpenFlags) -> Result<Connection, SpireError> {
 }
 
 fn unknown_schema(schema: i64) -> String {
-    format!("its schema is {schema}, and {SCHEMA} is understood; start SPIRE 1.15 on it once, which migrates it")
+    format!(
+        "its schema is {schema}, and {SCHEMA} is understood; start SPIRE 1.15 on it once, which migrates it"
+    )
 }
 
 fn schema(connection: &Connection) -> rusqlite::Result<i64> {
