@@ -305,12 +305,18 @@ fn happen(world: &Arc<World>, accident: Accident, tasks: &mut JoinSet<()>) {
         Accident::Jump(seconds) => {
             world.servers.iter().for_each(|node| node.hands.jump(seconds));
             world.agents.iter().for_each(|node| node.hands.jump(seconds));
-            world.facts().jumped = Some(Instant::now());
+            let mut facts = world.facts();
+            facts.jumped = Some(Instant::now());
+            // A token from the future is none.
+            facts.agents.iter_mut().for_each(|agent| agent.tokens.clear());
         }
         Accident::Skew(Part::Server(server), seconds) => world.servers[server].hands.jump(seconds),
         Accident::Skew(Part::Agent(agent), seconds) => {
             world.agents[agent].hands.jump(seconds);
-            world.facts().agents[agent].clock_changed = Some(Instant::now());
+            let mut facts = world.facts();
+            let agent = &mut facts.agents[agent];
+            agent.clock_changed = Some(Instant::now());
+            agent.tokens.clear();
         }
     }
 }
