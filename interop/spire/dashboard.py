@@ -12,7 +12,9 @@ import pathlib
 import re
 import sys
 
-GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "crates" / "vouchsafe" / "tests" / "golden"
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "deploy"))
+from names import exposed, expressions
+
 # Names that only a Go program can have.
 NO_MEANING = {
     "spire_server_runtime_alloc_bytes": "Go's heap; use process_resident_memory_bytes",
@@ -23,40 +25,10 @@ NO_MEANING = {
 LABELS_OF_EVERY_SCRAPE = {"host", "instance", "job"}
 
 
-def expressions(node, panel=""):
-    """Each query with the title of its panel."""
-    if isinstance(node, dict):
-        title = node.get("title")
-        panel = title if isinstance(title, str) and title else panel
-        if isinstance(node.get("expr"), str):
-            yield panel, node["expr"]
-        for value in node.values():
-            yield from expressions(value, panel)
-    elif isinstance(node, list):
-        for value in node:
-            yield from expressions(value, panel)
-
-
-def exposed():
-    """Name to labels; `_sum` and `_count` of summaries are names of their own."""
-    names = {}
-    for part in ["server", "agent"]:
-        for line in (GOLDEN / f"metrics_{part}.txt").read_text().splitlines():
-            if not line or line[0] in "#~":
-                continue  # "~": not there in each run
-            name, kind, *labels = line.split(" ")
-            full = name if name.startswith("process_") else f"spire_{part}_{name}"
-            labels = set(labels[0].split(",")) if labels else set()
-            names[full] = labels
-            if kind == "summary":
-                names[full + "_sum"] = names[full + "_count"] = labels
-    return names
-
-
 def main():
     module = pathlib.Path(sys.argv[1])
     dashboard = json.loads((module / "doc/telemetry/spire_grafana_dashboard.json").read_text())
-    ours, failed, seen = exposed(), 0, {}
+    ours, failed, seen = exposed(always=True), 0, {}
     for panel, query in expressions(dashboard):
         for name in re.findall(r"\bspire_(?:server|agent)_\w+", query):
             seen.setdefault(name, (panel, set()))[1].update(re.findall(r"\bby ?\(([^)]*)\)", query))
