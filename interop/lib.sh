@@ -7,7 +7,7 @@ CHECKS=
 PIDS=()
 
 begin() {
-  RUN=$(mktemp -d "${TMPDIR:-/tmp}/vi.XXXXXX") # short: a Unix socket's path has room for 107 bytes
+  RUN=$(mktemp -d "$(place)/vi.XXXXXX") # short: a Unix socket's path has room for 107 bytes
   chmod 0755 "$RUN"
   CHECKS=$RUN/checks
   mkdir "$RUN/logs"
@@ -15,6 +15,14 @@ begin() {
   trap 'on_exit $?' EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM
+}
+
+# In memory where there is room (as crates/testkit/src/folders.rs): servers flush what they write and give up after some
+# seconds, which one flush may last on a disk that is busy with what was just compiled.
+place() {
+  local free
+  free=$(df --output=avail --block-size=1M /dev/shm 2>/dev/null | tail -n 1)
+  if [[ -z ${TMPDIR:-} && -w /dev/shm && ${free:-0} -ge 1024 ]]; then echo /dev/shm; else echo "${TMPDIR:-/tmp}"; fi
 }
 
 on_exit() {
@@ -34,13 +42,15 @@ check() {
   printf '%s\n' "$*" | tee -a "$CHECKS"
 }
 
-# Ends the run: shows the logs when a check failed.
+# Ends the run: when a check failed, shows the logs, and last what is known of each failure, since of a long output often
+# only the end is seen.
 finish() {
   local passed failed
   passed=$(grep -c '^ok ' "$CHECKS" || true)
   failed=$(grep -c '^FAIL ' "$CHECKS" || true)
   if [[ $failed -gt 0 || $passed -eq 0 ]]; then
     dump_logs
+    [[ ! -s $RUN/causes ]] || tail -n "$CAUSE_LINES_TOTAL" "$RUN/causes"
     grep '^FAIL ' "$CHECKS" || true
   fi
   echo "$passed passed, $failed failed"
@@ -53,7 +63,29 @@ die() {
   finish
 }
 
-readonly LOG_LINES=${INTEROP_LOG_LINES:-120}
+readonly LOG_LINES=${INTEROP_LOG_LINES:-120} CAUSE_LINES_TOTAL=240
+
+# rust_failed <name of the check> <log of a test program> <test> <outcome>: the check, right after what the test said when it
+# failed: CI shows some twenty lines around a failure. The end of the logs that the test printed comes with the causes, at the end.
+rust_failed() {
+  local section=$RUN/section
+  awk -v "head=---- $3 stdout ----" '$0 == head { on = 1; print; next } /^---- .* stdout ----$|^failures:$/ { on = 0 } on' \
+    "$2" >"$section"
+  {
+    echo "--- $3: the end of what it logged"
+    sed -n '/^--- /,$p' "$section" | grep -v '^$' | tail -n 60
+    rust_panic "$section" 40
+    check FAIL "$1" "$4"
+  } | cut -c 1-600 >>"$RUN/causes"
+  sed -n '/^--- /,$p' "$section" | grep -v '^$' | tail -n 6 | cut -c 1-300
+  rust_panic "$section" 12 | cut -c 1-600
+  printf 'FAIL %s %s\n' "$1" "$4"
+}
+
+# rust_panic <section> <lines>: up to the backtrace. The first line has the place, those that follow have the words.
+rust_panic() {
+  sed -e '/^stack backtrace:/,$d' -e '/^--- /,$d' -e '/^$/d' "$1" | head -n "$2"
+}
 
 dump_logs() {
   local log
@@ -107,13 +139,41 @@ wait_for() {
   done
 }
 
-# A TCP port of the loopback interface on which nobody listens.
-free_port() {
-  local port
-  while :; do
-    port=$((RANDOM % 20000 + 12000))
-    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
+# rust_checks <name> <log of a test program> <its exit status>: a check for each test; those that failed come last.
+rust_checks() {
+  local name=$1 log=$2 status=$3 test outcome failed=()
+  while read -r _ test _ outcome _; do
+    case $outcome in
+      ok) check ok "$name.${test//::/.}" ;;
+      ignored*) ;;
+      *) failed+=("$test $outcome") ;;
+    esac
+  done < <(grep '^test .* \.\.\. ' "$log")
+  for test in "${failed[@]}"; do
+    rust_failed "$name.$(tr -s : . <<<"${test%% *}")" "$log" "${test%% *}" "${test#* }"
   done
+  if [[ $status -ne 0 && ${#failed[@]} -eq 0 ]]; then
+    tail -n 40 "$log" | tee -a "$RUN/causes"
+    check FAIL "$name" "exit code $status, see $log"
+  fi
+}
+
+# A TCP port on which nobody listens, and which nobody else who asks gets: crates/testkit/src/ports.rs has the same file,
+# the same numbers, and the reasons.
+free_port() {
+  local file port
+  file=/tmp/vouchsafe-ports-$(id -u)
+  {
+    flock 8
+    read -r port <&8 || true
+    [[ $port =~ ^[1-9][0-9]{4}$ ]] || port=0
+    while :; do
+      port=$((port + 1))
+      [[ $port -ge 12000 && $port -lt 32000 ]] || port=12000
+      (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
+    done
+    echo "$port" >"$file"
+  } 8<>"$file"
   echo "$port"
 }
 

@@ -4,11 +4,12 @@
 readonly TD=interop.test
 readonly NODE_ID=spiffe://$TD/node
 
-# Short lives: three SVID rotations and a rotation of both CA keys fit into about a minute.
+# Short lives: three SVID rotations and a rotation of both CA keys fit into about 75 s, and half a life is time enough on a busy
+# machine.
 # shellcheck disable=SC2034 # `fill` reads them by name
-readonly CA_TTL=${INTEROP_CA_TTL:-60s} X509_TTL=${INTEROP_X509_TTL:-12s} JWT_TTL=${INTEROP_JWT_TTL:-15s}
+readonly CA_TTL=${INTEROP_CA_TTL:-80s} X509_TTL=${INTEROP_X509_TTL:-18s} JWT_TTL=${INTEROP_JWT_TTL:-22s}
 
-readonly READY_SECS=30
+readonly READY_SECS=120
 
 # fill <template> <file>: replaces @NAME@ by the shell variable NAME.
 fill() {

@@ -13,8 +13,8 @@ source "$INTEROP/clients/chains.sh"
 readonly ALL_CLIENTS=(python rust node go)
 readonly DENIED_UID=65534
 readonly ROTATIONS=3
-readonly DEADLINE_SECS=${INTEROP_DEADLINE_SECS:-150}
-readonly PROPAGATION_SECS=30
+readonly DEADLINE_SECS=${INTEROP_DEADLINE_SECS:-300}
+readonly PROPAGATION_SECS=120
 readonly WORKLOAD_ID=spiffe://$TD/workload
 
 CLIENTS=()

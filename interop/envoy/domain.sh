@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Trust domains, each a server and an agent of its own in a directory of the run: $RUN/a, $RUN/b.
 
-readonly READY_SECS=30
+readonly READY_SECS=120
 readonly TD_A=envoy.test TD_B=other.test
 
 declare -A SERVER_SOCKET=() AGENT_SOCKET=() DOMAIN_PIDS=()

@@ -14,7 +14,7 @@ source "$INTEROP/pins.sh"
 # The first root signs for about 50 s, then the next one that the server prepared by itself.
 readonly CA_TTL=${INTEROP_CA_TTL:-75s} LEAF_TTL=${INTEROP_X509_TTL:-12s}
 readonly LOAD_SECS=${INTEROP_LOAD_SECS:-90}
-readonly SETTLE_SECS=40
+readonly SETTLE_SECS=120
 readonly MIN_REQUESTS=300 MIN_LEAVES=4
 
 run_suite() {

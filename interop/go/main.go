@@ -53,7 +53,7 @@ func mustEnvInt(name string) int {
 }
 
 // callTimeout bounds one call that answers at once when all is well.
-const callTimeout = 10 * time.Second
+const callTimeout = 60 * time.Second
 
 // deadline is how long a whole mode may take to see what it waits for.
 func deadline() time.Duration {

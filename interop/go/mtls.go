@@ -25,7 +25,7 @@ const (
 	heldEvery     = 250 * time.Millisecond
 	newEvery      = time.Second
 	afterRotation = 8
-	lineTimeout   = 5 * time.Second
+	lineTimeout   = 30 * time.Second
 )
 
 // mtlsServeMode echoes until it is ended, and leaves its address in INTEROP_OUT/address.

@@ -17,11 +17,8 @@ run_suite() {
 
 # tests <package> <targets ...>: its tests that are ignored elsewhere because they need PostgreSQL.
 tests() {
-  local package=$1 log=$RUN/logs/$1.log status=0 name outcome
+  local package=$1 log=$RUN/logs/$1.log status=0
   shift
   (cd "$ROOT" && cargo test --locked --package "$package" "$@" -- --ignored) >"$log" 2>&1 || status=$?
-  while read -r _ name _ outcome _; do
-    if [[ $outcome == ok ]]; then check ok "$package.${name//::/.}"; else check FAIL "$package.${name//::/.}" "$outcome"; fi
-  done < <(grep '^test .* \.\.\. ' "$log")
-  [[ $status -eq 0 ]] || check FAIL "$package" "exit code $status, see $log"
+  rust_checks "$package" "$log" "$status"
 }

@@ -43,7 +43,7 @@ def validate(binary, part, text):
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
         file.write(text)
         file.flush()
-        done = subprocess.run([binary, part, "validate", "-config", file.name], capture_output=True, text=True, timeout=30)
+        done = subprocess.run([binary, part, "validate", "-config", file.name], capture_output=True, text=True, timeout=120)
         return done.returncode, (done.stdout + done.stderr).replace(file.name, "FILE")
 
 

@@ -35,12 +35,12 @@ start_world() {
   sed -e "s#@DIR@#$dir#g" -e "s#@PORT@#$port#g" "$INTEROP/spire/parity/server.conf.in" >"$dir/server.conf"
   sed -e "s#@DIR@#$dir#g" -e "s#@PORT@#$port#g" "$INTEROP/spire/parity/agent.conf.in" >"$dir/agent.conf"
   start "$name-server" "$programs/spire-server" run -config "$dir/server.conf"
-  wait_for 60 "$STARTED" "$programs/spire-server" healthcheck -socketPath "$dir/server.sock" \
+  wait_for 180 "$STARTED" "$programs/spire-server" healthcheck -socketPath "$dir/server.sock" \
     || die "the server of $1 is not healthy"
   "$programs/spire-server" bundle show -socketPath "$dir/server.sock" >"$dir/bundle.pem" || die "no bundle in $1"
   token=$("$programs/spire-server" token generate -socketPath "$dir/server.sock" -spiffeID spiffe://parity.test/node \
     | sed -n 's/^Token: *//p')
   start "$name-agent" "$programs/spire-agent" run -config "$dir/agent.conf" -joinToken "$token"
-  wait_for 60 "$STARTED" "$programs/spire-agent" healthcheck -socketPath "$dir/public/agent.sock" \
+  wait_for 180 "$STARTED" "$programs/spire-agent" healthcheck -socketPath "$dir/public/agent.sock" \
     || die "the agent of $1 is not healthy"
 }

@@ -24,14 +24,7 @@ wait_for_scenarios() {
     name=${entry%=*} status=0
     wait "${entry#*=}" || status=$?
     log=$RUN/logs/scenarios-$name.log
-    while read -r _ test _ outcome _; do
-      case $outcome in
-        ok) check ok "$name.${test//::/.}" ;;
-        ignored*) ;;
-        *) check FAIL "$name.${test//::/.}" "$outcome" ;;
-      esac
-    done < <(grep '^test .* \.\.\. ' "$log")
-    [[ $status -eq 0 ]] || check FAIL "$name.scenarios" "exit code $status, see $log"
+    rust_checks "$name" "$log" "$status"
   done
   SETS=()
 }

@@ -1,8 +1,8 @@
 //! Building an agent from its settings and starting its tasks.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -46,6 +46,7 @@ use crate::renewals::Renewals;
 use crate::rotation::Policy;
 use crate::server_client::ServerClient;
 use crate::servers::watcher::Watcher;
+use crate::state::confirmed::{Confirmed, Mark};
 use crate::state::{self, StateLoop};
 use crate::status::{AgentStatus, Phase, Serving, StatusBoard};
 use crate::sync_loop::{SyncLoop, SyncSoon};
@@ -105,12 +106,14 @@ impl Agent {
         let admin = admin::bind(&config.admin, &deps.network).map_err(StartError::Socket)?;
         let restored = parts.node.restore().await.map_err(StartError::Node)?;
         let state = state::file(&config.data_dir, config.key_manager.as_ref());
+        let mark = Mark::open(&config.data_dir, config.key_manager.as_ref());
         let mut position = 0;
         if let (Some(_), Some(file)) = (&restored, &state)
-            && let Some((saved, confirmed_at)) = state::restore(file, &parts.identities, parts.jwt.cache())
+            && let Some((saved, confirmed)) =
+                state::restore((file, mark.as_ref()), &parts.identities, parts.jwt.cache())
         {
             position = saved;
-            parts.serve_restored(confirmed_at);
+            parts.serve_restored(confirmed);
             parts.metrics.repaired(Repair::Reload);
         }
         parts.adopt_held_bundle(&config).map_err(StartError::DataDir)?;
@@ -122,7 +125,7 @@ impl Agent {
             let (identities, jwt, status) =
                 (Arc::clone(&parts.identities), parts.jwt.clone(), parts.status.clone());
             let data_dir = Arc::clone(&parts.data_dir);
-            let state = StateLoop { identities, jwt, saver, position, status, data_dir };
+            let state = StateLoop { identities, jwt, saver, mark, position, status, data_dir };
             supervisor.start("agent-state", |cancel| state.run(persister, cancel));
         }
         let watcher = Watcher { client: Arc::clone(&parts.client), trust: Arc::clone(&parts.trust) };
@@ -263,14 +266,14 @@ impl Parts {
         })
     }
 
-    fn serve_restored(&self, confirmed_at: std::time::SystemTime) {
+    fn serve_restored(&self, confirmed: Confirmed) {
         let snapshot = self.identities.load();
         if !snapshot.synchronized {
             return;
         }
         self.status.set(|status| {
             status.phase = Phase::Serving;
-            (status.last_sync, status.bundles_confirmed) = (Some(confirmed_at), Some(confirmed_at));
+            (status.last_sync, status.bundles_confirmed) = (Some(confirmed.at), confirmed.bundles);
             (status.entries, status.x509_svids) = (snapshot.index.len(), snapshot.svids.len());
             status.jwt_svids = self.jwt.cache().len();
         });
@@ -332,6 +335,8 @@ impl Parts {
             metrics: self.metrics.clone(),
             status: self.status.clone(),
             renewals: Arc::clone(&self.renewals),
+            trust: Arc::clone(&self.trust),
+            unknown: Mutex::default(),
         }
     }
 

@@ -15,6 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
+use vouchsafe_runtime::blocking;
 use vouchsafe_runtime::class::Class;
 use vouchsafe_types::bundle::{Bundle, X509Authority};
 use vouchsafe_types::pem;
@@ -260,7 +261,7 @@ impl DataDir {
             }
         };
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(write)),
+            Ok(_) => drop(blocking::run(write)),
             Err(_) => write(),
         }
     }

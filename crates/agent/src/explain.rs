@@ -11,12 +11,14 @@
 //!
 //! | bound | what happens there |
 //! |---|---|
-//! | one answer at a time per connection, [`service::MAX_AT_ONCE`] in all | `ResourceExhausted` |
-//! | [`service::ASKS_PER_SEC`] per user | `ResourceExhausted` |
+//! | one answer at a time per connection and per user who may not see everything, [`sight::MAX_AT_ONCE`] of those who may, and as many of the others | `ResourceExhausted` |
+//! | [`sight::ASKS_PER_SEC`] per user; those who may see everything apart | `ResourceExhausted` |
 //! | [`crate::attest::EXAMINE_DEADLINE`] | an attestor that takes longer counts as failed in the answer |
 //! | [`subject::MAX_OF_A_POD`] processes of one Pod, [`diagnosis::MAX_SHOWN`] entries or identities | the rest is counted |
 //!
-//! * [`service`]   who may ask, facts, the message
+//! * [`service`]   gathers the facts and answers
+//! * [`sight`]     who may ask, and what about
+//! * [`message`]   what is told
 //! * [`subject`]   which processes are meant
 //! * [`diagnosis`] findings from facts
 //! * [`causes`]    what keeps the agent from its server
@@ -27,9 +29,11 @@
 pub mod causes;
 pub mod codes;
 pub mod diagnosis;
+mod message;
 pub mod near;
 pub mod notes;
 pub mod service;
+pub mod sight;
 pub mod subject;
 
 pub use notes::Notes;

@@ -86,9 +86,8 @@ impl Holdings {
                 None => registry.forget_gauge("vouchsafe_credential_expiry_seconds", &labels),
             }
         }
-        let entries = self.renewals.with_held_back(|held_back| {
-            entries_by_state(now, (&snapshot, self.limit), |id| held_back.get(id).copied())
-        });
+        let held_back = self.renewals.held_back();
+        let entries = entries_by_state(now, (&snapshot, self.limit), |id| held_back.get(id).copied());
         for (state, count) in entries.named() {
             registry.gauge("vouchsafe_entries", &[("state", state)]).set(count as f64);
         }
@@ -120,26 +119,25 @@ impl Holdings {
     fn renewing(&self, now: i64, snapshot: &Snapshot, disconnected: bool) -> Renewing {
         let mut renewing = Renewing { due: 0, behind: Duration::ZERO, forecast: 0 };
         let speed = self.renewals.speed();
-        self.renewals.with_held_back(|held_back| {
-            let held = snapshot.svids.iter().map(|(id, svid)| {
-                let lifetime = svid.lifetime;
-                let refused = lifetime.renew_at < now && held_back.get(id) == Some(&HeldBack::Failing);
-                Held { lifetime, refused }
-            });
-            // One that the server refuses says nothing about how the others get through.
-            let mut backlog = Duration::ZERO;
-            for held in held.clone() {
-                let late = now.saturating_sub(held.lifetime.renew_at);
-                let Ok(late) = u64::try_from(late).map(Duration::from_secs) else { continue };
-                renewing.due += 1;
-                renewing.behind = renewing.behind.max(late);
-                if !held.refused {
-                    backlog = backlog.max(late);
-                }
-            }
-            let capacity = if disconnected { Capacity::None } else { speed.capacity(backlog) };
-            renewing.forecast = unrenewed(now, held, capacity);
+        let held_back = self.renewals.held_back();
+        let held = snapshot.svids.iter().map(|(id, svid)| {
+            let lifetime = svid.lifetime;
+            let refused = lifetime.renew_at < now && held_back.get(id) == Some(&HeldBack::Failing);
+            Held { lifetime, refused }
         });
+        // One that the server refuses says nothing about how the others get through.
+        let mut backlog = Duration::ZERO;
+        for held in held.clone() {
+            let late = now.saturating_sub(held.lifetime.renew_at);
+            let Ok(late) = u64::try_from(late).map(Duration::from_secs) else { continue };
+            renewing.due += 1;
+            renewing.behind = renewing.behind.max(late);
+            if !held.refused {
+                backlog = backlog.max(late);
+            }
+        }
+        let capacity = if disconnected { Capacity::None } else { speed.capacity(backlog) };
+        renewing.forecast = unrenewed(now, held, capacity);
         renewing
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use tracing::{debug, error, info, warn};
 use vouchsafe_ca::key::KeyType;
+use vouchsafe_runtime::blocking;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_types::entry::EntryId;
 
@@ -29,6 +30,9 @@ use crate::rotation::{Policy, Standing};
 use crate::server_client::{ServerClient, retry_backoff, shown};
 use crate::status::{Phase, StatusBoard};
 use crate::taint::Distrust;
+use crate::trust::Trust;
+pub use bundle::Unknown;
+use bundle::patience;
 use order::{accept, prepare};
 use plan::{Ask, BatchSize, Plan, Reason, View, plan};
 use tolerance::Tolerance;
@@ -63,6 +67,10 @@ pub struct IssueLoop {
     pub status: StatusBoard,
     /// Told how it goes.
     pub renewals: Arc<Renewals>,
+    /// Takes a bundle that an SVID needs.
+    pub trust: Arc<Trust>,
+    /// Authorities that no bundle has.
+    pub unknown: Mutex<Unknown>,
 }
 
 /// Batches of one lane go one after the other; lanes go side by side.
@@ -252,7 +260,7 @@ impl IssueLoop {
         let key_type = self.key_type;
         let due = asks.iter().map(|ask| ask.expires_at.unwrap_or(0)).min().unwrap_or(0);
         // Keys and signatures take the processor: hundreds of them do not belong between two network events.
-        let prepared = tokio::task::spawn_blocking(move || prepare(asks, key_type))
+        let prepared = blocking::run(move || prepare(asks, key_type))
             .await
             .map_err(|error| Status::internal(error.to_string()))?
             .map_err(Status::internal)?;
@@ -274,7 +282,7 @@ impl IssueLoop {
                 (slot, held)
             })
             .collect();
-        self.await_bundle(&results).await;
+        self.await_bundle(&results, patience(due, now)).await;
         Ok(results)
     }
 

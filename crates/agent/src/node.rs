@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 use vouchsafe_ca::key_manager::KeyManager;
 use vouchsafe_identity::own::SvidCell;
 use vouchsafe_proto::denial::{self, Reason};
+use vouchsafe_runtime::blocking;
 use vouchsafe_runtime::budget::Budget;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_types::trust_domain::TrustDomain;
@@ -31,7 +32,7 @@ use crate::explain::Notes;
 use crate::identities::Identities;
 use crate::metrics::{Metrics, Repair, Retry};
 use crate::rotation::{Policy, Standing};
-use crate::server_client::{ServerClient, hint, retry_backoff, shown};
+use crate::server_client::{ServerClient, hint, look_again, shown};
 use crate::status::{Phase, StatusBoard};
 use crate::taint::Distrust;
 use crate::trust::{Trust, error_chain, error_source};
@@ -257,7 +258,7 @@ impl Node {
         let wait = match failure {
             NodeError::TooSoon(wait) => wait,
             NodeError::Server(status) if hint::of(&status).is_some() => self.client.wait_after(&status, 0),
-            _ => retry_backoff().delay(progress.failures, self.client.jitter()).min(MAX_WAIT),
+            _ => look_again().delay(progress.failures, self.client.jitter()),
         };
         progress.failures += 1;
         progress.next_try = Instant::now() + wait;
@@ -302,7 +303,7 @@ impl Node {
             return;
         }
         let data_dir = Arc::clone(&self.data_dir);
-        let stored = tokio::task::spawn_blocking(move || data_dir.store_again()).await;
+        let stored = blocking::run(move || data_dir.store_again()).await;
         if let Ok(Err(error)) = stored {
             warn!(error = %error, cause = error_source(&error), "Could not store SVID");
         }
@@ -336,9 +337,6 @@ const EVICTED_AFTER: Duration = Duration::from_secs(10);
 
 /// An attempt that a sign of life brings forward begins within this time.
 const WAKE_SPREAD: Duration = Duration::from_millis(500);
-
-/// Longest wait between attempts to renew.
-const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// A new SVID that a tainted authority signed like the one before is kept for so long before another is asked for.
 const TOLERATED_FOR: Duration = Duration::from_secs(60);

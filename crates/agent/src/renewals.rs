@@ -2,7 +2,7 @@
 //! which entries wait because the server refused them. Read when a scraper asks.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ struct State {
     came: [(u64, u64); SLOTS as usize],
     /// The last batch failed.
     broken: bool,
-    held_back: HashMap<EntryId, HeldBack>,
+    held_back: Arc<HashMap<EntryId, HeldBack>>,
 }
 
 /// Why an entry is not asked for now.
@@ -41,7 +41,7 @@ impl Default for Renewals {
             start: Instant::now(),
             came: [(0, 0); SLOTS as usize],
             broken: false,
-            held_back: HashMap::new(),
+            held_back: Arc::default(),
         };
         Self { state: Mutex::new(state) }
     }
@@ -68,14 +68,14 @@ impl Renewals {
 
     /// These entries are not asked for now. Bounded by the entries.
     pub fn hold_back(&self, entries: impl Iterator<Item = (EntryId, HeldBack)>) {
-        let mut state = self.lock();
-        state.held_back.clear();
-        state.held_back.extend(entries);
+        let held_back = Arc::new(entries.collect());
+        self.lock().held_back = held_back;
     }
 
-    /// What `look` makes of the entries that are not asked for now.
-    pub fn with_held_back<T>(&self, look: impl FnOnce(&HashMap<EntryId, HeldBack>) -> T) -> T {
-        look(&self.lock().held_back)
+    /// The entries that are not asked for now. Whoever looks at them takes its time: renewing goes on meanwhile.
+    #[must_use]
+    pub fn held_back(&self) -> Arc<HashMap<EntryId, HeldBack>> {
+        Arc::clone(&self.lock().held_back)
     }
 
     /// How fast it goes.
@@ -153,6 +153,17 @@ mod tests {
         assert_eq!(renewals.speed().capacity(Duration::ZERO), Capacity::None);
         renewals.answered(0);
         assert_eq!(renewals.speed().capacity(Duration::ZERO), Capacity::Ample);
+    }
+
+    #[test]
+    fn renewing_goes_on_while_somebody_looks_at_what_is_held_back() {
+        let renewals = Renewals::default();
+        let refused = || std::iter::once((EntryId::parse("a").unwrap(), HeldBack::Failing));
+        renewals.hold_back(refused());
+        let looking = renewals.held_back();
+        renewals.hold_back(std::iter::empty());
+        renewals.answered(1);
+        assert_eq!((looking.len(), renewals.held_back().len()), (1, 0));
     }
 
     #[tokio::test(start_paused = true)]

@@ -30,7 +30,7 @@ use vouchsafe_types::trust_domain::TrustDomain;
 
 use crate::entries::EntryIndex;
 use crate::metrics::Metrics;
-use crate::servers::{self, Pool};
+use crate::servers::{self, Kind, Pool};
 use crate::sync::Outcome;
 use errand::Errand;
 
@@ -43,7 +43,7 @@ mod revisions;
 
 pub use attestation::MAX_CHALLENGES;
 pub use errand::{Line, MAX_ATTEMPTS, PATIENCE, RPC_DEADLINE};
-pub use retry::{RETRY_MAX, RETRY_MIN, retry_backoff};
+pub use retry::{LOOK_AGAIN, RETRY_MAX, RETRY_MIN, look_again, retry_backoff};
 
 /// Speaks with the servers.
 pub struct ServerClient {
@@ -206,7 +206,7 @@ impl ServerClient {
                 };
                 async move { bundle_client(line.channel).get_federated_bundle(request).await }
             };
-            let response = self.call(Errand::SHORT, call).await;
+            let response = self.call(Errand::short(Kind::FederatedBundle), call).await;
             let bundle = response.and_then(|response| read_bundle(response.get_ref()));
             (name, bundle)
         };
@@ -240,7 +240,7 @@ impl ServerClient {
                 agent_api::PostStatusRequest { current_bundle_serial: 0, agent_version: version.to_owned() };
             async move { agent_client(line.channel).post_status(request).await }
         };
-        self.call(Errand::SHORT, call).await.map(drop)
+        self.call(Errand::short(Kind::Status), call).await.map(drop)
     }
 
     /// The entries of this agent, as a difference to `held`.
@@ -249,11 +249,12 @@ impl ServerClient {
     ///
     /// The server's status; `Internal` when it does not keep to the protocol.
     pub async fn sync_entries(&self, held: &EntryIndex) -> Result<Outcome, Status> {
-        self.call(Errand::SHORT, |line| entry_stream::fetch(line, held)).await
+        self.call(Errand::short(Kind::Entries), |line| entry_stream::fetch(line, held)).await
     }
 
     /// X.509-SVIDs for (entry, request), in order. The soonest of what they replace ends at `due` (Unix seconds; 0 if a
-    /// workload has none): a server that has more to do than it can goes by that.
+    /// workload has none): a server that has more to do than it can goes by that. One that issues none of them, because it is
+    /// broken, is treated as one that does not answer.
     ///
     /// # Errors
     ///
@@ -269,13 +270,24 @@ impl ServerClient {
             .map(|(entry_id, csr)| svid_api::NewX509svidParams { entry_id, csr: Bytes::from(csr) })
             .collect();
         let request = svid_api::BatchNewX509svidRequest { params };
+        let none = Mutex::new(None);
         let call = |line: Line| {
             let mut request = Request::new(request.clone());
             request.metadata_mut().insert(DUE_HEADER, due.into());
             let client = svid_api::svid_client::SvidClient::new(line.channel);
-            async move { client.max_decoding_message_size(MAX_MESSAGE).batch_new_x509svid(request).await }
+            let none = &none;
+            async move {
+                let mut client = client.max_decoding_message_size(MAX_MESSAGE);
+                let results = client.batch_new_x509svid(request).await?.into_inner().results;
+                let Some(why) = why_none(&results) else { return Ok(results) };
+                *none.lock().unwrap_or_else(PoisonError::into_inner) = Some(results);
+                Err(why)
+            }
         };
-        let results = self.call(Errand::of_batch(count), call).await?.into_inner().results;
+        let outcome = self.call(Errand::of_batch(count), call).await;
+        // If no server does better, each entry has its own reason.
+        let none = none.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let results = outcome.or_else(|status| none.ok_or(status))?;
         if results.len() != count {
             return Err(Status::internal(format!(
                 "the server answered {} of {count} requests",
@@ -297,7 +309,7 @@ impl ServerClient {
             let request = request.clone();
             async move { svid_api::svid_client::SvidClient::new(line.channel).new_jwtsvid(request).await }
         };
-        let response = self.call(Errand::SHORT, call).await?.into_inner();
+        let response = self.call(Errand::short(Kind::Jwt), call).await?.into_inner();
         response.svid.ok_or_else(|| Status::internal("JWTSVID response missing SVID"))
     }
 }
@@ -318,6 +330,16 @@ fn bundle_client(channel: Channel) -> bundle_api::bundle_client::BundleClient<Ch
 fn read_bundle(message: &types::Bundle) -> Result<Bundle, Status> {
     bundle_from_proto(message)
         .map_err(|error| Status::internal(format!("malformed bundle from the server: {error}")))
+}
+
+/// Why none of these was issued, if the reason is the server and not what was asked for.
+fn why_none(results: &[svid_api::batch_new_x509svid_response::Result]) -> Option<Status> {
+    let status = |result: &svid_api::batch_new_x509svid_response::Result| {
+        let status = result.status.clone().unwrap_or_default();
+        Status::new(Code::from(status.code), status.message)
+    };
+    let broken = results.iter().all(|result| servers::is_broken(&status(result)));
+    results.first().filter(|_| broken).map(status)
 }
 
 fn read_result(result: svid_api::batch_new_x509svid_response::Result) -> Result<types::X509svid, Status> {

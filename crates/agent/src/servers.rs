@@ -14,7 +14,9 @@ pub mod member;
 mod pool;
 pub mod resolve;
 pub mod score;
+mod silence;
 pub mod watcher;
 
-pub use member::{Ended, Server, Stats, is_unreachable};
+pub use member::{Ended, Server, Stats, is_broken, is_unreachable};
 pub use pool::{Pool, Settings};
+pub use score::Kind;

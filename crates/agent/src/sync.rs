@@ -5,17 +5,19 @@
 //!
 //! An answer that shows an entry at an *older* revision than the held one, or an older bundle, comes from a server
 //! that lags behind (a stale replica). Nothing is taken from it, and above all nothing is withdrawn because of it.
-//! A server that insists was restored from a backup: after [`ACCEPT_OLDER_AFTER`] its answer is taken.
+//! A server that insists was restored from a backup: after [`ACCEPT_OLDER_AFTER`] its answer is taken ([`Insistence`]).
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use vouchsafe_proto::revisions::State;
 use vouchsafe_proto::spire::api::server::entry::v1::EntryRevision;
 use vouchsafe_proto::spire::api::types as proto;
 use vouchsafe_types::entry::EntryId;
 
 use crate::entries::{EntryIndex, WorkloadEntry};
+use crate::server_client::RETRY_MAX;
 
 /// One synchronization, from its first message to its last.
 #[derive(Debug)]
@@ -40,6 +42,25 @@ pub struct Stats {
     pub stale: usize,
     /// Entries that were held and are gone.
     pub dropped: usize,
+}
+
+/// How long servers have shown an older state than the one that is held, and none a current one.
+///
+/// Only the time counts in which they say so: between two such answers, at most [`MAX_STEP`]. An agent that was cut off for
+/// an hour knows nothing of that hour, and the first server that it meets then may be one that lags.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Insistence {
+    counted: Duration,
+    last: Option<Instant>,
+}
+
+impl Insistence {
+    /// One more answer shows an older state. Returns whether it is time to believe it.
+    pub fn again(&mut self, now: Instant) -> bool {
+        let step = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        (self.counted, self.last) = (self.counted + step.min(MAX_STEP), Some(now));
+        self.counted >= ACCEPT_OLDER_AFTER
+    }
 }
 
 /// What a finished synchronization says.
@@ -180,6 +201,9 @@ impl<'a> Sync<'a> {
 /// How long a server may show older state than ours before we believe that it was put back on purpose.
 pub const ACCEPT_OLDER_AFTER: Duration = Duration::from_secs(300);
 
+/// What the time between two older answers counts at most: attempts that reach a server are not further apart.
+const MAX_STEP: Duration = RETRY_MAX;
+
 /// How a version that a server shows relates to the held one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Version {
@@ -232,6 +256,25 @@ mod tests {
         let mut ids: Vec<_> = outcome.entries.iter().map(|entry| entry.id.to_string()).collect();
         ids.sort();
         ids
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_insists_for_five_minutes_is_believed_and_time_without_a_server_does_not_count() {
+        let again = async |older: &mut Insistence, seconds| {
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            older.again(Instant::now())
+        };
+        let mut older = Insistence::default();
+        let mut answers = 1;
+        while !again(&mut older, 15).await {
+            answers += 1;
+        }
+        assert_eq!(answers, 21);
+        // Cut off for an hour, and the first server that it meets lags.
+        let mut older = Insistence::default();
+        assert!(!again(&mut older, 0).await);
+        assert!(!again(&mut older, 3_600).await);
+        assert!(!again(&mut older, 3_600).await);
     }
 
     #[test]

@@ -30,8 +30,9 @@ use crate::explain::Notes;
 use crate::identities::{Identities, Snapshot};
 use crate::metrics::{Metrics, Repair, Retry, status_name};
 use crate::server_client::{ServerClient, shown};
+use crate::servers::Kind;
 use crate::status::{Phase, StatusBoard};
-use crate::sync::{ACCEPT_OLDER_AFTER, Stats};
+use crate::sync::{ACCEPT_OLDER_AFTER, Insistence, Stats};
 use crate::trust::Trust;
 use apply::is_older;
 use follow::Following;
@@ -75,7 +76,7 @@ pub struct SyncLoop {
 struct Progress {
     started: Instant,
     failures: u32,
-    older_since: Option<Instant>,
+    older: Insistence,
     own: watch::Receiver<u64>,
     life: watch::Receiver<u64>,
     following: Following,
@@ -104,7 +105,7 @@ impl SyncLoop {
         let mut progress = Progress {
             started,
             failures: 0,
-            older_since: None,
+            older: Insistence::default(),
             own,
             life: self.client.signs_of_life(),
             following: Following::since(self.identities.shown()),
@@ -165,9 +166,7 @@ impl SyncLoop {
         }
         progress.following.follower.lost();
         progress.failures += 1;
-        let wait = self.client.wait_after(status, progress.failures);
-        // Nobody is burdened by looking whether a server is back that is away.
-        if status.code() == Code::Unavailable { wait.min(LOOK_AGAIN) } else { wait }
+        self.client.wait_to_reach(status, progress.failures)
     }
 
     async fn synchronize(&self, progress: &mut Progress) -> Result<(), Status> {
@@ -182,15 +181,15 @@ impl SyncLoop {
         let older = outcome.older.is_some()
             || is_older(held.as_deref(), &own)
             || progress.following.follower.is_behind(outcome.state);
-        if older && !self.believe_older(&mut progress.older_since) {
+        if older && !self.believe_older(&mut progress.older) {
             // Another one may be further.
-            self.client.pool().blame();
+            self.client.pool().blame(Kind::Entries);
             return Err(Status::unavailable(
                 "the server shows an older state than this agent holds; keeping what is held",
             ));
         }
         if !older {
-            progress.older_since = None;
+            progress.older = Insistence::default();
         }
         progress.following.follower.synchronized(outcome.state);
         progress.following.follower.missed(&missing);
@@ -230,9 +229,8 @@ impl SyncLoop {
         }
     }
 
-    fn believe_older(&self, since: &mut Option<Instant>) -> bool {
-        let since = *since.get_or_insert_with(Instant::now);
-        let believed = since.elapsed() >= ACCEPT_OLDER_AFTER;
+    fn believe_older(&self, older: &mut Insistence) -> bool {
+        let believed = older.again(Instant::now());
         if believed {
             self.metrics.repaired(Repair::AcceptOlder);
             warn!("the server has shown an older state for {ACCEPT_OLDER_AFTER:?}; taking it for the truth");
@@ -268,6 +266,3 @@ impl SyncLoop {
         (bundles, failed)
     }
 }
-
-/// Longest time between attempts to reach a server that is away.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);

@@ -196,6 +196,13 @@ impl Journal {
         x509.chain(self.jwt.iter().map(|entry| entry.issued_at)).max().unwrap_or(i64::MIN)
     }
 
+    /// When the last of its authorities ends, in seconds since 1970; `None` if there is none.
+    #[must_use]
+    pub fn ends(&self) -> Option<i64> {
+        let x509 = self.x509.iter().map(|entry| entry.not_after);
+        x509.chain(self.jwt.iter().chain(&self.wit).map(|entry| entry.not_after)).max()
+    }
+
     fn set_status(&mut self, kind: AuthorityKind, id: &str, status: WireStatus) {
         match kind {
             AuthorityKind::X509 => {

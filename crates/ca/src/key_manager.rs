@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::key::{KeyError, KeyType, PrivateKey};
 use crate::signer::Signer;
+use vouchsafe_runtime::blocking;
 use vouchsafe_runtime::class::Class;
 
 mod disk;
@@ -125,7 +126,7 @@ async fn generate(id: &str, key_type: KeyType) -> Result<PrivateKey, KeyManagerE
     let generated = match key_type {
         KeyType::EcP256 | KeyType::EcP384 => PrivateKey::generate(key_type),
         KeyType::Rsa2048 | KeyType::Rsa4096 => {
-            let made = tokio::task::spawn_blocking(move || PrivateKey::generate(key_type)).await;
+            let made = blocking::run(move || PrivateKey::generate(key_type)).await;
             made.map_err(|_| KeyManagerError::Thread)?
         }
     };

@@ -16,7 +16,7 @@ pub mod sealed;
 pub mod store;
 pub mod version;
 
-pub use persister::{Persister, Saver};
+pub use persister::{Outcome, Persister, Saver};
 pub use sealed::{RestoreError, Restored, SaveError, SealKey, SealedFile};
 pub use store::{Held, Store};
 pub use version::{Offered, Stale, Version};

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use vouchsafe_runtime::backoff::Backoff;
+use vouchsafe_runtime::blocking;
 
 use crate::sealed::{SaveError, SealedFile};
 use crate::version::Version;
@@ -98,7 +99,7 @@ impl<T: Serialize + Send + Sync + 'static> Persister<T> {
         }
         let file = self.file.clone();
         let work = move || file.save(version, submitted.confirmed_at, &*submitted.value);
-        let outcome = match tokio::task::spawn_blocking(work).await {
+        let outcome = match blocking::run(work).await {
             Ok(Ok(()) | Err(SaveError::Older { .. })) => Outcome::Saved(version),
             Ok(Err(error)) => Outcome::Failed(with_cause(&error)),
             Err(error) => Outcome::Failed(error.to_string()),

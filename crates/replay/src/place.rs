@@ -1,11 +1,11 @@
 //! The directory of one run.
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
+use vouchsafe_testkit::ports;
 
 use crate::error::{Doing, Error};
 
@@ -34,8 +34,7 @@ impl Place {
     }
 }
 
-/// A TCP port of the loopback interface on which nobody listens now.
+/// A TCP port on which nobody listens, and which nobody else is given.
 pub(crate) fn free_port() -> Result<u16, Error> {
-    let listener = TcpListener::bind("127.0.0.1:0").doing("find a free port")?;
-    Ok(listener.local_addr().doing("find a free port")?.port())
+    ports::take().doing("find a free port")
 }

@@ -76,7 +76,7 @@ async fn aside<T: Send + 'static>(
     doing: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.doing(doing)
+    vouchsafe_runtime::blocking::run(work).await.doing(doing)
 }
 
 const DATABASE: &str = "spire";

@@ -28,7 +28,7 @@ use crate::authorize::{Registry, is_admin, is_downstream};
 use crate::journal::{Journal, JournalError};
 use crate::model::ReadModel;
 use replaced::Replaced;
-pub(crate) use update::{AgentUpdate, Attested};
+pub(crate) use update::{AgentUpdate, Attested, latest_expiry};
 
 /// Most agents with updates that the database does not have.
 pub(crate) const MAX_PENDING: usize = 100_000;
@@ -75,6 +75,8 @@ struct PendingAgent {
     attested: Option<Attested>,
     /// On top of that.
     update: AgentUpdate,
+    /// Whether it was said that the database does not take it.
+    told_stuck: bool,
 }
 
 impl PendingAgent {

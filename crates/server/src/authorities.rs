@@ -13,6 +13,7 @@
 mod bundle;
 mod control;
 mod effects;
+mod keep;
 mod operator;
 mod own_journal;
 mod own_svid;
@@ -35,7 +36,7 @@ use vouchsafe_ca::key_manager::{KeyManager, KeyManagerError};
 use vouchsafe_ca::upstream::UpstreamAuthority;
 use vouchsafe_ca::x509::{Subject, X509Ca};
 use vouchsafe_identity::own::SvidCell;
-use vouchsafe_identity::roots::{RootsCell, TrustRoots};
+use vouchsafe_identity::roots::RootsCell;
 use vouchsafe_runtime::backoff::Backoff;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_runtime::entropy::Entropy;
@@ -48,6 +49,7 @@ use crate::issuer::Issuer;
 use crate::model::ReadModel;
 use control::{MAX_WAITING, Picture, Request};
 use effects::{JwtEffects, X509Effects};
+use keep::{keep_issued, keep_trusted, refresh};
 use own_journal::OwnJournal;
 use own_svid::OwnSvidRotation;
 use upstream::Above;
@@ -304,29 +306,6 @@ impl Authorities {
     fn jwt_effects(&self) -> JwtEffects {
         JwtEffects::new(self.shared.clone(), self.journal.clone())
     }
-}
-
-/// Renews the server's own SVID whenever it is due, and at once when another authority is active.
-async fn keep_issued(own: &Mutex<OwnSvidRotation>) {
-    let mut tick = ticks();
-    loop {
-        tick.tick().await;
-        if let Err(cause) = own.lock().await.rotate_if_due().await {
-            warn!(error = %cause, "Cannot renew the server's own SVID; trying again");
-        }
-    }
-}
-
-/// Keeps trusting whom the bundles in the model name. Ends with the model.
-async fn keep_trusted(shared: &Shared, roots: &RootsCell) {
-    let mut changed = shared.model.watch();
-    while changed.changed().await.is_ok() {
-        refresh(roots, &shared.model);
-    }
-}
-
-fn refresh(roots: &RootsCell, model: &ReadModel) {
-    roots.set(TrustRoots::of(model.load().bundles.iter().map(|(_, bundle)| &**bundle)));
 }
 
 /// Not a sleep, so that what is done at a tick does not put the next one off.

@@ -6,6 +6,9 @@
 //! that refuses at once costs nothing to ask, so it is asked.
 //!
 //! Reads pass: only the feed reads, and it has its own pauses.
+//!
+//! A database that is not believed ([`crate::history`]) is not written to either: what would be written there is not what is
+//! served, and it may be somebody else's.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,9 +16,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use vouchsafe_store::error::Cause;
 use vouchsafe_store::{
-    Admission, AgentChange, BundleChange, BundleUpdate, BundleWrite, Changes, Contents, CreateOutcome,
-    DeleteMode, EntryChange, Error, FederationChange, JournalRecord, Outcome, Position, Record, Store,
+    Admission, AgentChange, AgentWrite, AgentsWritten, BundleChange, BundleUpdate, BundleWrite, Changes,
+    Contents, CreateOutcome, DeleteMode, EntryChange, Error, FederationChange, JournalRecord, Outcome,
+    Position, Record, Store,
 };
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::bundle::Bundle;
@@ -24,6 +29,8 @@ use vouchsafe_types::federation::FederationRelationship;
 use vouchsafe_types::join_token::JoinToken;
 use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
+
+use crate::history::Doubt;
 
 /// A failure that took this long is one that others must be spared.
 pub(crate) const SLOW: Duration = Duration::from_millis(250);
@@ -35,10 +42,14 @@ const HOLD_WITHOUT_READS: Duration = Duration::from_secs(10);
 /// What callers are told: the feed asks at least this often.
 const HINT: Duration = Duration::from_secs(2);
 
+/// What callers are told while the database is not believed: a person has to act.
+const HOLD_WHILE_REFUSED: Duration = Duration::from_secs(30);
+
 /// A store behind a breaker of its writes.
 pub(crate) struct Circuit {
     inner: Arc<dyn Store>,
     breaker: Mutex<Breaker>,
+    doubt: Arc<Doubt>,
 }
 
 /// What is known of the database. Pure.
@@ -93,8 +104,8 @@ impl Breaker {
 }
 
 impl Circuit {
-    pub(crate) fn new(inner: Arc<dyn Store>) -> Self {
-        Self { inner, breaker: Mutex::default() }
+    pub(crate) fn new(inner: Arc<dyn Store>, doubt: Arc<Doubt>) -> Self {
+        Self { inner, breaker: Mutex::default(), doubt }
     }
 
     async fn write<T>(
@@ -102,14 +113,18 @@ impl Circuit {
         operation: &'static str,
         call: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        let began = Instant::now();
-        let held = self.lock().may_write(began);
-        held.map_err(|retry_after| Error::Unavailable {
+        let refuse = |retry_after, source: Option<Cause>| Error::Unavailable {
             operation,
             outcome: Outcome::NotWritten,
             retry_after,
-            source: None,
-        })?;
+            source,
+        };
+        if let Some(refused) = self.doubt.refused() {
+            return Err(refuse(HOLD_WHILE_REFUSED, Some(Arc::new(refused))));
+        }
+        let began = Instant::now();
+        let held = self.lock().may_write(began);
+        held.map_err(|retry_after| refuse(retry_after, None))?;
         let mut unfinished = Unfinished { breaker: &self.breaker, answered: false };
         let outcome = call.await;
         unfinished.answered = true;
@@ -164,6 +179,14 @@ impl Store for Circuit {
         self.read(self.inner.changes_after(after, limit)).await
     }
 
+    fn mark(&self, at: Position) -> Option<i64> {
+        self.inner.mark(at)
+    }
+
+    fn recall(&self, at: Position, mark: i64) {
+        self.inner.recall(at, mark);
+    }
+
     fn watch(&self) -> watch::Receiver<Position> {
         self.inner.watch()
     }
@@ -190,6 +213,10 @@ impl Store for Circuit {
 
     async fn update_agent(&self, id: &SpiffeId, change: AgentChange) -> Result<(Agent, Position), Error> {
         self.write("update agent", self.inner.update_agent(id, change)).await
+    }
+
+    async fn update_agents(&self, writes: Vec<AgentWrite>) -> Result<AgentsWritten, Error> {
+        self.write("update agents", self.inner.update_agents(writes)).await
     }
 
     async fn delete_agent(&self, id: &SpiffeId) -> Result<(Agent, Position), Error> {
@@ -255,6 +282,10 @@ impl Store for Circuit {
 
     async fn save_journal(&self, key: &str, data: Vec<u8>) -> Result<(), Error> {
         self.write("save journal", self.inner.save_journal(key, data)).await
+    }
+
+    async fn delete_journal(&self, record: &JournalRecord) -> Result<bool, Error> {
+        self.write("delete journal", self.inner.delete_journal(record)).await
     }
 
     async fn restore(&self, contents: Contents) -> Result<Position, Error> {

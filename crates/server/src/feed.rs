@@ -5,8 +5,8 @@
 //! when, and the next attempt comes after a jittered delay of at most [`RETRY_MAX`].
 //!
 //! A database that was away for longer than [`FAILOVER`], or at the start, may be another one when it returns: a standby that lost the last
-//! transactions and went on from there. So it is read whole. One that ends before what is held is not believed: nothing of
-//! it is taken until it has caught up. If it is a backup that somebody restored, [`crate::saved`] says how to accept it.
+//! transactions and went on from there. So it is read whole. What becomes of one that does not go on from what is held,
+//! [`crate::history`] says.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,9 @@ use vouchsafe_runtime::metrics::Gauge;
 use vouchsafe_runtime::readiness::Token;
 use vouchsafe_store::{Change, Error as StoreError, Store};
 
+use crate::acceptance::ADVICE;
 use crate::agents::Agents;
+use crate::history::{Past, Verdict, is_on_the_way};
 use crate::model::{ReadModel, Snapshot};
 use crate::saved::Confirmed;
 use crate::status::Chain;
@@ -50,25 +52,20 @@ pub(crate) struct Feed {
     pub(crate) confirmed_gauge: Gauge,
     /// Whether the model began with the last good state: who knows what the database is by now.
     pub(crate) stale: bool,
-    /// The file that an operator removes to accept a database that was set back, if there is one.
-    pub(crate) saved_at: Option<String>,
     pub(crate) readiness: Token,
     pub(crate) entropy: Entropy,
 }
 
 /// How one look at the feed ended.
-enum Look {
-    Current,
-    /// The database is older than what is held; why.
-    Behind(String),
-}
+struct Look(Verdict);
 
 /// What the looks before have found.
 #[derive(Default)]
 struct Outage {
     failures: u32,
     since: Option<Instant>,
-    behind: bool,
+    /// What was said last of a database that is not believed.
+    doubted: Option<Verdict>,
     /// The whole database is to be read, however short this was.
     whole: bool,
 }
@@ -80,10 +77,11 @@ impl Feed {
         let mut outage = Outage { whole: self.stale, ..Outage::default() };
         loop {
             let whole = outage.whole
-                || outage.behind
+                || outage.doubted.is_some()
                 || outage.since.is_some_and(|since| since.elapsed() >= FAILOVER);
             let look = async {
                 if whole {
+                    self.look_at_history().await?;
                     self.read_all("it may be another one than before").await
                 } else {
                     self.catch_up().await
@@ -91,7 +89,8 @@ impl Feed {
             };
             let Some(outcome) = cancel.run_until_cancelled(look).await else { return };
             let pause = self.judge(outcome, &mut outage);
-            let eager = outage.failures == 0;
+            // Each look at one that is refused reads it whole, and others may write there all the time.
+            let eager = outage.failures == 0 && !matches!(outage.doubted, Some(Verdict::Refused(_)));
             tokio::select! {
                 () = cancel.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
@@ -104,13 +103,13 @@ impl Feed {
     fn judge(&mut self, outcome: Result<Look, StoreError>, outage: &mut Outage) -> Duration {
         let held = when::rfc3339(self.confirmed.load());
         let cause = match outcome {
-            Ok(Look::Current) => {
+            Ok(Look(Verdict::Taken)) => {
                 if outage.failures > 0 {
                     info!(failures = outage.failures, "The database answers again");
                     self.agents.database_returned();
                 }
-                if outage.behind {
-                    info!("The database has caught up with what is held");
+                if outage.doubted.is_some() {
+                    info!("The database has what is held; taking what it has");
                 }
                 *outage = Outage::default();
                 let now = self.clock.unix_now();
@@ -119,19 +118,10 @@ impl Feed {
                 self.readiness.mark();
                 return POLL;
             }
-            Ok(Look::Behind(why)) => {
-                if !outage.behind {
-                    let remove = self.saved_at.as_deref().unwrap_or("nothing");
-                    error!(
-                        cause = why,
-                        remove,
-                        "The database is older than what is held; keeping what is held. If a backup was restored, \
-                         stop every server, remove the file named here, and start them again to accept it"
-                    );
-                    self.agents.database_returned();
-                }
-                *outage = Outage { behind: true, ..Outage::default() };
-                self.readiness.degrade(&format!("the database is older than what is held: {why}"));
+            Ok(Look(doubted)) => {
+                let before = outage.doubted.as_ref().map(std::mem::discriminant);
+                self.tell_doubt(&doubted, before != Some(std::mem::discriminant(&doubted)));
+                *outage = Outage { doubted: Some(doubted), ..Outage::default() };
                 return POLL;
             }
             Err(cause) => cause,
@@ -148,11 +138,39 @@ impl Feed {
             .map_or(RETRY_MAX, |backoff| backoff.delay(outage.failures - 1, self.entropy.fraction()))
     }
 
+    /// Tells of a database that is not believed.
+    fn tell_doubt(&self, verdict: &Verdict, is_news: bool) {
+        match verdict {
+            Verdict::Refused(cause) => {
+                if is_news {
+                    error!(
+                        cause,
+                        held_as_of = when::rfc3339(self.confirmed.load()),
+                        "The database lacks what is held; keeping what is held, and writing nothing. If it is as it should be, \
+                         run `vouchsafe server datastore accept` on each server and restart it"
+                    );
+                }
+                self.readiness.degrade(&format!("{cause}; {ADVICE}"));
+            }
+            Verdict::Behind(cause) => {
+                if is_news {
+                    warn!(cause, "The database was set back; keeping what is held until it has caught up");
+                    self.agents.database_returned();
+                }
+                self.readiness.degrade(cause);
+            }
+            Verdict::Taken => {}
+        }
+    }
+
     async fn catch_up(&self) -> Result<Look, StoreError> {
         loop {
             let held = self.model.load().position();
             let read = match self.store.changes_after(held, PAGE).await {
-                Err(cause) if cause.needs_reload() => return self.read_all(&cause.to_string()).await,
+                Err(cause) if cause.needs_reload() => {
+                    self.look_at_history().await?;
+                    return self.read_all(&cause.to_string()).await;
+                }
                 read => read?,
             };
             debug!(count = read.changes.len(), position = %read.position, "Read changes");
@@ -163,21 +181,40 @@ impl Feed {
             }
             self.model.apply(read.changes, read.position);
             if read.complete {
-                return Ok(Look::Current);
+                return Ok(Look(Verdict::Taken));
             }
         }
+    }
+
+    /// Has the store say, if it can, whether the database went on from what is held.
+    async fn look_at_history(&self) -> Result<(), StoreError> {
+        let (held, doubt) = (self.model.load(), self.model.doubt());
+        if self.store.epoch().await? != held.epoch() {
+            return Ok(());
+        }
+        let mark = doubt.mark(&*self.store, held.position());
+        match is_on_the_way(&*self.store, held.position(), mark).await? {
+            Some(true) => doubt.learn(Past::default()),
+            Some(false) => doubt.begin(),
+            None => {}
+        }
+        let past = doubt.past();
+        if let Some(whole_at) = past.whole_at
+            && is_on_the_way(&*self.store, whole_at, None).await? == Some(false)
+        {
+            doubt.learn(Past { whole_at: None, ..past });
+        }
+        Ok(())
     }
 
     async fn read_all(&self, why: &str) -> Result<Look, StoreError> {
         info!(why, "Reading the whole database");
         let next = Snapshot::read(&*self.store).await?;
-        let (held, found) = (self.model.load(), next.position());
-        if next.epoch() != held.epoch() {
-            warn!("This is another database than before; taking what it has");
+        let other = next.epoch() != self.model.load().epoch();
+        let verdict = self.model.replace(next, self.clock.unix_now());
+        if other && verdict == Verdict::Taken {
+            warn!("This is another database than before; it has all that is held, and is taken");
         }
-        if self.model.replace(next) {
-            return Ok(Look::Current);
-        }
-        Ok(Look::Behind(format!("it ends at position {found}, and {} is held", held.position())))
+        Ok(Look(verdict))
     }
 }

@@ -1,8 +1,10 @@
-//! What falls due by itself: entries and join tokens that expired, old events of the change feed.
+//! What falls due by itself: entries and join tokens that expired, old events of the change feed, and the journals of servers
+//! that are gone ([`journals`]).
 //!
 //! Entries that expired authorize nothing from that moment on; removing them is tidying up and may fail. Each of several
 //! servers looks, at times of its own; what one has removed the next one does not find, so it is one change in the feed.
 
+mod journals;
 pub(crate) mod prune;
 
 use std::sync::Arc;
@@ -57,6 +59,7 @@ impl Housekeeping {
         self.store.prune_join_tokens(now).await?;
         let keep = i64::try_from(KEEP_CHANGES.as_secs()).unwrap_or(i64::MAX);
         self.store.prune_changes(now.saturating_sub(keep)).await?;
+        journals::prune(&*self.store, &self.key, now).await?;
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use tokio::sync::Mutex;
 use vouchsafe_lastgood::{RestoreError, SaveError, SealedFile, Version};
+use vouchsafe_runtime::blocking;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_types::spiffe_id::SpiffeId;
 
@@ -77,7 +78,7 @@ impl Journal {
         let (reached, list) = list();
         let version = Version { epoch: 0, position: saved.saves + 1 };
         let (file, now) = (self.file.clone(), self.clock.now());
-        let written = tokio::task::spawn_blocking(move || file.save(version, now, &list())).await;
+        let written = blocking::run(move || file.save(version, now, &list())).await;
         written.map_err(|_| JournalError::Stopping)?.map_err(JournalError::Save)?;
         *saved = Saved { generation: reached, saves: version.position };
         Ok(())

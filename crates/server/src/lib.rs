@@ -8,6 +8,8 @@
 //! * [`model`]      everything that it answers from, in memory
 //! * [`federation`] foreign bundles are fetched, this server's is served
 //! * `circuit`      a database that is away is found out once, not by every caller
+//! * `history`      whether a database that does not go on from what is held may replace it
+//! * [`acceptance`] an operator's word that it may
 //! * `first_state`  what to start from: the database, or the last good state
 //! * `saved`        the last good state in a sealed file
 //! * `feed`         keeps the model current from the store's change feed
@@ -26,6 +28,7 @@
 //! Flow of a call: transport → [`authorize`] → a service → model, agents and issuer. Flow of a change: a service writes
 //! to the store → the feed reads it → the model shows it → the service answers.
 
+pub mod acceptance;
 mod agents;
 mod api;
 pub mod audit;
@@ -40,6 +43,7 @@ mod filter;
 mod first_state;
 mod guard;
 mod health;
+mod history;
 mod housekeeping;
 mod ids;
 mod issuer;

@@ -21,6 +21,8 @@ use vouchsafe_types::secret::SecretText;
 use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
 
+use crate::history::{Doubt, Verdict, judge};
+
 pub use entries::Entries;
 pub(crate) use entries::{is_alias, is_live};
 
@@ -29,6 +31,7 @@ pub(crate) use entries::{is_alias, is_live};
 pub struct ReadModel {
     snapshot: ArcSwap<Snapshot>,
     position: watch::Sender<Position>,
+    doubt: Arc<Doubt>,
 }
 
 /// State at one feed position.
@@ -61,7 +64,18 @@ impl ReadModel {
 
     /// A model that holds `snapshot`.
     pub(crate) fn new(snapshot: Snapshot) -> Self {
-        Self { position: watch::Sender::new(snapshot.position), snapshot: ArcSwap::from_pointee(snapshot) }
+        Self::with_doubt(snapshot, Arc::default())
+    }
+
+    /// The same, with what is known against the database.
+    pub(crate) fn with_doubt(snapshot: Snapshot, doubt: Arc<Doubt>) -> Self {
+        let position = watch::Sender::new(snapshot.position);
+        Self { position, snapshot: ArcSwap::from_pointee(snapshot), doubt }
+    }
+
+    /// What is known against the database.
+    pub(crate) fn doubt(&self) -> &Doubt {
+        &self.doubt
     }
 
     /// The newest snapshot.
@@ -91,23 +105,28 @@ impl ReadModel {
         self.publish(next);
     }
 
-    /// Replaces everything by a complete read. Returns `false`, and changes nothing, when that read is older than
-    /// what is held. One of another database is neither older nor newer, and is taken.
-    pub(crate) fn replace(&self, next: Snapshot) -> bool {
+    /// Replaces everything by a complete read, if it may ([`judge`]). Otherwise nothing changes but the doubt.
+    pub(crate) fn replace(&self, next: Snapshot, now: i64) -> Verdict {
         let held = self.load();
-        let newer = next.epoch != held.epoch || next.position >= held.position;
-        if newer {
-            self.publish(next);
+        let past = self.doubt.past();
+        let verdict = judge(&held, &next, past, now);
+        let at = (next.epoch == held.epoch).then_some(next.position);
+        self.doubt.note(&verdict, past.after(&verdict, at));
+        match verdict {
+            Verdict::Taken => self.publish(next),
+            // Who saves the state saves the doubt with it.
+            Verdict::Behind(_) | Verdict::Refused(_) => self.position.send_modify(|_| {}),
         }
-        newer
+        verdict
     }
 
     /// Waits until the model reflects `position`, so that a caller reads what it has just written.
     ///
-    /// Returns `false` when that took longer than [`SETTLE_TIMEOUT`]: the write is durable all the same.
+    /// Returns `false` when that took longer than [`SETTLE_TIMEOUT`]: the write is durable all the same. What is written to a
+    /// database that was set back is not in what is held, whatever its position.
     pub async fn settled(&self, position: Position) -> bool {
         let mut watch = self.watch();
-        let reached = watch.wait_for(|held| *held >= position);
+        let reached = watch.wait_for(|held| *held >= position && !self.doubt.exists());
         tokio::time::timeout(SETTLE_TIMEOUT, reached).await.is_ok_and(|held| held.is_ok())
     }
 

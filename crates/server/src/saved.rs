@@ -3,9 +3,8 @@
 //!
 //! Written in the background, soon after a change, at [`BYTES_PER_SEC`] in the long run (every 4 s with 10,000 entries and
 //! 5,000 agents), every [`REFRESH`] if nothing changes, so that
-//! its age is honest, and when the server stops. It has the position that it belongs to, and a database that ends before
-//! that position was set back: a replica that lags, or a backup that was restored. Such a database withdraws nobody's
-//! identity; an operator who means it removes the file (`read-model.sealed`).
+//! its age is honest, and when the server stops. It has the position that it belongs to, and whether the database was seen
+//! to have been set back from there, so that a restart does not make such a database believable ([`crate::history`]).
 //!
 //! Without a key to seal with (key manager `memory`) nothing is saved.
 
@@ -22,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use vouchsafe_ca::key_manager::KeyManager;
 use vouchsafe_lastgood::{RestoreError, SaveError, SealKey, SealedFile, Version};
-use vouchsafe_store::{JournalRecord, Position, Record};
+use vouchsafe_runtime::blocking;
+use vouchsafe_store::{JournalRecord, Position, Record, Store};
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::bundle::Bundle;
 use vouchsafe_types::entry::Entry;
@@ -45,7 +45,7 @@ const MAX_GAP: Duration = Duration::from_secs(30);
 /// Longest time between two writes while the database answers.
 const REFRESH: Duration = Duration::from_secs(300);
 /// What the file holds. Another number for another layout: an older file is then ignored.
-const KIND: &str = "read-model-1";
+const KIND: &str = "read-model-2";
 /// Largest file: about half a million entries. Above it the state is not saved, and a warning says so.
 const MAX_BYTES: u64 = 256 << 20;
 
@@ -74,6 +74,10 @@ pub(crate) struct Restored {
     /// The journal of this server's authorities.
     pub(crate) journal: Option<JournalRecord>,
     pub(crate) confirmed_at: i64,
+    /// Whether the database was seen not to go on from here.
+    pub(crate) set_back: bool,
+    /// What tells the history of the database from others, at the snapshot's position.
+    pub(crate) mark: Option<i64>,
 }
 
 /// The file, if the key manager has a key for it.
@@ -90,7 +94,7 @@ pub(crate) fn file(data_dir: &Path, keys: &dyn KeyManager) -> Option<SealedFile>
 pub(crate) fn restore(file: &SealedFile) -> Result<Option<Restored>, RestoreError> {
     let Some(found) = file.restore::<Saved>()? else { return Ok(None) };
     let since_epoch = found.confirmed_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let Saved { entries, agents, bundles, join_tokens, federation, journal } = found.value;
+    let Saved { entries, agents, bundles, join_tokens, federation, journal, set_back, mark } = found.value;
     let federation = federation.into_iter().filter_map(SavedFederation::relationship).map(Record::Federation);
     let records = entries.into_iter().map(Record::Entry);
     let records = records.chain(agents.into_iter().map(Record::Agent));
@@ -101,6 +105,8 @@ pub(crate) fn restore(file: &SealedFile) -> Result<Option<Restored>, RestoreErro
         snapshot: Snapshot::collect(epoch, Position(position), records),
         journal: journal.map(|(key, data)| JournalRecord { key, data }),
         confirmed_at: i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX),
+        set_back,
+        mark,
     }))
 }
 
@@ -111,6 +117,7 @@ pub(crate) struct Saving {
     /// The journal of this server's authorities, as it is now.
     pub(crate) journal: Arc<ArcSwapOption<JournalRecord>>,
     pub(crate) confirmed: Arc<Confirmed>,
+    pub(crate) store: Arc<dyn Store>,
 }
 
 impl Saving {
@@ -140,14 +147,18 @@ impl Saving {
     }
 
     async fn save(&self) -> Result<(), SaveError> {
-        let frozen = Frozen { snapshot: self.model.load(), journal: self.journal.load_full() };
+        let doubt = self.model.doubt();
+        let set_back = doubt.past().set_back;
+        let snapshot = self.model.load();
+        let mark = doubt.mark(&*self.store, snapshot.position());
+        let frozen = Frozen { snapshot, journal: self.journal.load_full(), set_back, mark };
         let version = Version { epoch: frozen.snapshot.epoch(), position: frozen.snapshot.position().0 };
         let confirmed = Duration::from_secs(u64::try_from(self.confirmed.load()).unwrap_or_default());
         let file = self.file.clone();
         let began = Instant::now();
         let write = move || file.save(version, SystemTime::UNIX_EPOCH + confirmed, &frozen);
         // A task that was aborted belongs to a process that ends.
-        let written = tokio::task::spawn_blocking(write).await.unwrap_or(Ok(()));
+        let written = blocking::run(write).await.unwrap_or(Ok(()));
         debug!(elapsed = ?began.elapsed(), position = version.position, "Saved the last good state");
         written
     }
@@ -172,6 +183,8 @@ impl Saving {
 struct Frozen {
     snapshot: Arc<Snapshot>,
     journal: Option<Arc<JournalRecord>>,
+    set_back: bool,
+    mark: Option<i64>,
 }
 
 /// What is read: the same, owned.
@@ -183,6 +196,8 @@ struct Saved {
     join_tokens: Vec<JoinToken>,
     federation: Vec<SavedFederation>,
     journal: Option<(String, Vec<u8>)>,
+    set_back: bool,
+    mark: Option<i64>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -218,7 +233,7 @@ impl SavedFederation {
 impl Serialize for Frozen {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Snapshot { entries, agents, bundles, join_tokens, federation, .. } = &*self.snapshot;
-        let mut saved = serializer.serialize_struct("Saved", 6)?;
+        let mut saved = serializer.serialize_struct("Saved", 8)?;
         saved
             .serialize_field("entries", &List(entries.len(), || entries.after(None).map(|entry| &**entry)))?;
         saved.serialize_field("agents", &List(agents.len(), || agents.values().map(|agent| &**agent)))?;
@@ -229,6 +244,8 @@ impl Serialize for Frozen {
         saved.serialize_field("federation", &federation)?;
         let journal = self.journal.as_ref().map(|journal| (&journal.key, &journal.data));
         saved.serialize_field("journal", &journal)?;
+        saved.serialize_field("set_back", &self.set_back)?;
+        saved.serialize_field("mark", &self.mark)?;
         saved.end()
     }
 }
@@ -249,7 +266,9 @@ impl<T: Serialize, I: Iterator<Item = T>, F: Fn() -> I> Serialize for List<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vouchsafe_testkit::samples;
+    use vouchsafe_runtime::clock::Clock;
+    use vouchsafe_store::sqlite::Sqlite;
+    use vouchsafe_testkit::{FaultStore, samples};
     use vouchsafe_types::selector::{Selector, SelectorSet};
 
     fn file(folder: &Path) -> SealedFile {
@@ -289,13 +308,19 @@ mod tests {
         Snapshot::collect(7, Position(42), records)
     }
 
-    fn saving(folder: &Path, model: &Arc<ReadModel>) -> Saving {
+    async fn saving(folder: &Path, model: &Arc<ReadModel>) -> Saving {
+        let clock = Clock::derived(SystemTime::UNIX_EPOCH);
+        let store = Sqlite::open(folder.join("registry.db"), clock).await.unwrap();
+        let (store, faults) = FaultStore::new(Arc::new(store));
+        faults.history(5);
+        let store = Arc::new(store);
         let journal = JournalRecord { key: "own".into(), data: vec![1, 2, 3] };
         Saving {
             file: file(folder),
             model: model.clone(),
             journal: Arc::new(ArcSwapOption::from_pointee(journal)),
             confirmed: Arc::new(Confirmed::new(1_000)),
+            store,
         }
     }
 
@@ -305,7 +330,7 @@ mod tests {
         let model = Arc::new(ReadModel::new(filled(3, 2)));
         let cancel = CancellationToken::new();
         cancel.cancel();
-        saving(folder.path(), &model).run(cancel).await;
+        saving(folder.path(), &model).await.run(cancel).await;
         let bytes = std::fs::read(folder.path().join(FILE)).unwrap();
         assert!(!bytes.windows(6).any(|window| window == b"secret"));
 
@@ -319,7 +344,7 @@ mod tests {
         assert_eq!(found.snapshot.federation, held.federation);
         assert_eq!((found.snapshot.epoch(), found.snapshot.position()), (7, Position(42)));
         assert_eq!(found.journal.unwrap().data, [1, 2, 3]);
-        assert_eq!(found.confirmed_at, 1_000);
+        assert_eq!((found.confirmed_at, found.set_back, found.mark), (1_000, false, Some(5)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -327,7 +352,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let model = Arc::new(ReadModel::new(filled(1, 0)));
         let cancel = CancellationToken::new();
-        let task = saving(folder.path(), &model).run(cancel.clone());
+        let task = saving(folder.path(), &model).await.run(cancel.clone());
         let look = async {
             let held = || restore(&file(folder.path())).ok().flatten().map(|found| found.snapshot.position());
             let began = Instant::now();
@@ -349,7 +374,8 @@ mod tests {
     #[test]
     fn size_and_time_of_ten_thousand_entries_and_five_thousand_agents() {
         let folder = tempfile::tempdir().unwrap();
-        let frozen = Frozen { snapshot: Arc::new(filled(10_000, 5_000)), journal: None };
+        let frozen =
+            Frozen { snapshot: Arc::new(filled(10_000, 5_000)), journal: None, set_back: false, mark: None };
         let file = file(folder.path());
         let began = Instant::now();
         file.save(Version { epoch: 7, position: 42 }, SystemTime::UNIX_EPOCH, &frozen).unwrap();

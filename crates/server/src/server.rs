@@ -29,6 +29,7 @@ use vouchsafe_transport::unix::{self, UnixListener};
 use vouchsafe_types::bundle::Bundle;
 use vouchsafe_types::trust_domain::TrustDomain;
 
+use crate::acceptance::Acceptance;
 use crate::agents::Agents;
 use crate::api::{Api, Parts};
 use crate::authorities::{Authorities, AuthorityError, JwtPublisher};
@@ -36,8 +37,9 @@ use crate::authorize::RENEWAL_GRACE;
 use crate::circuit::Circuit;
 use crate::config::Config;
 use crate::federation::EndpointError;
-use crate::first_state;
+use crate::first_state::{self, Sources};
 use crate::health;
+use crate::history::Doubt;
 use crate::issuer::Issuer;
 use crate::journal::JournalError;
 use crate::model::ReadModel;
@@ -129,15 +131,17 @@ impl Server {
     ///
     /// [`StartError`] says which step failed. Nothing is left running.
     pub async fn start(config: Config, deps: Deps, tasks: &mut Supervisor) -> Result<Running, StartError> {
-        let deps = Deps { store: Arc::new(Circuit::new(deps.store.clone())), ..deps };
+        let doubt = Arc::new(Doubt::default());
+        let deps = Deps { store: Arc::new(Circuit::new(deps.store.clone(), doubt.clone())), ..deps };
         let file = saved::file(&config.data_dir, &*deps.keys);
-        let first = first_state::find(&*deps.store, file.as_ref(), &deps.clock).await;
-        let first = first.map_err(StartError::Store)?;
-        let model = Arc::new(ReadModel::new(first.snapshot));
+        let (store, acceptance) = (&*deps.store, Acceptance::new(&config.data_dir));
+        let sources = Sources { store, file: file.as_ref(), acceptance, doubt: &doubt, clock: &deps.clock };
+        let first = first_state::find(sources).await.map_err(StartError::Store)?;
+        let model = Arc::new(ReadModel::with_doubt(first.snapshot, doubt));
         let agents = Arc::new(open_agents(&config, &deps, &model)?);
         let issuer = Arc::new(Issuer::new(&config, deps.clock.clone(), &deps.metrics));
         let confirmed = Arc::new(Confirmed::new(first.confirmed_at));
-        start_feed(&deps, (&model, &agents, &confirmed), (first.stale, file.as_ref()), tasks);
+        start_feed(&deps, (&model, &agents, &confirmed), first.stale, tasks);
         let (own, roots) = (SvidCell::empty(), RootsCell::default());
         let upstream = upstream::open(&config, &deps, tasks)?;
         let shared = Arc::new(authority_shared(&config, &deps, (&model, &issuer), upstream));
@@ -147,7 +151,8 @@ impl Server {
         let server_key = authorities.server_key().to_owned();
         if let Some(file) = file {
             let journal = shared.own_journal.clone();
-            let saving = Saving { file, model: model.clone(), journal, confirmed };
+            let store = deps.store.clone();
+            let saving = Saving { file, model: model.clone(), journal, confirmed, store };
             tasks.start("last good state", |cancel| infallible(saving.run(cancel)));
         }
 

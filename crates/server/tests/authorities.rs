@@ -13,7 +13,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use support::agent::verify;
-use support::messages::{assert_refused, entry, retry_delay};
+use support::messages::{assert_lately, assert_refused, entry, retry_delay};
 use support::{Api, TestServer, World, eventually, trust_domain};
 use tonic::Code;
 use vouchsafe_ca::key::{KeyType, PrivateKey};
@@ -169,7 +169,7 @@ async fn a_self_signed_authority_is_rotated_by_hand_and_agents_stay_connected() 
     assert_eq!(server.roots().await, [(first.clone(), false), (second.clone(), false)]);
     let state = server.x509().await;
     assert_eq!((id(&state.active), id(&state.prepared), id(&state.old)), (&*first, &*second, ""));
-    assert_eq!(state.prepared.unwrap().expires_at, server.clock.unix_now() + 24 * support::HOUR);
+    assert_lately(state.prepared.unwrap().expires_at, server.clock.unix_now() + 24 * support::HOUR);
     assert_eq!(server.activate_x509(&second).await.unwrap(), second);
     let state = server.x509().await;
     assert_eq!((id(&state.active), id(&state.prepared), id(&state.old)), (&*second, "", &*first));
@@ -477,10 +477,10 @@ async fn an_authority_below_a_ca_never_outlives_it_and_has_the_settings_of_any_o
         let server = server.await.unwrap();
         let hours = if upstream { 5 } else { 7 };
         let state = server.x509().await.active.unwrap();
-        assert_eq!(state.expires_at, server.clock.unix_now() + hours * support::HOUR);
-        assert_eq!(
+        assert_lately(state.expires_at, server.clock.unix_now() + hours * support::HOUR);
+        assert_lately(
             server.jwt().await.active.unwrap().expires_at,
-            server.clock.unix_now() + 7 * support::HOUR
+            server.clock.unix_now() + 7 * support::HOUR,
         );
         let agent = server.agent().await;
         let entry = server.create(entry("/web", &agent.id)).await;

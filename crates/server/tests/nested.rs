@@ -5,7 +5,7 @@
 mod support;
 
 use support::agent::{TestAgent, verify};
-use support::messages::{assert_refused, entry};
+use support::messages::{assert_lately, assert_refused, entry};
 use support::workload::Workload;
 use support::{TestServer, World, eventually};
 use tonic::Code;
@@ -207,7 +207,7 @@ async fn a_downstream_entry_opens_the_two_downstream_methods_and_others_do_not()
         let [ca] = made.ca_cert_chain.as_slice() else { panic!("{} certificates", made.ca_cert_chain.len()) };
         let said = Certificate::parse(ca).unwrap();
         assert!(said.is_ca);
-        assert_eq!(said.not_after, server.clock.unix_now() + lives);
+        assert_lately(said.not_after, server.clock.unix_now() + lives);
         assert_eq!(said.uris, ["spiffe://example.org"]);
         let ou = Subject::parse(&said.subject_der).unwrap().organizational_unit;
         assert_eq!(ou, ["DOWNSTREAM-1"]);

@@ -12,7 +12,7 @@ use support::messages::{
 };
 use support::x509pop::Pki;
 use support::{HOUR, TestServer, World, eventually};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tonic::Code;
 use vouchsafe_proto::denial::Reason;
 use vouchsafe_proto::spire::api::server::agent::v1::{
@@ -22,11 +22,23 @@ use vouchsafe_proto::spire::api::server::bundle::v1::GetFederatedBundleRequest;
 use vouchsafe_proto::spire::api::server::entry::v1::SyncAuthorizedEntriesRequest;
 use vouchsafe_store::{CreateOutcome, Record};
 use vouchsafe_testkit::samples::{self, join_token};
-use vouchsafe_testkit::{Fault, Method};
+use vouchsafe_testkit::{Fault, Method, Stopwatch};
 use vouchsafe_types::agent::Agent;
 
 /// Below every time after which the server would go on without the store (5 s and more).
 const FAST: Duration = Duration::from_secs(3);
+
+/// What comes of `calls`, which must not wait for the store. Those that would wait for ever end with the watchdog.
+#[track_caller]
+fn fast<T>(calls: impl Future<Output = T>) -> impl Future<Output = T> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let began = Stopwatch::start();
+        let outcome = calls.await;
+        assert!(began.elapsed() < FAST, "{caller}: {:?}", began.elapsed());
+        outcome
+    }
+}
 
 /// Calls everything that an agent calls, and goes on with the SVID that it got by that.
 async fn live(agent: &mut TestAgent, entry_id: &str) {
@@ -46,7 +58,7 @@ async fn live(agent: &mut TestAgent, entry_id: &str) {
         // The first use of the new SVID.
         agent.authorized().await.unwrap();
     };
-    timeout(FAST, calls).await.expect("agents wait for the store");
+    fast(calls).await;
 }
 
 /// A server with an agent that may have the identity `/db`, and the ID of that entry.
@@ -229,7 +241,7 @@ async fn what_an_operator_writes_fails_at_once_and_leaves_nothing_behind() {
     let (server, agent, _) = with_agent(&world).await;
     let token = server.token().await;
     server.faults.set_all(&Fault::unavailable());
-    let (status, created) = timeout(FAST, server.try_create(entry("/new", &agent.id))).await.unwrap();
+    let (status, created) = fast(server.try_create(entry("/new", &agent.id))).await;
     assert_item_refused(&status, Code::Unavailable, "failed to create entry: …");
     assert!(status.message.contains("try again in"), "{}", status.message);
     assert_eq!(created, None);
@@ -237,7 +249,7 @@ async fn what_an_operator_writes_fails_at_once_and_leaves_nothing_behind() {
 
     // A node that joins has to wait for the database, and its token with it.
     let (_, csr) = key_and_csr().await;
-    let attested = timeout(FAST, attest(&server.connect(None), join_params(&token, csr))).await.unwrap();
+    let attested = fast(attest(&server.connect(None), join_params(&token, csr))).await;
     let refused = attested.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
     assert!(refused.message().starts_with("failed to create attested agent: "), "{refused}");
@@ -263,7 +275,7 @@ async fn writes_fail_at_once_after_one_that_hung_and_work_when_the_database_is_b
     server.faults.set_all(&Fault::FailAfter(hang));
     server.try_create(entry("/first", &agent.id)).await;
     for _ in 0..5 {
-        let began = Instant::now();
+        let began = Stopwatch::start();
         let (status, _) = server.try_create(entry("/next", &agent.id)).await;
         assert_item_refused(&status, Code::Unavailable, "failed to create entry: …");
         assert!(began.elapsed() < hang / 2, "{:?}", began.elapsed());
@@ -275,7 +287,7 @@ async fn writes_fail_at_once_after_one_that_hung_and_work_when_the_database_is_b
     assert!((Duration::from_millis(1)..Duration::from_secs(10)).contains(&delay), "{delay:?}");
 
     server.faults.clear();
-    let began = Instant::now();
+    let began = Stopwatch::start();
     eventually(async || (server.try_create(entry("/new", &agent.id)).await.0.code == 0).then_some(())).await;
     assert!(began.elapsed() < FAST, "{:?}", began.elapsed());
 }
@@ -313,14 +325,14 @@ async fn signatures_take_milliseconds_while_every_store_call_takes_seconds_or_fa
         server.faults.set_all(&fault);
         let (reads, mut took) = (server.faults.reads(), Vec::new());
         for _ in 0..20 {
-            let began = Instant::now();
+            let began = Stopwatch::start();
             agent.x509(&entry_id).await.unwrap().unwrap();
             agent.jwt(&entry_id, &["a"]).await.unwrap();
             took.push(began.elapsed());
         }
         took.sort_unstable();
         assert!(took[18] < Duration::from_millis(250), "{fault:?}: {took:?}");
-        let began = Instant::now();
+        let began = Stopwatch::start();
         node.join(&server).await.authorized().await.unwrap();
         pki.node().join(&server).await.authorized().await.unwrap();
         agent.renew().await.unwrap();
@@ -434,7 +446,7 @@ async fn a_server_whose_store_hangs_stops_all_the_same() {
     server.store.create_join_token(join_token("wakes-the-feed", 1), None).await.unwrap();
     live(&mut agent, &entry_id).await;
     drop(agent);
-    timeout(FAST, server.stop()).await.expect("stopping waits for the store").unwrap();
+    fast(server.stop()).await.unwrap();
 }
 
 /// Half a day on, the next authority is due, which cannot be published; the one that signs is still good.

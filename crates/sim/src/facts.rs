@@ -16,6 +16,8 @@ pub struct Facts {
     pub agents: Vec<AgentFacts>,
     /// When all clocks jumped last.
     pub jumped: Option<Instant>,
+    /// The most that was seen of what has a bound.
+    pub most: BTreeMap<&'static str, u64>,
 }
 
 /// An entry as the operator wants it.
@@ -77,7 +79,13 @@ impl Facts {
     #[must_use]
     pub fn new(agents: usize) -> Self {
         let agents = (0..agents).map(|_| AgentFacts::default()).collect();
-        Self { entries: BTreeMap::new(), agents, jumped: None }
+        Self { entries: BTreeMap::new(), agents, jumped: None, most: BTreeMap::new() }
+    }
+
+    /// Notes how much there was of `what`.
+    pub fn saw(&mut self, what: &'static str, how_much: impl TryInto<u64>) {
+        let most = self.most.entry(what).or_default();
+        *most = (*most).max(how_much.try_into().unwrap_or(u64::MAX));
     }
 
     /// The paths that `agent` should no longer serve, once it knows.
@@ -135,7 +143,8 @@ impl Facts {
     }
 }
 
-/// After so long everything that an agent has is on its disk: it writes 2 s after a change at the latest.
-pub const SAVED_AFTER: Duration = Duration::from_secs(4);
+/// After so long everything that an agent has is on its disk: it writes 2 s after the change before at the latest, and the
+/// writer leaves a quarter of a second between two writes.
+pub const SAVED_AFTER: Duration = Duration::from_millis(2300);
 /// SVIDs of one path that are remembered.
 const REMEMBERED: usize = 8;

@@ -6,14 +6,16 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`world`] | one run: build, faults, repair, last look |
+//! | [`world`] | one run: build, faults, repair |
+//! | [`recovery`] | the last look |
 //! | [`schedule`] | what goes wrong when (pure) |
 //! | [`invariants`] | what must hold (pure); start here |
 //! | [`facts`] | the truth that the invariants are judged by |
 //! | [`workload`], [`operator`] | those who use the system |
 //! | [`monitor`] | looks at each part once a second |
 //! | [`node`], [`parts`] | machines whose process ends and starts again; servers and agents on them |
-//! | [`net`], [`weather`] | the network; which troubles it and the stores have at the moment |
+//! | [`net`], [`weather`] | the network; how troubles and accidents strike, and which troubles it and the stores have at the moment |
+//! | [`randomness`] | what else is drawn from the seed: keys, hash maps, `select!` |
 //! | [`trace`] | what happened, and its hash |
 
 pub mod facts;
@@ -23,6 +25,8 @@ pub mod net;
 pub mod node;
 pub mod operator;
 pub mod parts;
+pub mod randomness;
+pub mod recovery;
 pub mod schedule;
 pub mod trace;
 pub mod weather;

@@ -7,20 +7,21 @@
 //!
 //! Whether a packet is lost depends on seed, link and time, and not on how many were sent before.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::pin::Pin;
+mod connection;
+mod view;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::Instant;
 use vouchsafe_runtime::entropy::spread;
-use vouchsafe_transport::net::{Answer, Arrival, Fabric, Network, Place, Stream};
+use vouchsafe_transport::net::{Arrival, Network, Place};
+
+use connection::Connection;
+use view::View;
 
 /// A host, by its place in the list that [`Net::new`] got.
 pub type Host = usize;
@@ -43,6 +44,7 @@ struct State {
     bound: HashMap<(Host, Place), mpsc::Sender<Arrival>>,
     connections: Vec<Weak<Connection>>,
     attempts: u64,
+    sent: (u64, u64),
 }
 
 #[derive(Debug)]
@@ -166,6 +168,26 @@ impl Net {
         (open.len(), bytes)
     }
 
+    /// Packets that were sent so far by anybody, and a hash of who sent what when.
+    #[must_use]
+    pub fn sent(&self) -> (u64, u64) {
+        self.lock().sent
+    }
+
+    fn count(&self, from: Host, arrives: Instant, bytes: &[u8]) {
+        let at = arrives.duration_since(self.began).as_nanos();
+        let mut state = self.lock();
+        let (packets, mut hash) = state.sent;
+        for word in [from as u64, at as u64, bytes.len() as u64] {
+            hash = (hash ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
+        }
+        for chunk in bytes.chunks(8) {
+            let word = chunk.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+            hash = (hash ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
+        }
+        state.sent = (packets + 1, hash);
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -203,305 +225,6 @@ fn ordered(one: Host, other: Host) -> (Host, Host) {
     (one.min(other), one.max(other))
 }
 
-/// The network as one process sees it.
-#[derive(Clone, Debug)]
-struct View {
-    net: Net,
-    host: Host,
-    /// `None` for those who never end.
-    process: Option<u64>,
-}
-
-impl View {
-    fn is_alive(&self) -> bool {
-        self.process.is_none_or(|process| self.net.lock().hosts[self.host].process == process)
-    }
-
-    async fn establish(&self, to: Place) -> io::Result<Box<dyn Stream>> {
-        let mut changed = self.net.changed.subscribe();
-        let other = match &to {
-            Place::Path(_) => self.host,
-            Place::Address(address) => {
-                let state = self.net.lock();
-                let found = state.hosts.iter().position(|host| host.address == address.ip());
-                found.ok_or(io::ErrorKind::HostUnreachable)?
-            }
-        };
-        if other != self.host {
-            self.net.lock().attempts += 1;
-        }
-        loop {
-            while !self.is_alive() || self.net.link(self.host, other).cut {
-                // The sender lives in `self`.
-                drop(changed.changed().await);
-            }
-            let link = self.net.link(self.host, other);
-            if !link.delay.is_zero() {
-                let late = self.net.retransmission((self.host, other), link.loss);
-                sleep(link.delay * 2 + late).await;
-            }
-            if self.is_alive() && !self.net.link(self.host, other).cut {
-                return self.meet(other, to);
-            }
-        }
-    }
-
-    fn meet(&self, other: Host, to: Place) -> io::Result<Box<dyn Stream>> {
-        let mut state = self.net.lock();
-        let from = SocketAddr::new(state.hosts[self.host].address, CLIENT_PORT);
-        let Some(listener) = state.bound.get(&(other, to)).cloned() else {
-            return Err(io::ErrorKind::ConnectionRefused.into());
-        };
-        let listens = state.hosts[other].process;
-        let ends = [(self.host, self.process), (other, Some(listens))];
-        let connection = Arc::new(Connection { net: self.net.clone(), ends, lanes: Mutex::default() });
-        let end = |side| End { connection: connection.clone(), side, sleep: None };
-        let arrival = Arrival { stream: Box::new(end(1)), from };
-        if state.connections.len() > 64 {
-            state.connections.retain(|connection| connection.strong_count() > 0);
-        }
-        state.connections.push(Arc::downgrade(&connection));
-        drop(state);
-        listener.try_send(arrival).map_err(|_| io::ErrorKind::ConnectionRefused)?;
-        Ok(Box::new(end(0)))
-    }
-}
-
-impl Fabric for View {
-    fn resolve<'a>(&'a self, server: &'a str) -> Answer<'a, Vec<SocketAddr>> {
-        Box::pin(async move {
-            if let Ok(address) = server.parse() {
-                return Ok(vec![address]);
-            }
-            let unknown = || io::Error::new(io::ErrorKind::NotFound, "the name is not known");
-            let (name, port) = server.rsplit_once(':').ok_or_else(unknown)?;
-            let port = port.parse().map_err(|_| unknown())?;
-            let state = self.net.lock();
-            if let Ok(address) = name.parse::<IpAddr>() {
-                return Ok(vec![SocketAddr::new(address, port)]);
-            }
-            let hosts = state.names.get(name).ok_or_else(unknown)?;
-            Ok(hosts.iter().map(|host| SocketAddr::new(state.hosts[*host].address, port)).collect())
-        })
-    }
-
-    fn connect(&self, to: Place) -> Answer<'_, Box<dyn Stream>> {
-        Box::pin(self.establish(to))
-    }
-
-    fn bind(&self, at: Place) -> io::Result<mpsc::Receiver<Arrival>> {
-        if !self.is_alive() {
-            return Err(io::ErrorKind::NetworkDown.into());
-        }
-        let (sender, arrivals) = mpsc::channel(BACKLOG);
-        let mut state = self.net.lock();
-        let held = state.bound.entry((self.host, at)).or_insert_with(|| sender.clone());
-        if !held.same_channel(&sender) {
-            if !held.is_closed() {
-                return Err(io::ErrorKind::AddrInUse.into());
-            }
-            *held = sender;
-        }
-        Ok(arrivals)
-    }
-}
-
-/// Two ends and a lane from each to the other.
-#[derive(Debug)]
-struct Connection {
-    net: Net,
-    ends: [(Host, Option<u64>); 2],
-    lanes: Mutex<[Lane; 2]>,
-}
-
-/// What one end has sent.
-#[derive(Debug, Default)]
-struct Lane {
-    under_way: VecDeque<(Instant, Bytes)>,
-    bytes: usize,
-    /// The sender has closed it, which arrives then.
-    closed: Option<Instant>,
-    /// The sender's process has ended.
-    dead: bool,
-    /// A firewall broke it.
-    broken: bool,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-}
-
-impl Lane {
-    fn wake(&mut self) {
-        self.reader.take().into_iter().chain(self.writer.take()).for_each(Waker::wake);
-    }
-}
-
-impl Connection {
-    fn lanes(&self) -> MutexGuard<'_, [Lane; 2]> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn joins(&self, one: Host, other: Host) -> bool {
-        one != other && ordered(self.ends[0].0, self.ends[1].0) == ordered(one, other)
-    }
-
-    fn wake(&self) {
-        self.lanes().iter_mut().for_each(Lane::wake);
-    }
-
-    fn break_off(&self) {
-        for lane in self.lanes().iter_mut() {
-            lane.broken = true;
-            lane.wake();
-        }
-    }
-
-    fn kill(&self, host: Host) {
-        let mut lanes = self.lanes();
-        for side in [0, 1] {
-            let (at, process) = self.ends[side];
-            if at == host && process.is_some() {
-                lanes[side].dead = true;
-            }
-        }
-        lanes.iter_mut().for_each(Lane::wake);
-    }
-
-    fn bytes(&self) -> usize {
-        self.lanes().iter().map(|lane| lane.bytes).sum()
-    }
-
-    /// When something that is sent on `link` now arrives, after what is under way.
-    fn arrival(&self, link: Link, lane: &Lane) -> Instant {
-        let late = self.net.retransmission((self.ends[0].0, self.ends[1].0), link.loss);
-        let at = Instant::now() + link.delay + late;
-        lane.under_way.back().map_or(at, |(last, _)| at.max(*last))
-    }
-}
-
-/// One end of a connection.
-#[derive(Debug)]
-struct End {
-    connection: Arc<Connection>,
-    side: usize,
-    sleep: Option<Pin<Box<Sleep>>>,
-}
-
-impl End {
-    fn link(&self) -> Link {
-        let [(one, _), (other, _)] = self.connection.ends;
-        self.connection.net.link(one, other)
-    }
-}
-
-impl AsyncRead for End {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let link = this.link();
-        let healed = link.healed.map(|healed| healed + link.delay);
-        let due = |at: Instant| healed.map_or(at, |healed| at.max(healed));
-        let mut lanes = this.connection.lanes();
-        let own_end_is_dead = lanes[this.side].dead;
-        let lane = &mut lanes[1 - this.side];
-        if own_end_is_dead || lane.broken {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-        }
-        lane.reader = Some(cx.waker().clone());
-        if link.cut {
-            return Poll::Pending;
-        }
-        let next = lane.under_way.front().map(|(at, _)| *at).or(lane.closed).map(due);
-        match next {
-            None if lane.dead => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-            None => return Poll::Pending,
-            Some(at) if at <= Instant::now() => {}
-            Some(at) => {
-                drop(lanes);
-                let sleep = this.sleep.insert(Box::pin(sleep_until(at)));
-                if sleep.as_mut().poll(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-        }
-        let now = Instant::now();
-        while let Some((at, bytes)) = lane.under_way.front_mut()
-            && due(*at) <= now
-            && buf.remaining() > 0
-        {
-            let count = bytes.len().min(buf.remaining());
-            buf.put_slice(&bytes[..count]);
-            bytes.advance(count);
-            lane.bytes -= count;
-            if bytes.is_empty() {
-                lane.under_way.pop_front();
-            }
-        }
-        if let Some(writer) = lane.writer.take() {
-            writer.wake();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for End {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let link = self.link();
-        let mut lanes = self.connection.lanes();
-        let (gone, broken) = (lanes[1 - self.side].dead && !link.cut, lanes[self.side].broken);
-        let closed = lanes[1 - self.side].closed.is_some() && !link.cut;
-        let lane = &mut lanes[self.side];
-        if lane.dead || broken || gone || closed {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        if lane.bytes >= WINDOW {
-            lane.writer = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        let count = buf.len().min(WINDOW);
-        let at = self.connection.arrival(link, lane);
-        lane.under_way.push_back((at, Bytes::copy_from_slice(&buf[..count])));
-        lane.bytes += count;
-        if let Some(reader) = lane.reader.take() {
-            reader.wake();
-        }
-        Poll::Ready(Ok(count))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let link = self.link();
-        let mut lanes = self.connection.lanes();
-        let lane = &mut lanes[self.side];
-        if lane.closed.is_none() {
-            lane.closed = Some(self.connection.arrival(link, lane));
-        }
-        lane.wake();
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Drop for End {
-    fn drop(&mut self) {
-        let link = self.link();
-        let mut lanes = self.connection.lanes();
-        let lane = &mut lanes[self.side];
-        if lane.closed.is_none() {
-            lane.closed = Some(self.connection.arrival(link, lane));
-        }
-        lanes.iter_mut().for_each(Lane::wake);
-    }
-}
-
-/// Bytes that one end may have under way.
-const WINDOW: usize = 256 * 1024;
-/// Connections that wait to be accepted.
-const BACKLOG: usize = 1024;
-/// All clients come from here: nobody looks at their port.
-const CLIENT_PORT: u16 = 40_000;
 /// After how long TCP sends a lost packet again; twice as long each time.
 const RETRANSMIT: Duration = Duration::from_millis(200);
 /// A packet that was lost so often arrives.

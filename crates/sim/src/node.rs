@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep};
 use vouchsafe_runtime::clock::{Clock, ClockHandle};
 use vouchsafe_runtime::supervisor::Supervisor;
 
@@ -48,8 +48,9 @@ pub struct Node<P> {
     pub clock: Clock,
     /// Turns its clock.
     pub hands: ClockHandle,
-    up: Mutex<Option<Arc<P>>>,
+    up: Mutex<Option<(Arc<P>, Instant)>>,
     lives: AtomicU64,
+    started: watch::Sender<u64>,
     orders: mpsc::UnboundedSender<Order>,
 }
 
@@ -73,13 +74,26 @@ impl<P: Program> Node<P> {
         let (clock, hands) = Clock::steerable(wall);
         let (orders, taken) = mpsc::unbounded_channel();
         let up = Mutex::new(None);
-        (Arc::new(Self { part, index, host, clock, hands, up, lives: AtomicU64::new(0), orders }), taken)
+        let (lives, started) = (AtomicU64::new(0), watch::Sender::new(0));
+        (Arc::new(Self { part, index, host, clock, hands, up, lives, started, orders }), taken)
     }
 
     /// The process, if one runs.
     #[must_use]
     pub fn up(&self) -> Option<Arc<P>> {
-        self.up.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.up.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(up, _)| up.clone())
+    }
+
+    /// Since when the process runs, if one does.
+    #[must_use]
+    pub fn up_since(&self) -> Option<Instant> {
+        self.up.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(_, since)| *since)
+    }
+
+    /// Tells of each process that has started.
+    #[must_use]
+    pub fn starts(&self) -> watch::Receiver<u64> {
+        self.started.subscribe()
     }
 
     /// How many processes ran before. With [`Node::up`]: whether it is still the same one.
@@ -95,7 +109,7 @@ impl<P: Program> Node<P> {
     }
 
     fn set(&self, up: Option<Arc<P>>) {
-        *self.up.lock().unwrap_or_else(PoisonError::into_inner) = up;
+        *self.up.lock().unwrap_or_else(PoisonError::into_inner) = up.map(|up| (up, Instant::now()));
     }
 
     /// Runs processes on the machine for ever.
@@ -118,7 +132,7 @@ impl<P: Program> Node<P> {
                     },
                     ended = &mut process => {
                         let how = ended.err().unwrap_or_default();
-                        world.trace.remark(&self.part.to_string(), &format!("ended: {how}"));
+                        world.trace.line(&self.part.to_string(), &format!("ended: {how}"));
                         let started = self.up().is_some();
                         if started && !told && !P::ended(&world, &self)
                             && let Err(violation) = lives_on(&self.part.to_string(), &how)
@@ -139,7 +153,7 @@ impl<P: Program> Node<P> {
             world.net.kill(self.host);
             P::ended(&world, &self);
             if let Err(error) = copy(&dir, &self.dir(&world, self.life())) {
-                world.trace.remark(&self.part.to_string(), &format!("files lost: {error}"));
+                world.trace.line(&self.part.to_string(), &format!("files lost: {error}"));
             }
             sleep(away).await;
             while orders.try_recv().is_ok() {}
@@ -154,14 +168,15 @@ impl<P: Program> Node<P> {
     ) -> Result<(), String> {
         fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
         let (program, group) = P::start(world.clone(), self.clone(), dir).await?;
-        world.trace.step(&self.part.to_string(), "started");
+        world.trace.line(&self.part.to_string(), "started");
         self.set(Some(Arc::new(program)));
+        self.started.send_modify(|count| *count += 1);
         let outcome = group.run(async { drop(stopped.await) }, STOP_GRACE).await;
         outcome.map_err(|error| error.to_string())
     }
 
     fn dir(&self, world: &World, life: u64) -> PathBuf {
-        world.dir.path().join(format!("{}.{life}", self.part))
+        world.dir.join(format!("{}.{life}", self.part))
     }
 }
 

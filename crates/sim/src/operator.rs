@@ -189,9 +189,9 @@ impl Operator {
 
     fn told<T>(&self, what: &str, answer: Result<T, Status>) -> bool {
         let how = answer.as_ref().err().map_or("OK".to_owned(), |status| format!("{:?}", status.code()));
-        self.world.trace.step("operator", &format!("{what}: {how}"));
+        self.world.trace.line("operator", &format!("{what}: {how}"));
         if let Err(status) = &answer {
-            self.world.trace.remark("operator", status.message());
+            self.world.trace.line("operator", status.message());
         }
         answer.is_ok()
     }

@@ -29,8 +29,6 @@ pub struct ServerUp {
     pub readiness: Readiness,
     /// Steers its way to the store.
     pub faults: Faults,
-    /// Since when.
-    pub since: tokio::time::Instant,
 }
 
 /// A running agent.
@@ -67,7 +65,7 @@ impl Program for ServerUp {
         let config = server_config(&world, address, dir);
         let mut group = Supervisor::new();
         Server::start(config, deps, &mut group).await.map_err(|error| chain(&error))?;
-        Ok((Self { metrics, readiness, faults, since: tokio::time::Instant::now() }, group))
+        Ok((Self { metrics, readiness, faults }, group))
     }
 
     fn ended(_: &World, _: &Node<Self>) -> bool {

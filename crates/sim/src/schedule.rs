@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use vouchsafe_runtime::blocking::Pauses;
 use vouchsafe_runtime::entropy::Entropy;
 
 /// A server or an agent, by its place among its kind.
@@ -101,7 +102,7 @@ impl Character {
         let ca_ttl = Duration::from_secs(if dice.chance(0.5) { 24 * 3600 } else { 1800 });
         let long = dice.chance(0.3);
         let (svid_ttl, skew) =
-            if long { (Duration::from_secs(2400), 29) } else { (Duration::from_secs(200), 8) };
+            if long { (Duration::from_secs(2400), 29) } else { (Duration::from_secs(100), 8) };
         Self { delay, ca_ttl, svid_ttl, skew }
     }
 }
@@ -145,6 +146,12 @@ impl Dice {
     pub fn seconds(&mut self, from: f64, to: f64) -> Duration {
         let place = self.0.fraction();
         Duration::from_millis((1000.0 * (from + (to - from) * place * place)) as u64)
+    }
+
+    /// How long a piece of blocking work takes: most take no time at all, so that they come one after the other at one moment.
+    pub fn pauses(&mut self) -> Pauses {
+        let mut pause = || if self.chance(0.2) { self.seconds(0.0, DISK) } else { Duration::ZERO };
+        Pauses { before: pause(), after: pause() }
     }
 
     fn some_server(&mut self, shape: Shape) -> Option<usize> {
@@ -200,6 +207,9 @@ impl Dice {
         }
     }
 }
+
+/// A file, a key or a query takes so many seconds at most, twice.
+const DISK: f64 = 0.02;
 
 #[cfg(test)]
 mod tests {

@@ -1,9 +1,7 @@
 //! What happened in a run, in virtual time.
 //!
-//! Two kinds of lines. A **step** is something that the simulation did or saw and that must be the same each time the seed
-//! runs: it goes into the hash. A **remark** (the log of the code under test, a duration) is there for the reader only.
+//! All of it is the same each time the seed runs, to the nanosecond and in the same order. A hash says so in one number.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,6 +15,8 @@ use crate::invariants::Violation;
 #[derive(Clone, Debug)]
 pub struct Trace {
     began: Instant,
+    /// How the log names this process, which has another number each time.
+    process: Arc<str>,
     shared: Arc<Mutex<Lines>>,
 }
 
@@ -24,9 +24,8 @@ pub struct Trace {
 struct Lines {
     keep: bool,
     lines: Vec<String>,
-    steps: u64,
-    /// By who did it: parts that have nothing to do with each other may take turns in any order.
-    hashes: BTreeMap<String, u64>,
+    count: u64,
+    hash: u64,
     violation: Option<Violation>,
 }
 
@@ -35,7 +34,8 @@ impl Trace {
     #[must_use]
     pub fn new(keep: bool) -> Self {
         let shared = Arc::new(Mutex::new(Lines { keep, ..Lines::default() }));
-        Self { began: Instant::now(), shared }
+        let process = format!("pid={}", std::process::id()).into();
+        Self { began: Instant::now(), process, shared }
     }
 
     /// Virtual time since the beginning.
@@ -44,18 +44,8 @@ impl Trace {
         self.began.elapsed()
     }
 
-    /// Something that must be the same each time.
-    pub fn step(&self, who: &str, what: &str) {
-        let at = self.elapsed();
-        let mut lines = self.lock();
-        let hash = lines.hashes.entry(who.to_owned()).or_default();
-        *hash = spread(format!("{hash:x} {who} {what}").as_bytes()).to_bits();
-        lines.steps += 1;
-        lines.push(at, who, what);
-    }
-
-    /// Something for the reader.
-    pub fn remark(&self, who: &str, what: &str) {
+    /// `who` did or saw something.
+    pub fn line(&self, who: &str, what: &str) {
         let at = self.elapsed();
         self.lock().push(at, who, what);
     }
@@ -74,11 +64,11 @@ impl Trace {
         self.lock().violation.clone()
     }
 
-    /// Steps so far, and what they hash to.
+    /// How many lines there are so far, and what they hash to.
     #[must_use]
     pub fn hash(&self) -> (u64, u64) {
         let lines = self.lock();
-        (lines.steps, lines.hashes.values().fold(0, |all, hash| all ^ hash))
+        (lines.count, lines.hash)
     }
 
     /// All lines, if they were kept.
@@ -94,6 +84,8 @@ impl Trace {
 
 impl Lines {
     fn push(&mut self, at: Duration, who: &str, what: &str) {
+        self.hash = spread(format!("{:x} {at:?} {who} {what}", self.hash).as_bytes()).to_bits();
+        self.count += 1;
         if self.keep && self.lines.len() < MAX_LINES {
             self.lines.push(format!("{:9.3} {who:<10} {what}", at.as_secs_f64()));
         }
@@ -106,8 +98,10 @@ const MAX_LINES: usize = 500_000;
 /// Where the code under test logs to.
 impl io::Write for Trace {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.remark("log", String::from_utf8_lossy(line).trim_end());
-        Ok(line.len())
+        let length = line.len();
+        let line = String::from_utf8_lossy(line).replace(&*self.process, "pid=self");
+        self.line("log", line.trim_end());
+        Ok(length)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,11 +1,14 @@
 //! Which troubles there are at the moment, and what that means for each link and each store.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-use vouchsafe_testkit::{Fault, Faults};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use vouchsafe_testkit::{Fault as StoreFault, Faults};
 
-use crate::schedule::{Part, Trouble};
+use crate::node::Order;
+use crate::schedule::{Accident, Fault, Part, Trouble};
 use crate::world::World;
 
 /// The troubles of the moment.
@@ -150,12 +153,72 @@ impl World {
     }
 }
 
+/// Lets `fault` happen now; `tasks` ends what lasts.
+pub fn strike(world: &Arc<World>, fault: Fault, tasks: &mut JoinSet<()>) {
+    world.trace.line("plan", &format!("{fault:?}"));
+    match fault {
+        Fault::For(lasts, trouble) => {
+            let (number, world) = (world.begin(trouble), world.clone());
+            tasks.spawn(async move {
+                sleep(lasts).await;
+                world.end(number);
+                world.trace.line("plan", &format!("over: {trouble:?}"));
+            });
+        }
+        Fault::Once(accident) => happen(world, accident, tasks),
+    }
+}
+
+fn happen(world: &Arc<World>, accident: Accident, tasks: &mut JoinSet<()>) {
+    match accident {
+        Accident::Crash(part, away) => order(world, part, Order::Crash(away)),
+        Accident::PowerCut(part, away) => {
+            world.power(part, false);
+            order(world, part, Order::Crash(away));
+            let world = world.clone();
+            tasks.spawn(async move {
+                sleep(away).await;
+                world.power(part, true);
+            });
+        }
+        Accident::Restart(part) => order(world, part, Order::Restart),
+        Accident::Reset(agent) => {
+            for server in &world.servers {
+                world.net.reset(world.agents[agent].host, server.host);
+            }
+        }
+        Accident::Jump(seconds) => {
+            world.servers.iter().for_each(|node| node.hands.jump(seconds));
+            world.agents.iter().for_each(|node| node.hands.jump(seconds));
+            let mut facts = world.facts();
+            facts.jumped = Some(Instant::now());
+            // A token from the future is none.
+            facts.agents.iter_mut().for_each(|agent| agent.tokens.clear());
+        }
+        Accident::Skew(Part::Server(server), seconds) => world.servers[server].hands.jump(seconds),
+        Accident::Skew(Part::Agent(agent), seconds) => {
+            world.agents[agent].hands.jump(seconds);
+            let mut facts = world.facts();
+            let agent = &mut facts.agents[agent];
+            agent.clock_changed = Some(Instant::now());
+            agent.tokens.clear();
+        }
+    }
+}
+
+fn order(world: &World, part: Part, order: Order) {
+    match part {
+        Part::Server(server) => world.servers[server].order(order),
+        Part::Agent(agent) => world.agents[agent].order(order),
+    }
+}
+
 fn set(faults: &Faults, trouble: Option<Trouble>) {
     let fault = match trouble {
-        Some(Trouble::StoreDown(_)) => Fault::unavailable(),
-        Some(Trouble::StoreHangs(_)) => Fault::FailAfter(STORE_DEADLINE),
-        Some(Trouble::StoreSlow(_, delay)) => Fault::Delay(delay),
-        Some(Trouble::StoreLosesAnswers(_)) => Fault::LoseAnswer,
+        Some(Trouble::StoreDown(_)) => StoreFault::unavailable(),
+        Some(Trouble::StoreHangs(_)) => StoreFault::FailAfter(STORE_DEADLINE),
+        Some(Trouble::StoreSlow(_, delay)) => StoreFault::Delay(delay),
+        Some(Trouble::StoreLosesAnswers(_)) => StoreFault::LoseAnswer,
         _ => return faults.clear(),
     };
     faults.set_all(&fault);

@@ -25,8 +25,9 @@ use crate::invariants::{
     signs_what_can_be_verified, withdraws_nothing,
 };
 use crate::parts::AGENT_SOCKET;
+use crate::recovery::stored;
 use crate::schedule::Dice;
-use crate::world::{World, stored};
+use crate::world::World;
 
 /// The workloads on one agent's machine.
 #[derive(Clone, Debug)]
@@ -54,11 +55,13 @@ impl Workload {
         Self { world, agent, name, seen: Arc::default() }
     }
 
-    /// One that fetches now and then.
+    /// One that fetches now and then, and whenever the agent has just started.
     pub async fn fetch(self) {
         let mut dice = Dice(Entropy::from_seed(self.world.seed).fork(&format!("fetch {}", self.agent)));
+        let mut starts = self.world.agents[self.agent].starts();
         loop {
-            sleep(dice.seconds(0.5, 10.0)).await;
+            // The agent's node lives as long as the world.
+            drop(timeout(dice.seconds(0.5, 10.0), starts.changed()).await);
             self.look().await;
         }
     }
@@ -107,6 +110,9 @@ impl Workload {
         let held: BTreeSet<_> = before.intersection(&self.held()).cloned().collect();
         let refused = answer.as_ref().err().map(|status| format!("{:?} {}", status.code(), status.message()));
         self.check(answers_from_what_it_holds(&self.name, &held, began.elapsed(), refused.as_deref()));
+        if !held.is_empty() {
+            self.world.facts().saw("ms of a fetch with something held", began.elapsed().as_millis());
+        }
         Some(self.judge(answer.as_ref().ok()?).await)
     }
 
@@ -137,7 +143,7 @@ impl Workload {
         self.seen().verified.insert(key, life);
         let handed = Handed { at: Instant::now(), serial: svid.serial, life };
         if self.world.facts().note(self.agent, path, handed) {
-            self.world.trace.remark(&self.name, &format!("serves {path} valid {life:?}"));
+            self.world.trace.line(&self.name, &format!("serves {path} valid {life:?}"));
             self.check(gives_nothing_new_to_the_banned(&self.name, path, self.after_the_ban()));
             let of_record = stored(&self.world).await.map(|stored| stored.bundle);
             if let (Ok(Some(of_record)), true) = (of_record, self.clock_is_steady()) {
@@ -241,9 +247,10 @@ impl Workload {
         let facts = self.world.facts();
         let noted = &facts.agents[self.agent];
         let Some(changed) = facts.jumped.max(noted.clock_changed) else { return true };
-        healthy.is_some_and(|since| {
-            since.max(changed).max(noted.alone.unwrap_or(changed)).elapsed() > AFTER_JUMP
-        })
+        let Some(since) = healthy.map(|since| since.max(changed).max(noted.alone.unwrap_or(changed))) else {
+            return false;
+        };
+        since.elapsed() > AFTER_JUMP
     }
 
     /// How many seconds ago every server knew of this agent's ban, if it was banned.

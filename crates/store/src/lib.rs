@@ -33,6 +33,6 @@ pub use error::{Error, Kind, Outcome, Rejected};
 pub use postgres::Postgres;
 pub use sqlite::Sqlite;
 pub use store::{
-    Admission, AgentChange, BundleChange, BundleUpdate, BundleWrite, Contents, CreateOutcome, DeleteMode,
-    EntryChange, FederationChange, JournalRecord, Store,
+    Admission, AgentChange, AgentWrite, AgentsWritten, BundleChange, BundleUpdate, BundleWrite, Contents,
+    CreateOutcome, DeleteMode, EntryChange, FederationChange, JournalRecord, Store,
 };

@@ -38,8 +38,9 @@ use vouchsafe_types::trust_domain::TrustDomain;
 use crate::change::{Changes, Position, Record};
 use crate::error::{Error, Kind, Rejected};
 use crate::store::{
-    Admission, AgentChange, BundleChange, BundleUpdate, BundleWrite, Contents, CreateOutcome, DeleteMode,
-    EntryChange, FederationChange, JournalRecord, MAX_JOURNAL_BYTES, Store,
+    Admission, AgentChange, AgentWrite, AgentsWritten, BundleChange, BundleUpdate, BundleWrite, Contents,
+    CreateOutcome, DeleteMode, EntryChange, FederationChange, JournalRecord, MAX_JOURNAL_BYTES, Store,
+    check_count,
 };
 
 mod agents;
@@ -103,6 +104,22 @@ impl Postgres {
     }
 }
 
+impl Postgres {
+    /// How many programs use this database as a registry at this moment, this one included. 0 if the database cannot tell.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Store::ping`].
+    pub async fn users(&self) -> Result<u64, Error> {
+        read!(self, "count the users", READ_DEADLINE, {
+            let mut lease = self.shared.primary().await?;
+            let count: i64 = lease.session()?.one(keeper::COUNT_PRESENT, &[]).await?.try_get(0)?;
+            lease.give_back();
+            Ok(count.unsigned_abs())
+        })
+    }
+}
+
 impl fmt::Debug for Postgres {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Postgres").field("place", &self.shared.primary.target.place).finish_non_exhaustive()
@@ -135,6 +152,14 @@ impl Store for Postgres {
             moment.end();
             Ok(changes)
         })
+    }
+
+    fn mark(&self, at: Position) -> Option<i64> {
+        self.shared.marks.of(at)
+    }
+
+    fn recall(&self, at: Position, mark: i64) {
+        self.shared.marks.add(at, mark);
     }
 
     fn watch(&self) -> watch::Receiver<Position> {
@@ -181,6 +206,14 @@ impl Store for Postgres {
     async fn update_agent(&self, id: &SpiffeId, change: AgentChange) -> Result<(Agent, Position), Error> {
         let locks = [(Kind::Agent, id.as_str())];
         write!(self, "update agent", locks, |tx| agents::update(&mut tx, id, &change))
+    }
+
+    async fn update_agents(&self, writes: Vec<AgentWrite>) -> Result<AgentsWritten, Error> {
+        check_count(&writes)?;
+        let locks: Vec<_> = writes.iter().map(|write| (Kind::Agent, write.id.as_str())).collect();
+        let (outcomes, position) =
+            write!(self, "update agents", locks, |tx| agents::update_all(&mut tx, &writes))?;
+        Ok(AgentsWritten { outcomes, position })
     }
 
     async fn delete_agent(&self, id: &SpiffeId) -> Result<(Agent, Position), Error> {
@@ -315,6 +348,10 @@ impl Store for Postgres {
         }
         write!(self, "save journal", [], |tx| journals::save(&tx, key, &data))?;
         Ok(())
+    }
+
+    async fn delete_journal(&self, record: &JournalRecord) -> Result<bool, Error> {
+        Ok(write!(self, "delete journal", [], |tx| journals::delete(&tx, record))?.0)
     }
 
     async fn restore(&self, contents: Contents) -> Result<Position, Error> {

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use vouchsafe_runtime::blocking;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::bundle::Bundle;
@@ -39,8 +40,9 @@ use vouchsafe_types::trust_domain::TrustDomain;
 use crate::change::{Changes, Position, Record};
 use crate::error::{Error, Rejected};
 use crate::store::{
-    Admission, AgentChange, BundleChange, BundleUpdate, BundleWrite, Contents, CreateOutcome, DeleteMode,
-    EntryChange, FederationChange, JournalRecord, MAX_JOURNAL_BYTES, Store,
+    Admission, AgentChange, AgentWrite, AgentsWritten, BundleChange, BundleUpdate, BundleWrite, Contents,
+    CreateOutcome, DeleteMode, EntryChange, FederationChange, JournalRecord, MAX_JOURNAL_BYTES, Store,
+    check_count,
 };
 
 mod agents;
@@ -94,7 +96,7 @@ impl Sqlite {
     async fn open_with(path: PathBuf, clock: Clock, deadlines: Deadlines) -> Result<Self, OpenError> {
         let file = path.clone();
         let busy = deadlines.busy;
-        let opened = match tokio::task::spawn_blocking(move || open::open(&file, busy)).await {
+        let opened = match blocking::run(move || open::open(&file, busy)).await {
             Ok(opened) => opened?,
             Err(gone) => return Err(OpenError::interrupted(path, gone)),
         };
@@ -151,6 +153,12 @@ impl Store for Sqlite {
         self.readers.read("read changes", move |conn| feed::changes_after(conn, after, limit)).await
     }
 
+    fn mark(&self, _: Position) -> Option<i64> {
+        None
+    }
+
+    fn recall(&self, _: Position, _: i64) {}
+
     fn watch(&self) -> watch::Receiver<Position> {
         self.writer.watch()
     }
@@ -189,6 +197,11 @@ impl Store for Sqlite {
     async fn update_agent(&self, id: &SpiffeId, change: AgentChange) -> Result<(Agent, Position), Error> {
         let id = id.clone();
         self.writer.write("update agent", move |tx| agents::update(tx, &id, &change)).await
+    }
+
+    async fn update_agents(&self, writes: Vec<AgentWrite>) -> Result<AgentsWritten, Error> {
+        check_count(&writes)?;
+        self.writer.write("update agents", move |tx| agents::update_all(tx, &writes)).await
     }
 
     async fn delete_agent(&self, id: &SpiffeId) -> Result<(Agent, Position), Error> {
@@ -288,6 +301,11 @@ impl Store for Sqlite {
         }
         let key = key.to_owned();
         self.writer.write("save journal", move |tx| journals::save(tx, &key, &data)).await
+    }
+
+    async fn delete_journal(&self, record: &JournalRecord) -> Result<bool, Error> {
+        let record = record.clone();
+        self.writer.write("delete journal", move |tx| journals::delete(tx, &record)).await
     }
 
     async fn restore(&self, contents: Contents) -> Result<Position, Error> {

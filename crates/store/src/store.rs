@@ -44,6 +44,14 @@ pub trait Store: Send + Sync + 'static {
     /// [`Error::Pruned`] and [`Error::Rewound`]: load everything again.
     async fn changes_after(&self, after: Position, limit: usize) -> Result<Changes, Error>;
 
+    /// What tells the change at `at`, as this store has read it, from the one that another history has there. `None` if it did
+    /// not read so far, or histories cannot be told apart.
+    fn mark(&self, at: Position) -> Option<i64>;
+
+    /// From now on [`Store::changes_after`] `at` tells ([`Error::Rewound`]) if the change there is not the one with this `mark`, which
+    /// an earlier run has read in the same epoch.
+    fn recall(&self, at: Position, mark: i64);
+
     /// The newest position this store knows of. A write through this store is seen here before it returns.
     fn watch(&self) -> watch::Receiver<Position>;
 
@@ -86,6 +94,15 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// [`Error::NotFound`]; [`Error::Rejected`] by `change`.
     async fn update_agent(&self, id: &SpiffeId, change: AgentChange) -> Result<(Agent, Position), Error>;
+
+    /// Does [`Store::update_agent`] for each of `writes` (at most [`MAX_AGENT_WRITES`], of different agents), in one
+    /// transaction, and adds those that do not exist and come with an agent. One that is refused, does not exist or is
+    /// damaged holds up none of the others; what became of each is told in their order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rejected`] when there are too many. After any error nothing was written.
+    async fn update_agents(&self, writes: Vec<AgentWrite>) -> Result<AgentsWritten, Error>;
 
     /// Removes an agent and returns it. With an agent that was attested by join token goes the alias entry that
     /// [`Store::create_join_token`] made for it: parented to it, with `spiffe_id:<agent id>` as only selector.
@@ -200,6 +217,9 @@ pub trait Store: Send + Sync + 'static {
     /// [`Error::Rejected`] when `data` exceeds [`MAX_JOURNAL_BYTES`].
     async fn save_journal(&self, key: &str, data: Vec<u8>) -> Result<(), Error>;
 
+    /// Removes a journal if it still is what `record` says, and says whether it was.
+    async fn delete_journal(&self, record: &JournalRecord) -> Result<bool, Error>;
+
     /// Fills an empty store with what another one had, wholly or not at all. Entries keep their creation time and
     /// revision, bundles their sequence number, so that agents see nothing go backwards.
     ///
@@ -223,6 +243,34 @@ pub type EntryChange = Box<dyn Fn(&mut Entry) -> Result<(), Rejected> + Send + S
 
 /// A change to an agent; as [`EntryChange`].
 pub type AgentChange = Box<dyn Fn(&mut Agent) -> Result<(), Rejected> + Send + Sync>;
+
+/// One of the writes of [`Store::update_agents`].
+pub struct AgentWrite {
+    /// Which agent.
+    pub id: SpiffeId,
+    /// What is done to it, if it exists.
+    pub change: AgentChange,
+    /// What is added if it does not.
+    pub otherwise: Option<Agent>,
+}
+
+/// What [`Store::update_agents`] did.
+#[derive(Debug)]
+pub struct AgentsWritten {
+    /// What became of each: [`Error::NotFound`], [`Error::Rejected`] or [`Error::Corrupt`] for those that were left out.
+    pub outcomes: Vec<Result<(), Error>>,
+    /// A position at which the others are written.
+    pub position: Position,
+}
+
+/// Refuses more than one transaction takes.
+pub(crate) fn check_count(writes: &[AgentWrite]) -> Result<(), Error> {
+    if writes.len() > MAX_AGENT_WRITES {
+        let reason = format!("{} agents exceed the {MAX_AGENT_WRITES} of one transaction", writes.len());
+        return Err(Rejected::new(reason).into());
+    }
+    Ok(())
+}
 
 /// A change to a bundle; as [`EntryChange`].
 pub type BundleChange = Box<dyn Fn(&mut Bundle) -> Result<(), Rejected> + Send + Sync>;
@@ -306,6 +354,9 @@ pub const MAX_CHANGES_PER_READ: usize = 10_000;
 
 /// Most events that survive [`Store::prune_changes`]. A reader that is further behind loads everything.
 pub const MAX_CHANGES_KEPT: u64 = 200_000;
+
+/// Most agents that one [`Store::update_agents`] writes.
+pub const MAX_AGENT_WRITES: usize = 500;
 
 /// Largest journal.
 pub const MAX_JOURNAL_BYTES: usize = 1 << 20;

@@ -13,8 +13,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 use vouchsafe_store::{
-    Admission, AgentChange, BundleChange, BundleUpdate, BundleWrite, Changes, Contents, CreateOutcome,
-    DeleteMode, EntryChange, Error, FederationChange, JournalRecord, Outcome, Position, Record, Store,
+    Admission, AgentChange, AgentWrite, AgentsWritten, BundleChange, BundleUpdate, BundleWrite, Changes,
+    Contents, CreateOutcome, DeleteMode, EntryChange, Error, FederationChange, JournalRecord, Outcome,
+    Position, Record, Store,
 };
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::bundle::Bundle;
@@ -39,6 +40,7 @@ pub enum Method {
     PruneEntries,
     PutAgent,
     UpdateAgent,
+    UpdateAgents,
     DeleteAgent,
     CreateJoinToken,
     AdmitByToken,
@@ -50,6 +52,7 @@ pub enum Method {
     UpdateFederation,
     DeleteFederation,
     SaveJournal,
+    DeleteJournal,
     Restore,
     PruneChanges,
 }
@@ -66,6 +69,7 @@ impl Method {
         Self::PruneEntries,
         Self::PutAgent,
         Self::UpdateAgent,
+        Self::UpdateAgents,
         Self::DeleteAgent,
         Self::CreateJoinToken,
         Self::AdmitByToken,
@@ -77,6 +81,7 @@ impl Method {
         Self::UpdateFederation,
         Self::DeleteFederation,
         Self::SaveJournal,
+        Self::DeleteJournal,
         Self::Restore,
         Self::PruneChanges,
     ];
@@ -124,12 +129,27 @@ pub struct Faults {
     state: Arc<Mutex<State>>,
     /// Tells stalled calls to look again.
     changed: watch::Sender<()>,
+    inner: Arc<Inner>,
+}
+
+/// Where calls go.
+struct Inner(Mutex<Arc<dyn Store>>);
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Inner")
+    }
 }
 
 #[derive(Debug, Default)]
 struct State {
     faults: HashMap<Method, Fault>,
     calls: HashMap<Method, u64>,
+    /// See [`Faults::history`].
+    history: Option<i64>,
+    parted_at: Option<Position>,
+    /// See [`Faults::choke_on`].
+    indigestible: Option<SpiffeId>,
 }
 
 impl Faults {
@@ -145,9 +165,27 @@ impl Faults {
         self.set(Method::WRITES, fault);
     }
 
+    /// From now on calls go to `store`: the database was exchanged under whoever uses it. [`Store::watch`] follows the first.
+    pub fn lead_to(&self, store: Arc<dyn Store>) {
+        *self.inner.0.lock().unwrap_or_else(PoisonError::into_inner) = store;
+    }
+
+    /// The store is in the history `number`: whoever recalls another one hears that it went another way.
+    pub fn history(&self, number: i64) {
+        self.lock().history = Some(number);
+    }
+
+    /// Every [`Store::update_agents`] with this agent fails, as with a text that the database cannot store.
+    pub fn choke_on(&self, agent: SpiffeId) {
+        self.lock().indigestible = Some(agent);
+    }
+
     /// Removes all faults. Stalled calls go on.
     pub fn clear(&self) {
-        self.lock().faults.clear();
+        let mut state = self.lock();
+        state.faults.clear();
+        state.indigestible = None;
+        drop(state);
         self.changed.send_replace(());
     }
 
@@ -222,7 +260,6 @@ impl Faults {
 
 /// A store with faults.
 pub struct FaultStore {
-    inner: Arc<dyn Store>,
     faults: Faults,
 }
 
@@ -230,14 +267,15 @@ impl FaultStore {
     /// `inner`, and what steers it. No faults at first.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>) -> (Self, Faults) {
-        let faults = Faults { state: Arc::default(), changed: watch::Sender::new(()) };
-        (Self { inner, faults: faults.clone() }, faults)
+        let inner = Arc::new(Inner(Mutex::new(inner)));
+        let faults = Faults { state: Arc::default(), changed: watch::Sender::new(()), inner };
+        (Self { faults: faults.clone() }, faults)
     }
 
     /// The store without the faults.
     #[must_use]
     pub fn inner(&self) -> Arc<dyn Store> {
-        self.inner.clone()
+        self.faults.inner.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn around<T: Send>(
@@ -259,59 +297,83 @@ impl fmt::Debug for FaultStore {
 #[async_trait]
 impl Store for FaultStore {
     async fn epoch(&self) -> Result<u64, Error> {
-        self.around(Method::Epoch, self.inner.epoch()).await
+        self.around(Method::Epoch, self.inner().epoch()).await
     }
 
     async fn load(&self, sink: &mut (dyn FnMut(Record) + Send)) -> Result<Position, Error> {
-        self.around(Method::Load, self.inner.load(sink)).await
+        self.around(Method::Load, self.inner().load(sink)).await
     }
 
     async fn changes_after(&self, after: Position, limit: usize) -> Result<Changes, Error> {
-        self.around(Method::ChangesAfter, self.inner.changes_after(after, limit)).await
+        if self.faults.lock().parted_at == Some(after) {
+            return Err(Error::Rewound { after, newest: *self.watch().borrow() });
+        }
+        self.around(Method::ChangesAfter, self.inner().changes_after(after, limit)).await
+    }
+
+    fn mark(&self, at: Position) -> Option<i64> {
+        self.faults.lock().history.or_else(|| self.inner().mark(at))
+    }
+
+    fn recall(&self, at: Position, mark: i64) {
+        let mut state = self.faults.lock();
+        match state.history {
+            Some(history) => state.parted_at = Some(at).filter(|_| history != mark),
+            None => self.inner().recall(at, mark),
+        }
     }
 
     fn watch(&self) -> watch::Receiver<Position> {
-        self.inner.watch()
+        self.inner().watch()
     }
 
     async fn create_entry(&self, entry: Entry) -> Result<CreateOutcome, Error> {
-        self.around(Method::CreateEntry, self.inner.create_entry(entry)).await
+        self.around(Method::CreateEntry, self.inner().create_entry(entry)).await
     }
 
     async fn update_entry(&self, id: &EntryId, change: EntryChange) -> Result<(Entry, Position), Error> {
-        self.around(Method::UpdateEntry, self.inner.update_entry(id, change)).await
+        self.around(Method::UpdateEntry, self.inner().update_entry(id, change)).await
     }
 
     async fn delete_entry(&self, id: &EntryId) -> Result<(Entry, Position), Error> {
-        self.around(Method::DeleteEntry, self.inner.delete_entry(id)).await
+        self.around(Method::DeleteEntry, self.inner().delete_entry(id)).await
     }
 
     async fn prune_entries(&self, now: i64) -> Result<Vec<EntryId>, Error> {
-        self.around(Method::PruneEntries, self.inner.prune_entries(now)).await
+        self.around(Method::PruneEntries, self.inner().prune_entries(now)).await
     }
 
     async fn put_agent(&self, agent: Agent) -> Result<Position, Error> {
-        self.around(Method::PutAgent, self.inner.put_agent(agent)).await
+        self.around(Method::PutAgent, self.inner().put_agent(agent)).await
     }
 
     async fn update_agent(&self, id: &SpiffeId, change: AgentChange) -> Result<(Agent, Position), Error> {
-        self.around(Method::UpdateAgent, self.inner.update_agent(id, change)).await
+        self.around(Method::UpdateAgent, self.inner().update_agent(id, change)).await
+    }
+
+    async fn update_agents(&self, writes: Vec<AgentWrite>) -> Result<AgentsWritten, Error> {
+        let indigestible = self.faults.lock().indigestible.clone();
+        if writes.iter().any(|write| Some(&write.id) == indigestible.as_ref()) {
+            let (place, source) = ("the test's database".to_owned(), Arc::new(std::fmt::Error));
+            return Err(Error::Failed { operation: OPERATION, place, source });
+        }
+        self.around(Method::UpdateAgents, self.inner().update_agents(writes)).await
     }
 
     async fn delete_agent(&self, id: &SpiffeId) -> Result<(Agent, Position), Error> {
-        self.around(Method::DeleteAgent, self.inner.delete_agent(id)).await
+        self.around(Method::DeleteAgent, self.inner().delete_agent(id)).await
     }
 
     async fn create_join_token(&self, token: JoinToken, alias: Option<Entry>) -> Result<Position, Error> {
-        self.around(Method::CreateJoinToken, self.inner.create_join_token(token, alias)).await
+        self.around(Method::CreateJoinToken, self.inner().create_join_token(token, alias)).await
     }
 
     async fn admit_by_token(&self, token: &str, now: i64, agent: Agent) -> Result<Admission, Error> {
-        self.around(Method::AdmitByToken, self.inner.admit_by_token(token, now, agent)).await
+        self.around(Method::AdmitByToken, self.inner().admit_by_token(token, now, agent)).await
     }
 
     async fn prune_join_tokens(&self, now: i64) -> Result<usize, Error> {
-        self.around(Method::PruneJoinTokens, self.inner.prune_join_tokens(now)).await
+        self.around(Method::PruneJoinTokens, self.inner().prune_join_tokens(now)).await
     }
 
     async fn update_bundle(
@@ -319,7 +381,7 @@ impl Store for FaultStore {
         trust_domain: &TrustDomain,
         change: BundleChange,
     ) -> Result<BundleUpdate, Error> {
-        self.around(Method::UpdateBundle, self.inner.update_bundle(trust_domain, change)).await
+        self.around(Method::UpdateBundle, self.inner().update_bundle(trust_domain, change)).await
     }
 
     async fn put_bundle(
@@ -328,7 +390,7 @@ impl Store for FaultStore {
         write: BundleWrite,
         change: BundleChange,
     ) -> Result<BundleUpdate, Error> {
-        self.around(Method::PutBundle, self.inner.put_bundle(trust_domain, write, change)).await
+        self.around(Method::PutBundle, self.inner().put_bundle(trust_domain, write, change)).await
     }
 
     async fn delete_bundle(
@@ -336,7 +398,7 @@ impl Store for FaultStore {
         trust_domain: &TrustDomain,
         mode: DeleteMode,
     ) -> Result<(Bundle, Position), Error> {
-        self.around(Method::DeleteBundle, self.inner.delete_bundle(trust_domain, mode)).await
+        self.around(Method::DeleteBundle, self.inner().delete_bundle(trust_domain, mode)).await
     }
 
     async fn create_federation(
@@ -344,7 +406,7 @@ impl Store for FaultStore {
         relationship: FederationRelationship,
         bundle: Option<Bundle>,
     ) -> Result<Position, Error> {
-        self.around(Method::CreateFederation, self.inner.create_federation(relationship, bundle)).await
+        self.around(Method::CreateFederation, self.inner().create_federation(relationship, bundle)).await
     }
 
     async fn update_federation(
@@ -353,7 +415,8 @@ impl Store for FaultStore {
         change: FederationChange,
         bundle: Option<Bundle>,
     ) -> Result<(FederationRelationship, Position), Error> {
-        let update = self.inner.update_federation(trust_domain, change, bundle);
+        let inner = self.inner();
+        let update = inner.update_federation(trust_domain, change, bundle);
         self.around(Method::UpdateFederation, update).await
     }
 
@@ -361,27 +424,31 @@ impl Store for FaultStore {
         &self,
         trust_domain: &TrustDomain,
     ) -> Result<(FederationRelationship, Position), Error> {
-        self.around(Method::DeleteFederation, self.inner.delete_federation(trust_domain)).await
+        self.around(Method::DeleteFederation, self.inner().delete_federation(trust_domain)).await
     }
 
     async fn load_journals(&self) -> Result<Vec<JournalRecord>, Error> {
-        self.around(Method::LoadJournals, self.inner.load_journals()).await
+        self.around(Method::LoadJournals, self.inner().load_journals()).await
     }
 
     async fn save_journal(&self, key: &str, data: Vec<u8>) -> Result<(), Error> {
-        self.around(Method::SaveJournal, self.inner.save_journal(key, data)).await
+        self.around(Method::SaveJournal, self.inner().save_journal(key, data)).await
+    }
+
+    async fn delete_journal(&self, record: &JournalRecord) -> Result<bool, Error> {
+        self.around(Method::DeleteJournal, self.inner().delete_journal(record)).await
     }
 
     async fn restore(&self, contents: Contents) -> Result<Position, Error> {
-        self.around(Method::Restore, self.inner.restore(contents)).await
+        self.around(Method::Restore, self.inner().restore(contents)).await
     }
 
     async fn prune_changes(&self, older_than: i64) -> Result<usize, Error> {
-        self.around(Method::PruneChanges, self.inner.prune_changes(older_than)).await
+        self.around(Method::PruneChanges, self.inner().prune_changes(older_than)).await
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        self.around(Method::Ping, self.inner.ping()).await
+        self.around(Method::Ping, self.inner().ping()).await
     }
 }
 

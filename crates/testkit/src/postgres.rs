@@ -10,7 +10,6 @@
 
 use std::fmt;
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,6 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tempfile::TempDir;
+
+use crate::ports::free_port;
 
 mod programs;
 mod replica;
@@ -270,8 +271,6 @@ impl Cluster {
     fn prepare(settings: &[(&str, &str)]) -> Self {
         let directory = tempfile::Builder::new().prefix("vouchsafe-pg-").tempdir().expect("a directory");
         let account = Account::needed();
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        let port = listener.local_addr().expect("a port").port();
         let sockets = directory.path().display().to_string();
         let own = [("unix_socket_directories", sockets.as_str()), ("listen_addresses", "127.0.0.1")];
         let settings = DEFAULTS.iter().chain(&own).chain(settings);
@@ -280,7 +279,7 @@ impl Cluster {
             programs: Programs::find(),
             account,
             directory,
-            port,
+            port: free_port(),
             settings,
             running: Mutex::default(),
             databases: AtomicU32::new(0),

@@ -9,6 +9,7 @@ use vouchsafe_runtime::entropy::Entropy;
 use vouchsafe_store::postgres::Settings;
 use vouchsafe_store::{Postgres, Sqlite, Store};
 
+use crate::folders::folder;
 use crate::postgres::Cluster;
 
 /// A store and whatever must live as long as it does, such as its directory.
@@ -31,7 +32,7 @@ impl Scratch {
     /// When there is no room for one.
     #[expect(clippy::expect_used, reason = "a test cannot go on without its store")]
     pub async fn sqlite(clock: Clock) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        let directory = folder("vouchsafe-store-");
         let store = Sqlite::open(directory.path().join("registry.db"), clock).await.expect("a new database");
         Self::new(Arc::new(store), directory)
     }

@@ -251,6 +251,14 @@ fn stream_socket() -> io::Result<OwnedFd> {
     Ok(socket(AddressFamily::Unix, SockType::Stream, flags, None)?)
 }
 
+/// Whether a process listens at `path`.
+#[must_use]
+pub fn is_listened_on(path: &Path) -> bool {
+    let (Ok(address), Ok(probe)) = (UnixAddr::new(path), stream_socket()) else { return false };
+    // With a full backlog a non-blocking connect says EAGAIN.
+    matches!(connect(probe.as_raw_fd(), &address), Ok(()) | Err(Errno::EAGAIN))
+}
+
 /// Rules 2 to 4.
 fn remove_stale(path: &Path) -> Result<(), Error> {
     let failed = |step| move |source| Error::Failed { path: path.to_owned(), step, source };

@@ -9,11 +9,12 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
+
+use vouchsafe_testkit::free_port;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_vouchsafe");
 const NODE: &str = "spiffe://example.org/node";
@@ -107,7 +108,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let bench = Self { dir: tempfile::tempdir().unwrap(), port };
         bench.write("server.conf", SERVER_CONF);
         bench.write("agent.conf", AGENT_CONF);

@@ -55,7 +55,7 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = vouchsafe_testkit::folder("vj");
         let (clock, hands) = Clock::steerable(SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000));
         let trust_domain = TrustDomain::parse("example.org").unwrap();
         let mut group = Supervisor::new();

@@ -17,7 +17,7 @@ export function stub() {
 }
 
 export function deadline() {
-  return { deadline: Date.now() + 10_000 };
+  return { deadline: Date.now() + 60_000 };
 }
 
 /** Our own thin client or, when INTEROP_TS_SPIFFE names a copy of the module `ts-spiffe`, the one in there. */

@@ -23,7 +23,7 @@ class JwtProbe:
 
     def tick(self, bundles: JwtBundleSet | None) -> None:
         try:
-            svid = self._client.fetch_jwt_svid({AUDIENCE}, subject=self._id, timeout=10)
+            svid = self._client.fetch_jwt_svid({AUDIENCE}, subject=self._id, timeout=60)
             if svid.spiffe_id != self._id:
                 raise ValueError(f'got {svid.spiffe_id}')
             self._keys.add(jwt.get_unverified_header(svid.token)['kid'])
@@ -33,7 +33,7 @@ class JwtProbe:
         self._last = svid.token
         self._tokens.add(svid.token)
         try:
-            self._client.validate_jwt_svid(svid.token, AUDIENCE, timeout=10)
+            self._client.validate_jwt_svid(svid.token, AUDIENCE, timeout=60)
         except Exception as err:  # noqa: BLE001
             self._report.fail('jwt.validate.api', f'{type(err).__name__}: {err}')
         if bundles is None:
@@ -65,7 +65,7 @@ class JwtProbe:
             ('a changed signature', tamper(self._last), AUDIENCE),
         ):
             try:
-                self._client.validate_jwt_svid(token, audience, timeout=10)
+                self._client.validate_jwt_svid(token, audience, timeout=60)
             except Exception as err:  # noqa: BLE001
                 if status_of(err) is not grpc.StatusCode.INVALID_ARGUMENT:
                     self._report.fail('jwt.reject', f'{what}: {err}')

@@ -81,7 +81,7 @@ def watch(report: Report) -> None:
             bundles.take_jwt, lambda err: report.fail('jwt.bundles.watch', err), retry_connect=False
         ),
     ]
-    source = X509Source(socket_path=expected.socket, timeout_in_seconds=20)
+    source = X509Source(socket_path=expected.socket, timeout_in_seconds=60)
     channel = grpc.insecure_channel(expected.socket)
     stream = workload_pb2_grpc.SpiffeWorkloadAPIStub(channel).FetchX509Bundles(
         workload_pb2.X509BundlesRequest(), metadata=[('workload.spiffe.io', 'true')]
@@ -103,7 +103,7 @@ def watch(report: Report) -> None:
 
 def compare_source(report: Report, source: X509Source, svids: x509_watch.X509Watch) -> None:
     """The library's always-current source, on a stream of its own, must hold what the watch saw last."""
-    for _ in range(20):
+    for _ in range(300):
         held = source.get_x509_context().default_svid.leaf.serial_number
         if held == svids.latest_serial():
             report.ok('x509.source', 'holds the latest SVID')
@@ -115,7 +115,7 @@ def compare_source(report: Report, source: X509Source, svids: x509_watch.X509Wat
 def denied(report: Report) -> None:
     """As a caller that no entry describes."""
     client = WorkloadApiClient(must_env('SPIFFE_ENDPOINT_SOCKET'))
-    for call in (lambda: client.fetch_x509_svid(timeout=10), lambda: client.fetch_jwt_svid({AUDIENCE}, timeout=10)):
+    for call in (lambda: client.fetch_x509_svid(timeout=60), lambda: client.fetch_jwt_svid({AUDIENCE}, timeout=60)):
         try:
             call()
             report.fail('denied', 'got an identity')
@@ -130,12 +130,12 @@ def no_header(report: Report) -> None:
     """Every method by the library's own stub, but without the `workload.spiffe.io` metadata."""
     stub = workload_pb2_grpc.SpiffeWorkloadAPIStub(grpc.insecure_channel(must_env('SPIFFE_ENDPOINT_SOCKET')))
     calls = {
-        'FetchX509SVID': lambda: next(stub.FetchX509SVID(workload_pb2.X509SVIDRequest(), timeout=10)),
-        'FetchX509Bundles': lambda: next(stub.FetchX509Bundles(workload_pb2.X509BundlesRequest(), timeout=10)),
-        'FetchJWTBundles': lambda: next(stub.FetchJWTBundles(workload_pb2.JWTBundlesRequest(), timeout=10)),
-        'FetchJWTSVID': lambda: stub.FetchJWTSVID(workload_pb2.JWTSVIDRequest(audience=[AUDIENCE]), timeout=10),
+        'FetchX509SVID': lambda: next(stub.FetchX509SVID(workload_pb2.X509SVIDRequest(), timeout=60)),
+        'FetchX509Bundles': lambda: next(stub.FetchX509Bundles(workload_pb2.X509BundlesRequest(), timeout=60)),
+        'FetchJWTBundles': lambda: next(stub.FetchJWTBundles(workload_pb2.JWTBundlesRequest(), timeout=60)),
+        'FetchJWTSVID': lambda: stub.FetchJWTSVID(workload_pb2.JWTSVIDRequest(audience=[AUDIENCE]), timeout=60),
         'ValidateJWTSVID': lambda: stub.ValidateJWTSVID(
-            workload_pb2.ValidateJWTSVIDRequest(audience=AUDIENCE, svid='x'), timeout=10
+            workload_pb2.ValidateJWTSVIDRequest(audience=AUDIENCE, svid='x'), timeout=60
         ),
     }
     for name, call in calls.items():

@@ -115,8 +115,8 @@ def subject_key_id(certificate: x509.Certificate) -> str:
 def fetch(report: Report, client: WorkloadApiClient, expected: Expected) -> None:
     """One-shot fetch: both entries of this caller, the older one first."""
     try:
-        svids = client.fetch_x509_svids(timeout=10)
-        bundles = client.fetch_x509_bundles(timeout=10)
+        svids = client.fetch_x509_svids(timeout=60)
+        bundles = client.fetch_x509_bundles(timeout=60)
         ids = [str(svid.spiffe_id) for svid in svids]
         if ids[0] != expected.spiffe_id or expected.second_id not in ids:
             raise ValueError(f'got {ids}')

@@ -23,7 +23,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 const HELD_EVERY: Duration = Duration::from_millis(250);
 const NEW_EVERY: Duration = Duration::from_secs(1);
 const AFTER_ROTATION: u32 = 8;
-const LINE_TIMEOUT: Duration = Duration::from_secs(5);
+const LINE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Echoes until it is ended, and leaves its address in `INTEROP_OUT/address`.
 pub async fn serve() -> Result<(), Failure> {

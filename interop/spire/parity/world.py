@@ -81,7 +81,7 @@ class World:
 def run_case(case, world, shared):
     values = shared | world.values
     words = [fill(word, values) for word in case.words]
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while True:
         if case.interrupt_at:
             outcome = world.run_until_interrupted(case.program, words, case.interrupt_at)

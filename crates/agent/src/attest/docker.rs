@@ -21,6 +21,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use tracing::debug;
+use vouchsafe_runtime::blocking;
 use vouchsafe_transport::peer::PeerProcess;
 use vouchsafe_types::selector::Selector;
 
@@ -199,7 +200,7 @@ impl DockerAttestor {
             let _held_to_the_end = permit;
             inner.config.locate(pid)
         };
-        let located = tokio::task::spawn_blocking(work).await.map_err(|error| stopped(error.to_string()))?;
+        let located = blocking::run(work).await.map_err(|error| stopped(error.to_string()))?;
         located.map_err(|error| match error {
             LocateError::Read { source, .. } => {
                 AttestorError::Lookup { what: format!("cannot read process {pid}"), source: Some(source) }

@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use nix::unistd::{Gid, Group, Uid, User};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use vouchsafe_runtime::blocking;
 use vouchsafe_transport::peer::PeerProcess;
 use vouchsafe_types::selector::Selector;
 
@@ -98,7 +99,7 @@ impl UnixAttestor {
             let _held_to_the_end = permit;
             work(&inner)
         };
-        tokio::task::spawn_blocking(work).await.map_err(|error| failed(error.to_string()))?
+        blocking::run(work).await.map_err(|error| failed(error.to_string()))?
     }
 }
 

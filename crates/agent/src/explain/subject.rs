@@ -12,14 +12,30 @@ pub fn process_name(pid: i32) -> String {
     if name.is_empty() { "?".to_owned() } else { name.to_owned() }
 }
 
-/// Whether process `pid` is in the PID namespace of this one. `false` when in doubt.
+/// Whether process `pid` is in the PID namespace of this one. `None` when that cannot be seen.
 #[must_use]
-pub fn in_our_pid_namespace(pid: i32) -> bool {
-    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid"));
-    match (namespace("self"), namespace(&pid.to_string())) {
-        (Ok(ours), Ok(theirs)) => ours == theirs,
-        _ => false,
+pub fn in_our_pid_namespace(pid: i32) -> Option<bool> {
+    // The kernel gives no number to a process that is not below our namespace.
+    if pid == 0 {
+        return Some(false);
     }
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    match (namespace("self"), namespace(&pid.to_string())) {
+        (Some(ours), Some(theirs)) => Some(ours == theirs),
+        // Of another user's process only root may see the namespace.
+        _ => by_numbers(Path::new("/proc"), pid),
+    }
+}
+
+/// A process has a number in each namespace from that of `proc` down to its own. Is there one, then that is its own. Whether
+/// it is ours, too, the same tells of us.
+fn by_numbers(proc: &Path, pid: i32) -> Option<bool> {
+    let numbers = |pid: &str| {
+        let status = fs::read_to_string(proc.join(pid).join("status")).ok()?;
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+        Some(numbers.split_ascii_whitespace().count())
+    };
+    (numbers("self")? == 1).then_some(numbers(&pid.to_string())? == 1)
 }
 
 /// The processes below `proc` whose cgroup is that of the Pod `uid`, the lowest number first, at most [`MAX_OF_A_POD`].
@@ -98,9 +114,27 @@ mod tests {
     }
 
     #[test]
+    fn numbers_tell_a_process_of_a_container_when_the_namespace_is_not_to_be_seen() {
+        let proc = tempfile::tempdir().unwrap();
+        let process = |pid: &str, numbers: &str| {
+            fs::create_dir_all(proc.path().join(pid)).unwrap();
+            let status = format!("Name:\tx\nNSpid:\t{numbers}\nNSpgid:\t1\n");
+            fs::write(proc.path().join(pid).join("status"), status).unwrap();
+        };
+        process("self", "990");
+        process("4", "4");
+        process("5", "5\t1");
+        let found = |pid| by_numbers(proc.path(), pid);
+        assert_eq!([found(4), found(5), found(6)], [Some(true), Some(false), None]);
+        // An agent in a container that sees the machine's processes cannot tell its own from its neighbours'.
+        process("self", "990\t1");
+        assert_eq!([found(4), found(5)], [None, None]);
+    }
+
+    #[test]
     fn this_process_is_in_its_own_namespace_and_has_a_name() {
         let own = i32::try_from(std::process::id()).unwrap();
-        assert!(in_our_pid_namespace(own) && !in_our_pid_namespace(-1));
+        assert_eq!([own, 0, -1].map(in_our_pid_namespace), [Some(true), Some(false), None]);
         assert_ne!(process_name(own), "?");
         assert_eq!(process_name(-1), "?");
     }

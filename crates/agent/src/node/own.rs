@@ -9,6 +9,7 @@ use vouchsafe_ca::signer::Signer;
 use vouchsafe_ca::x509::csr::create_csr;
 use vouchsafe_identity::own::OwnSvid;
 use vouchsafe_proto::spire::api::types;
+use vouchsafe_runtime::blocking;
 use vouchsafe_types::certificate::Certificate;
 use vouchsafe_types::x509_svid::X509Svid;
 
@@ -120,7 +121,7 @@ impl Node {
         self.notes.node_is_well();
         self.notes.issued_at(svid.not_before, self.clock.unix_now());
         let data_dir = Arc::clone(&self.data_dir);
-        let stored = tokio::task::spawn_blocking(move || data_dir.store_svid(&svid, reattestable)).await;
+        let stored = blocking::run(move || data_dir.store_svid(&svid, reattestable)).await;
         if let Ok(Err(error)) = stored {
             warn!(error = %error, cause = error_source(&error), "Could not store SVID");
         }

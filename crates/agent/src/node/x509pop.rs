@@ -16,6 +16,7 @@ use aws_lc_rs::signature::{
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use vouchsafe_runtime::blocking;
 use vouchsafe_types::certificate::Certificate;
 use vouchsafe_types::pem;
 use zeroize::Zeroizing;
@@ -75,7 +76,7 @@ impl X509Pop {
         let (chain, key) = match self {
             Self::Files { .. } => {
                 let settings = self.clone();
-                let loaded = tokio::task::spawn_blocking(move || settings.load_files()).await;
+                let loaded = blocking::run(move || settings.load_files()).await;
                 loaded.map_err(|error| EvidenceError::Challenge(error.to_string()))??
             }
             Self::WorkloadApi(socket) => {

@@ -2,8 +2,9 @@
 //!
 //! A call goes to the server in use. If that cannot be reached, or does not begin to answer within the call's patience
 //! ([`PATIENCE`], longer for large batches), or says that it is going away, the next best server is asked, [`MAX_ATTEMPTS`]
-//! servers in all and [`RPC_DEADLINE`] together; the last one has all the time that is left. So has the only one. Any
-//! other answer counts, also one that asks to come again later: all servers of a trust domain would say the same.
+//! servers in all and [`RPC_DEADLINE`] together; the last one has all the time that is left. So has the only one. The same
+//! goes for an answer that says that the server is broken ([`is_broken`]). Any other answer counts, also one that asks to come
+//! again later: all servers of a trust domain would say the same.
 //!
 //! That is safe for every call that comes here: they read, or they issue something that the first server may have issued
 //! too and that nobody will use then. `AttestAgent` does not come here: a join token is spent by the first server that
@@ -27,11 +28,12 @@ use vouchsafe_types::spiffe_id::SpiffeId;
 
 use super::{Anonymous, ServerClient, get_bundle, hint, with_causes};
 use crate::metrics::Repair;
-use crate::servers::{Ended, Server, is_unreachable};
+use crate::servers::{Ended, Kind, Server, is_broken, is_unreachable};
 
 /// How a call is made.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Errand {
+    kind: Kind,
     /// How long one server may take to begin to answer while there is another one.
     patience: Duration,
     /// Whether how long it takes can be compared between servers.
@@ -40,22 +42,25 @@ pub(super) struct Errand {
 
 impl Errand {
     /// Small.
-    pub(super) const SHORT: Self = Self { patience: PATIENCE, comparable: false };
+    pub(super) const fn short(kind: Kind) -> Self {
+        Self { kind, patience: PATIENCE, comparable: false }
+    }
 
     /// `GetBundle`: small, and asked of every server.
-    pub(super) const COMPARABLE: Self = Self { patience: PATIENCE, comparable: true };
+    pub(super) const COMPARABLE: Self = Self { kind: Kind::Bundle, patience: PATIENCE, comparable: true };
 
     /// A renewal of the agent's own SVID. A server that is late may still carry it out, and of two that do the last one counts:
-    /// another server is asked only when this one was not reached.
-    pub(super) const RENEWAL: Self = Self { patience: RPC_DEADLINE, comparable: false };
+    /// another server is asked only when this one was not reached or says that it is broken.
+    pub(super) const RENEWAL: Self = Self { kind: Kind::Renewal, patience: RPC_DEADLINE, comparable: false };
 
     /// An attestation, with challenges.
-    pub(super) const CONVERSATION: Self = Self { patience: Duration::from_secs(10), comparable: false };
+    pub(super) const CONVERSATION: Self =
+        Self { kind: Kind::Attestation, patience: Duration::from_secs(10), comparable: false };
 
     /// `count` signatures, which a server may put in a queue.
     pub(super) fn of_batch(count: usize) -> Self {
         let more = PATIENCE_PER_SIGNATURE * u32::try_from(count).unwrap_or(u32::MAX);
-        Self { patience: PATIENCE + more, comparable: false }
+        Self { kind: Kind::X509, patience: PATIENCE + more, comparable: false }
     }
 }
 
@@ -109,17 +114,16 @@ impl ServerClient {
                 break;
             }
             let mut line = self.line_to(&server)?;
-            let (mut outcome, mut ended) = wait(&line, attempt(line.clone()), limits()).await;
+            let (mut outcome, mut ended) = wait(&line, attempt(line.clone()), (errand, limits())).await;
             // A connection that was kept may have been cut long ago; that says nothing of the server.
             if line.kept && outcome.as_ref().is_err_and(is_cut) {
                 self.disconnect(&server);
                 line = self.line_to(&server)?;
-                (outcome, ended) = wait(&line, attempt(line.clone()), limits()).await;
+                (outcome, ended) = wait(&line, attempt(line.clone()), (errand, limits())).await;
             }
-            ended.comparable &= errand.comparable;
             self.note(&server, outcome.as_ref().err(), ended);
             match outcome {
-                Err(status) if others && moves_on(&status) => last = status,
+                Err(status) if others && (is_unreachable(&status) || is_broken(&status)) => last = status,
                 outcome => return outcome.map_err(with_causes),
             }
         }
@@ -138,18 +142,18 @@ impl ServerClient {
     {
         let others = self.pool.has_other(&[line.server.address()]);
         let patience = if others { errand.patience } else { RPC_DEADLINE };
-        let (outcome, mut ended) = wait(line, attempt(line.clone()), (patience, RPC_DEADLINE)).await;
-        ended.comparable &= errand.comparable;
+        let limits = (patience, RPC_DEADLINE);
+        let (outcome, ended) = wait(line, attempt(line.clone()), (errand, limits)).await;
         self.note(&line.server, outcome.as_ref().err(), ended);
         outcome.map_err(with_causes)
     }
 
     /// Takes note of how a call to `server` ended; the next one connects anew if this one found no connection.
     pub(super) fn note(&self, server: &Server, failure: Option<&Status>, ended: Ended) {
-        if failure.is_some_and(moves_on) {
+        self.pool.observe(server, failure, ended);
+        if failure.is_some_and(is_leaving) {
             self.disconnect(server);
         }
-        self.pool.observe(server, failure, ended);
     }
 
     fn disconnect(&self, server: &Server) {
@@ -198,7 +202,7 @@ impl ServerClient {
                 Anonymous::Verified(roots) => ServerTrust::Verified(roots.clone(), Expect::Id(id.clone())),
                 Anonymous::Insecure => ServerTrust::InsecureBootstrap(id.clone()),
             };
-            match self.connected(&server, trust, None).await {
+            match self.connected(&server, (trust, None), Kind::Attestation).await {
                 Ok(line) => return Ok(line),
                 Err(status) => last = status,
             }
@@ -210,9 +214,13 @@ impl ServerClient {
     pub(crate) async fn probe(&self, server: &Arc<Server>, used: bool) -> Result<Bundle, Status> {
         let line = match used {
             true => self.line_to(server)?,
-            false => self.connected(server, self.verified(), Some(&self.own)).await.map_err(with_causes)?,
+            false => {
+                let who = (self.verified(), Some(&self.own));
+                self.connected(server, who, Kind::Bundle).await.map_err(with_causes)?
+            }
         };
-        let (outcome, ended) = wait(&line, get_bundle(line.clone()), (UNHURRIED, UNHURRIED)).await;
+        let limits = (Errand::COMPARABLE, (UNHURRIED, UNHURRIED));
+        let (outcome, ended) = wait(&line, get_bundle(line.clone()), limits).await;
         self.note(server, outcome.as_ref().err(), ended);
         self.own_bundle(&outcome.map_err(with_causes)?)
     }
@@ -220,8 +228,8 @@ impl ServerClient {
     async fn connected(
         &self,
         server: &Arc<Server>,
-        trust: ServerTrust,
-        own: Option<&SvidCell>,
+        (trust, own): (ServerTrust, Option<&SvidCell>),
+        kind: Kind,
     ) -> Result<Line, Status> {
         let start = Instant::now();
         let dial = self.dial(server, trust, own)?;
@@ -239,7 +247,8 @@ impl ServerClient {
                         UNHURRIED.as_secs()
                     )),
                 };
-                let ended = Ended { elapsed: start.elapsed(), comparable: false, code: Code::Unavailable };
+                let elapsed = start.elapsed();
+                let ended = Ended { kind, elapsed, comparable: false, code: Code::Unavailable };
                 self.note(server, Some(&status), ended);
                 Err(status)
             }
@@ -265,7 +274,7 @@ impl ServerClient {
 async fn wait<T>(
     line: &Line,
     call: impl Future<Output = Result<T, Status>>,
-    (patience, left): (Duration, Duration),
+    (errand, (patience, left)): (Errand, (Duration, Duration)),
 ) -> (Result<T, Status>, Ended) {
     let (start, connected) = (Instant::now(), line.server.links().since().is_some());
     let mut call = pin!(call);
@@ -281,7 +290,8 @@ async fn wait<T>(
     };
     let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
     // A call that had to connect first took longer than the server did.
-    (outcome, Ended { elapsed: start.elapsed(), comparable: connected, code })
+    let comparable = connected && errand.comparable;
+    (outcome, Ended { kind: errand.kind, elapsed: start.elapsed(), comparable, code })
 }
 
 /// Whether the connection broke, and not because of who is at its other end.
@@ -289,8 +299,8 @@ fn is_cut(status: &Status) -> bool {
     is_unreachable(status) && status.code() != Code::DeadlineExceeded && VerifyError::behind(status).is_none()
 }
 
-/// Whether another server may have a better answer.
-fn moves_on(status: &Status) -> bool {
+/// Whether the connection is of no more use: the server is away, or going.
+fn is_leaving(status: &Status) -> bool {
     is_unreachable(status) || status.code() == Code::Unavailable && hint::of(status).is_none()
 }
 

@@ -9,6 +9,7 @@ use vouchsafe_proto::vouchsafe::server::v1::{WatchRequest, WatchResponse};
 use super::errand::{Errand, Line};
 use super::{MAX_MESSAGE, ServerClient};
 use crate::entries::output_mask;
+use crate::servers::Kind;
 
 impl ServerClient {
     /// What changes for this agent, as it changes; a message every `heartbeat` at the latest. Stays with its server.
@@ -23,6 +24,6 @@ impl ServerClient {
             let mut client = RevisionsClient::new(line.channel).max_decoding_message_size(MAX_MESSAGE);
             client.watch(request).await
         };
-        self.call(Errand::SHORT, call).await.map(tonic::Response::into_inner)
+        self.call(Errand::short(Kind::Revisions), call).await.map(tonic::Response::into_inner)
     }
 }

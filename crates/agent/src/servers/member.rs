@@ -13,7 +13,7 @@ use vouchsafe_runtime::clock::Clock;
 use vouchsafe_transport::connect::Links;
 
 use super::choice::Candidate;
-use super::score::{Evidence, Verdict};
+use super::score::{Evidence, Kind, Verdict};
 use super::watcher::PROBE_IN_USE;
 use crate::server_client::hint;
 
@@ -67,6 +67,8 @@ pub struct Stats {
 /// One call, as it ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Ended {
+    /// What was asked for.
+    pub kind: Kind,
     /// How long it took.
     pub elapsed: Duration,
     /// Whether that can be compared with other servers.
@@ -76,20 +78,16 @@ pub struct Ended {
 }
 
 impl Server {
-    pub(super) fn new(
-        (address, authority): (SocketAddr, String),
-        clock: Clock,
-        first_probe: Instant,
-    ) -> Self {
+    pub(super) fn new((address, authority): (SocketAddr, String), clock: Clock, place: f64) -> Self {
         let now = Instant::now();
         let state = State {
-            evidence: Evidence::default(),
+            evidence: Evidence::at_place(place),
             failures: 0,
             unknown: None,
             answered: None,
             troubled: now,
             used: now,
-            next_probe: first_probe,
+            next_probe: now + FIRST_PROBE.mul_f64(place),
             requests: [0; CODES],
         };
         Self {
@@ -155,12 +153,13 @@ impl Server {
         if let Some(count) = state.requests.get_mut(ended.code as usize) {
             *count += 1;
         }
-        let verdict = failure.map_or(Verdict::Answered, verdict);
-        state.evidence.observe(verdict, now);
+        let connected = self.links.since().is_some();
+        let verdict = failure.map_or(Verdict::Answered, |status| verdict(status, connected));
+        state.evidence.observe(ended.kind, verdict, now);
         match verdict {
             Verdict::Answered => (state.failures, state.answered) = (0, Some(now)),
             Verdict::Busy => (state.failures, state.answered, state.troubled) = (0, Some(now), now),
-            Verdict::Failed => (state.failures, state.troubled) = (state.failures.saturating_add(1), now),
+            Verdict::Broken | Verdict::Failed => state.fail(now),
         }
         if ended.comparable && failure.is_none() {
             state.evidence.observe_latency(ended.elapsed);
@@ -176,18 +175,18 @@ impl Server {
         };
     }
 
-    /// Counts as a failure, although it answers.
-    pub(super) fn blame(&self) {
+    /// What it answered to calls of this kind is of no use.
+    pub(super) fn blame(&self, kind: Kind) {
         let now = Instant::now();
         let mut state = self.state();
-        state.evidence.observe(Verdict::Failed, now);
-        (state.failures, state.troubled) = (state.failures.saturating_add(1), now);
+        state.evidence.observe(kind, Verdict::Broken, now);
+        state.fail(now);
     }
 
     /// It is looked at as if nobody had spoken to it.
     pub(super) fn forgive(&self) {
         let mut state = self.state();
-        (state.evidence, state.failures, state.unknown) = (Evidence::default(), 0, None);
+        (state.evidence, state.failures, state.unknown) = (state.evidence.forgotten(), 0, None);
         state.next_probe = Instant::now();
     }
 
@@ -215,25 +214,29 @@ impl Server {
         self.state().failures > 0
     }
 
-    pub(super) fn candidate(&self, rank: f64, now: Instant) -> Candidate {
+    pub(super) fn evidence(&self) -> Evidence {
+        self.state().evidence
+    }
+
+    pub(super) fn candidate(&self, rank: f64, score: f64) -> Candidate {
         let state = self.state();
         Candidate {
             address: self.address,
-            score: state.evidence.score(now),
+            score,
             failing: state.failures > 0,
             rank,
             troubled: state.troubled,
         }
     }
 
-    pub(super) fn stats(&self, in_use: bool, now: Instant) -> Stats {
-        let state = self.state();
+    pub(super) fn stats(&self, in_use: bool, score: f64) -> Stats {
+        let (state, now) = (self.state(), Instant::now());
         let counted = state.requests.iter().enumerate().filter(|(_, count)| **count > 0);
         let code = |at: usize| Code::from(i32::try_from(at).unwrap_or_default());
         Stats {
             server: self.name.clone(),
             in_use,
-            score: state.evidence.score(now),
+            score,
             latency: state.evidence.latency(),
             consecutive_failures: state.failures,
             connected_since: self.links.since(),
@@ -248,19 +251,34 @@ impl Server {
     }
 }
 
-/// What a failed call says of the server.
-fn verdict(status: &Status) -> Verdict {
+impl State {
+    fn fail(&mut self, now: Instant) {
+        (self.failures, self.troubled) = (self.failures.saturating_add(1), now);
+    }
+}
+
+/// What a failed call says of the server, to which there is a connection or not.
+fn verdict(status: &Status, connected: bool) -> Verdict {
     if is_unreachable(status) {
-        return Verdict::Failed;
+        let late = status.code() == Code::DeadlineExceeded && connected;
+        return if late { Verdict::Broken } else { Verdict::Failed };
     }
     // One of several servers that has not heard of this agent must not be the only one that is asked.
-    if denial::reason(status) == Some(Reason::AgentNotAttested) {
-        return Verdict::Failed;
+    if denial::reason(status) == Some(Reason::AgentNotAttested) || is_broken(status) {
+        return Verdict::Broken;
     }
     match status.code() {
-        Code::Unavailable if hint::of(status).is_none() => Verdict::Failed,
-        Code::Unavailable | Code::ResourceExhausted | Code::Internal | Code::DataLoss => Verdict::Busy,
+        Code::Unavailable | Code::ResourceExhausted => Verdict::Busy,
         _ => Verdict::Answered,
+    }
+}
+
+/// Whether the server says that it cannot do this now, and not that it will be able to at some time: another one may.
+#[must_use]
+pub fn is_broken(status: &Status) -> bool {
+    match status.code() {
+        Code::Unavailable => hint::of(status).is_none(),
+        code => matches!(code, Code::Internal | Code::Unknown | Code::DataLoss),
     }
 }
 
@@ -276,5 +294,31 @@ pub fn is_unreachable(status: &Status) -> bool {
 /// gRPC has so many statuses.
 const CODES: usize = 17;
 
+/// A server that is new on the list is spoken to within this time, at a moment that differs between agents.
+const FIRST_PROBE: Duration = Duration::from_secs(60);
+
 /// After so many failures in a row it does not count any more who answered before.
 const FORGOTTEN_AFTER: u32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vouchsafe_proto::denial::denied;
+
+    #[test]
+    fn a_failed_call_is_held_against_the_server_or_against_that_kind_of_call() {
+        let check = |status: Status, connected, expected| {
+            assert_eq!(verdict(&status, connected), expected, "{status}");
+        };
+        let cut = Status::from_error(Box::new(std::io::Error::other("cut")));
+        check(cut, true, Verdict::Failed);
+        check(Status::deadline_exceeded("late"), false, Verdict::Failed);
+        check(Status::deadline_exceeded("late"), true, Verdict::Broken);
+        check(Status::unavailable("no"), true, Verdict::Broken);
+        check(Status::internal("no"), true, Verdict::Broken);
+        check(denied(Reason::AgentNotAttested, "no"), true, Verdict::Broken);
+        check(hint::with(Code::Unavailable, Duration::from_secs(1)), true, Verdict::Busy);
+        check(Status::resource_exhausted("too much"), true, Verdict::Busy);
+        check(Status::not_found("no such entry"), true, Verdict::Answered);
+    }
+}

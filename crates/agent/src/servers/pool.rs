@@ -16,6 +16,8 @@ use vouchsafe_transport::net::Network;
 use super::choice::{Candidate, Current, choose, first, rank};
 use super::member::{Ended, Server, Stats, is_unreachable};
 use super::resolve::{Listed, Seed, merge};
+use super::score::{Kind, scores};
+use super::silence::Silence;
 use crate::metrics::{Metrics, Repair, status_name};
 
 /// What a pool is made from.
@@ -56,8 +58,7 @@ struct Members {
     listed: Vec<Listed>,
     servers: Vec<Arc<Server>>,
     current: Option<Current>,
-    /// The last call to any of them reached nobody.
-    silent: bool,
+    silence: Silence,
 }
 
 impl Pool {
@@ -145,9 +146,8 @@ impl Pool {
                 continue;
             }
             let Some(seed) = self.seeds.get(seed) else { continue };
-            let first_probe = now + FIRST_PROBE.mul_f64(spread(format!("{agent} {address}").as_bytes()));
-            let server =
-                Server::new((address, seed.authority.clone()), self.settings.clock.clone(), first_probe);
+            let place = spread(format!("{agent} {address}").as_bytes());
+            let server = Server::new((address, seed.authority.clone()), self.settings.clock.clone(), place);
             info!(server = server.name(), authority = seed.authority, "server is on the list");
             members.servers.push(Arc::new(server));
         }
@@ -164,11 +164,9 @@ impl Pool {
         let now = Instant::now();
         let agent = self.agent();
         let mut members = self.members();
-        let candidates: Vec<Candidate> = members
-            .servers
-            .iter()
-            .filter(|server| !tried.contains(&server.address()))
-            .map(|server| server.candidate(rank(&agent, server.address()), now))
+        let untried = members.servers.iter().filter(|server| !tried.contains(&server.address()));
+        let candidates: Vec<Candidate> = scored(untried, now)
+            .map(|(server, score)| server.candidate(rank(&agent, server.address()), score))
             .collect();
         let chosen = match tried.is_empty() {
             true => choose(&candidates, members.current, now)?,
@@ -218,22 +216,24 @@ impl Pool {
         if failure.is_some_and(is_unreachable) {
             self.lost.notify_one();
             let mut members = self.members();
-            members.silent = members.servers.iter().all(|server| server.is_failing());
+            if members.servers.iter().all(|server| server.is_failing()) {
+                members.silence.begin();
+            }
             return;
         }
-        if std::mem::take(&mut self.members().silent) {
+        if self.members().silence.end(Instant::now()) {
             self.life.send_modify(|count| *count += 1);
         }
     }
 
-    /// What the server in use answered is of no use, though it answers: another one may be better.
-    pub fn blame(&self) {
+    /// What the server in use answered to a call of this kind is of no use, though it answers: another one may be better.
+    pub fn blame(&self, kind: Kind) {
         let members = self.members();
         let current = members.current.map(|current| current.address);
-        members.servers.iter().filter(|server| Some(server.address()) == current).for_each(|s| s.blame());
+        members.servers.iter().filter(|server| Some(server.address()) == current).for_each(|s| s.blame(kind));
     }
 
-    /// Changes when a server answers after none did.
+    /// Changes when a server answers after none did; how often at most is said in [`super::silence`].
     #[must_use]
     pub fn signs_of_life(&self) -> watch::Receiver<u64> {
         self.life.subscribe()
@@ -277,7 +277,9 @@ impl Pool {
         let now = Instant::now();
         let members = self.members();
         let current = members.current.map(|current| current.address);
-        members.servers.iter().map(|server| server.stats(Some(server.address()) == current, now)).collect()
+        scored(members.servers.iter(), now)
+            .map(|(server, score)| server.stats(Some(server.address()) == current, score))
+            .collect()
     }
 
     /// Has the gauges of all servers brought up to date whenever somebody reads them.
@@ -304,8 +306,15 @@ impl Pool {
     }
 }
 
-/// A server that is new on the list is spoken to within this time, at a moment that differs between agents.
-const FIRST_PROBE: Duration = Duration::from_secs(60);
+/// These servers, each with its score among them.
+fn scored<'a>(
+    servers: impl Iterator<Item = &'a Arc<Server>>,
+    now: Instant,
+) -> impl Iterator<Item = (&'a Arc<Server>, f64)> {
+    let servers: Vec<_> = servers.collect();
+    let evidence: Vec<_> = servers.iter().map(|server| server.evidence()).collect();
+    servers.into_iter().zip(scores(&evidence, now))
+}
 
 /// A connection to a server that is not in use is kept for so long.
 const IDLE: Duration = Duration::from_secs(30);

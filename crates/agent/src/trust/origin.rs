@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use vouchsafe_identity::web::{WebRoots, web_client_config};
+use vouchsafe_runtime::blocking;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_transport::fetch::{Bounds, Target, fetch};
 use vouchsafe_types::bundle::{Bundle, format};
@@ -89,7 +90,7 @@ impl Origin {
             }
             Place::File(path) => {
                 let path = path.clone();
-                let read = tokio::task::spawn_blocking(move || read_file(&path)).await;
+                let read = blocking::run(move || read_file(&path)).await;
                 read.map_err(|error| error.to_string())??
             }
             Place::Url { url, roots } => {

@@ -92,7 +92,7 @@ async fn an_agent_whose_svid_ended_while_no_server_was_there_attests_by_itself_w
     let fake = Arc::clone(&world.fake);
     eventually("attestation", move || count(&fake.attestations) > before).await;
     world.fake.put("late", &own_uid(), |_| ());
-    let start = Instant::now();
+    let start = Stopwatch::start();
     while agent.x509_once().await.unwrap().svids.len() < 2 {
         assert!(start.elapsed() < SOON, "no new identity");
         sleep(Duration::from_millis(20)).await;
@@ -127,7 +127,9 @@ async fn a_server_that_denies_what_it_just_attested_is_not_attested_to_without_e
     *world.fake.denial.lock().unwrap() = Some(Reason::AgentNotActive);
     sleep(Duration::from_secs(6)).await;
     let asked = count(&world.fake.attestations_asked);
-    assert!((2..=4).contains(&asked), "{asked} attestations in six seconds");
+    assert!(asked <= 4, "{asked} attestations in six seconds");
+    let fake = Arc::clone(&world.fake);
+    eventually("another attestation", move || count(&fake.attestations_asked) >= 2).await;
     agent.stop().await.unwrap();
 }
 

@@ -99,3 +99,56 @@ async fn an_agents_own_svid_is_replaced_however_young_it_is() {
     renewed(2).await;
     agent.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn an_svid_of_an_authority_that_the_bundle_lacks_waits_for_the_bundle_while_the_old_one_is_good() {
+    let world = World::new().await;
+    world.fake.put("web", &own_uid(), |_| ());
+    let mut agent = world.start().await;
+    let mut stream = agent.x509().await;
+    let before = next(&mut stream).await;
+    let announced = world.fake.rotate_unannounced().await;
+    // A new revision: the SVID is issued anew.
+    world.fake.put("web", &own_uid(), |entry| entry.hint = "new".into());
+    let fake = Arc::clone(&world.fake);
+    eventually("the new SVID", move || fake.issued.load(Ordering::SeqCst) == 2).await;
+    let (fake, syncs) = (Arc::clone(&world.fake), world.fake.pushing.syncs.load(Ordering::SeqCst));
+    eventually("the old bundle again", move || fake.pushing.syncs.load(Ordering::SeqCst) >= syncs + 4).await;
+    let held = agent.x509_once().await.unwrap();
+    assert_eq!(held.svids[0].x509_svid, before.svids[0].x509_svid, "nobody could verify the new one");
+    world.fake.change_bundle(|bundle| {
+        bundle.append(announced.x509_authorities.clone(), announced.jwt_authorities.clone());
+    });
+    let new = loop {
+        let message = next(&mut stream).await;
+        if message.svids[0].x509_svid != before.svids[0].x509_svid {
+            break message;
+        }
+    };
+    assert!(new.svids[0].bundle.len() > before.svids[0].bundle.len());
+    assert_eq!(world.fake.issued.load(Ordering::SeqCst), 2);
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_authority_that_no_bundle_ever_has_delays_only_the_first_identity_and_briefly() {
+    let world = World::new().await;
+    let mut agent = world.start().await;
+    agent.serving().await;
+    world.fake.rotate_unannounced().await;
+    world.fake.put("web", &own_uid(), |_| ());
+    let start = Stopwatch::start();
+    // Until the agent has the entry there is nothing to wait for.
+    while agent.x509_once().await.is_err() {
+        assert!(start.elapsed() < SOON, "no identity");
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    let start = Stopwatch::start();
+    world.fake.put("late", &own_uid(), |_| ());
+    while agent.x509_once().await.unwrap().svids.len() < 2 {
+        assert!(start.elapsed() < Duration::from_millis(1_500), "the authority is waited for again");
+        sleep(Duration::from_millis(20)).await;
+    }
+    agent.stop().await.unwrap();
+}

@@ -61,6 +61,12 @@ pub(crate) struct Fake {
     pub(crate) jwt_refusal: Mutex<Option<Status>>,
     /// Entries that tokens were asked for.
     pub(crate) jwts_asked: Mutex<Vec<String>>,
+    /// Requests for X.509-SVIDs are refused with this.
+    pub(crate) x509_refusal: Mutex<Option<Status>>,
+    /// Requests for X.509-SVIDs are answered, and none is issued.
+    pub(crate) cannot_sign: AtomicBool,
+    /// Agents are renewed, and not answered until this is `true`.
+    pub(crate) answer_renewals: tokio::sync::watch::Sender<bool>,
     pub(crate) renewals: AtomicUsize,
     /// Refused ones included.
     pub(crate) renewals_asked: AtomicUsize,
@@ -126,6 +132,9 @@ impl Fake {
             hand_out_jwts: tokio::sync::watch::Sender::new(true),
             jwt_refusal: Mutex::default(),
             jwts_asked: Mutex::default(),
+            x509_refusal: Mutex::default(),
+            cannot_sign: AtomicBool::new(false),
+            answer_renewals: tokio::sync::watch::Sender::new(true),
             renewals: AtomicUsize::new(0),
             renewals_asked: AtomicUsize::new(0),
             attestations: AtomicUsize::new(0),
@@ -189,6 +198,16 @@ impl Fake {
         *self.authorities.lock().unwrap() = new;
         // The server's own SVID stays: agents learn of the new authorities over connections to it.
         self.know_authorities();
+    }
+
+    /// New authorities that are in no bundle; the old ones stay there. Returns the bundle that has them.
+    pub(crate) async fn rotate_unannounced(&self) -> Bundle {
+        let before = self.bundle();
+        let mut new = authorities(&self.trust_domain, &self.clock, before.sequence_number + 1).await;
+        let announced = new.bundle.clone();
+        new.bundle = before;
+        *self.authorities.lock().unwrap() = new;
+        announced
     }
 
     /// Says of every authority but the newest that it is tainted.
@@ -430,6 +449,7 @@ impl agent::v1::agent_server::Agent for Fake {
         self.renewals.fetch_add(1, Ordering::SeqCst);
         let id = SpiffeId::agent(&self.trust_domain, &format!("join_token/{TOKEN}")).unwrap();
         let svid = self.agent_svid(&id, &request.into_inner().params.unwrap().csr);
+        self.answer_renewals.subscribe().wait_for(|now| *now).await.unwrap();
         Ok(Response::new(agent::v1::RenewAgentResponse { svid: Some(svid) }))
     }
 

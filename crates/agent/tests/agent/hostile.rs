@@ -117,7 +117,7 @@ async fn clients_that_never_read_cost_nobody_else_anything() {
     assert_eq!(next(&mut stream).await.svids.len(), 1);
     let before = resident_bytes();
     let socket = socket(&world);
-    let rogues = tokio::task::spawn_blocking(move || {
+    let rogues = vouchsafe_runtime::blocking::run(move || {
         let mut rogues: Vec<_> = (0..40).map(|_| Rogue::connect(&socket)).collect();
         for rogue in &mut rogues {
             for n in 0..200 {
@@ -146,7 +146,7 @@ async fn ten_thousand_streams_on_one_connection_are_not_served_at_once() {
     let (world, mut agent) = world_with_a_workload().await;
     let before = resident_bytes();
     let socket = socket(&world);
-    let (rogue, opened) = tokio::task::spawn_blocking(move || {
+    let (rogue, opened) = vouchsafe_runtime::blocking::run(move || {
         let mut rogue = Rogue::connect(&socket);
         let opened = (0..10_000).take_while(|n| rogue.call(1 + 2 * n, X509)).count();
         (rogue, opened)
@@ -172,7 +172,7 @@ async fn ten_thousand_streams_on_one_connection_are_not_served_at_once() {
 async fn a_message_of_100_mib_is_refused_by_its_length() {
     let (world, mut agent) = world_with_a_workload().await;
     let socket = socket(&world);
-    let refused = tokio::task::spawn_blocking(move || {
+    let refused = vouchsafe_runtime::blocking::run(move || {
         let mut rogue = Rogue::connect(&socket);
         let mut message = vec![0];
         message.extend((100_u32 << 20).to_be_bytes());
@@ -193,7 +193,7 @@ async fn thousands_of_connections_of_one_process_leave_room_for_another() {
     let (world, agent) = world_with_a_workload().await;
     let path = socket(&world);
     let socket = path.clone();
-    let held: Vec<_> = tokio::task::spawn_blocking(move || {
+    let held: Vec<_> = vouchsafe_runtime::blocking::run(move || {
         (0..2000).filter_map(|_| UnixStream::connect(&socket).ok()).collect()
     })
     .await
@@ -203,7 +203,7 @@ async fn thousands_of_connections_of_one_process_leave_room_for_another() {
         s.sendall(b'PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n'+bytes([0,0,0,4,0,0,0,0,0]))\nsys.exit(0 if s.recv(9) else 1)";
     let child = Command::new("python3").args(["-c", program]).arg(&path).stdin(Stdio::null()).spawn();
     let Ok(mut child) = child else { return };
-    let served = tokio::task::spawn_blocking(move || child.wait().unwrap().success());
+    let served = vouchsafe_runtime::blocking::run(move || child.wait().unwrap().success());
     assert!(timeout(SOON, served).await.expect("an answer in time").unwrap(), "{} connections", held.len());
     drop(held);
     agent.stop().await.unwrap();

@@ -24,13 +24,15 @@ pub(crate) use vouchsafe_runtime::log_level::LogLevelControl;
 pub(crate) use vouchsafe_runtime::metrics::Registry;
 pub(crate) use vouchsafe_runtime::readiness::Readiness;
 pub(crate) use vouchsafe_runtime::supervisor::{self, Supervisor};
+pub(crate) use vouchsafe_testkit::Stopwatch;
 pub(crate) use vouchsafe_transport::connect::uds_channel;
 pub(crate) use vouchsafe_types::jwt_svid::JwtSvid;
 pub(crate) use vouchsafe_types::x509_svid::X509Svid;
 
 pub(crate) use crate::fake_server::{Fake, Listening, TOKEN};
 
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+/// Nothing here waits for so long, also on a machine that is busy.
+pub(crate) const SOON: Duration = Duration::from_secs(120);
 
 /// A server, and a directory for agents that come and go.
 pub(crate) struct World {
@@ -54,7 +56,7 @@ impl World {
         let (clock, hands) = Clock::steerable(SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000));
         let fake = Fake::new(clock.clone()).await;
         let server = Some(fake.listen(None).await);
-        Self { fake, server, dir: tempfile::tempdir().unwrap(), clock, hands }
+        Self { fake, server, dir: vouchsafe_testkit::folder("va"), clock, hands }
     }
 
     pub(crate) async fn stop_server(&mut self) -> std::net::SocketAddr {

@@ -17,6 +17,7 @@ use aws_lc_rs::hkdf;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use vouchsafe_runtime::blocking;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{KeyManager, KeyManagerError, Keys, SEAL_KEY_LEN, admit, generate, listed};
@@ -79,7 +80,7 @@ impl KeyManager for Disk {
         admit(&keys, id)?;
         keys.insert(id.to_owned(), key.clone());
         let path = self.path.clone();
-        let written = tokio::task::spawn_blocking(move || save(&path, &keys).map(|()| keys)).await;
+        let written = blocking::run(move || save(&path, &keys).map(|()| keys)).await;
         let keys = written.map_err(|_| KeyManagerError::Thread)??;
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
         Ok(Arc::new(key))

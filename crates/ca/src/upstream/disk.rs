@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use vouchsafe_runtime::blocking;
 use vouchsafe_runtime::class::Class;
 use vouchsafe_types::bundle::{JwtAuthority, X509Authority};
 use vouchsafe_types::certificate::{Certificate, CertificateError};
@@ -131,7 +132,7 @@ impl Disk {
 
     async fn reload(&self) -> Result<Arc<Loaded>, DiskError> {
         let files = self.files.clone();
-        let read = tokio::task::spawn_blocking(move || Loaded::read(&files)).await;
+        let read = blocking::run(move || Loaded::read(&files)).await;
         let read = read.map_err(|_| DiskError::Thread).flatten();
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         match (read, &*held) {

@@ -1,6 +1,7 @@
 //! Which SVIDs of an agent were replaced, as far as this server has seen it.
 //!
 //! Servers whose clocks differ cannot tell from dates alone which of two SVIDs is the later one; who saw the change can.
+//! Not kept over a restart: docs/decisions/0007 says what that costs.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -5,34 +5,33 @@
 //! through; only if one is being worked on does it join the line, and lets the others that have arrived join it before
 //! the next is taken.
 //!
-//! The line is bounded by [`MAX_LINE`] calls and by the time that it takes to work it off: the least urgent one whose
-//! patience is less is refused, with the time after which its turn would have come. Agents that say what they wait for
-//! ([`DUE`]) keep to such a time and have other servers to go to; stock agents back off exponentially, so they wait here.
+//! The line is bounded by [`MAX_LINE`] calls, beyond which the least urgent is refused, and by patience: whose turn would
+//! come too late, given what is before it, is refused at once, and is no longer before those who can still make it. It is told
+//! when to come back. Agents that say what they wait for ([`DUE`]) keep to such a time and have other servers to go to;
+//! stock agents back off exponentially, so they wait here.
 
-use std::collections::BTreeMap;
+mod line;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tonic::{Request, Status};
+use vouchsafe_runtime::blocking;
 use vouchsafe_runtime::entropy::spread;
 use vouchsafe_runtime::metrics::{Counter, Gauge, Registry};
 use vouchsafe_transport::tls::TlsPeer;
 
 use crate::status::retry_later;
+use line::{Line, MIN_DELAY, Place, delay};
 
 /// Request metadata: when the soonest of what a call renews ends, in Unix seconds; `0` for what was never issued.
 pub(crate) const DUE: &str = "vouchsafe-due";
-/// Most calls in the line.
-const MAX_LINE: usize = 4_096;
-/// Longest line for who says what it waits for, in time: less than such an agent's own deadline.
+/// Longest wait of who says what it waits for: less than such an agent's own deadline.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Longest line for others, in time: less than the deadline of a stock agent.
+/// Longest wait of others: less than the deadline of a stock agent.
 const STOCK_PATIENCE: Duration = Duration::from_secs(20);
-/// Longest time that a refused caller is told to wait.
-const MAX_DELAY: Duration = Duration::from_secs(30);
-const MIN_DELAY: Duration = Duration::from_millis(500);
 /// What one signature costs, until it was measured.
 const FIRST_GUESS: Duration = Duration::from_micros(200);
 
@@ -77,61 +76,6 @@ enum Class {
     Renewal,
 }
 
-/// Who waits, the most urgent first. Pure.
-#[derive(Debug)]
-struct Line<T> {
-    waiting: BTreeMap<Place, (Urgency, T)>,
-    arrivals: u64,
-    weight: u64,
-}
-
-/// Due, then order of arrival.
-type Place = (i64, u64);
-
-impl<T> Line<T> {
-    fn new() -> Self {
-        Self { waiting: BTreeMap::new(), arrivals: 0, weight: 0 }
-    }
-
-    fn join(&mut self, urgency: Urgency, who: T) -> Place {
-        self.arrivals += 1;
-        let place = (urgency.due, self.arrivals);
-        self.weight += u64::from(urgency.weight);
-        self.waiting.insert(place, (urgency, who));
-        place
-    }
-
-    fn first(&mut self) -> Option<(Urgency, T)> {
-        let (_, first) = self.waiting.pop_first()?;
-        self.weight -= u64::from(first.0.weight);
-        Some(first)
-    }
-
-    fn leave(&mut self, place: Place) -> Option<(Urgency, T)> {
-        let left = self.waiting.remove(&place)?;
-        self.weight -= u64::from(left.0.weight);
-        Some(left)
-    }
-
-    /// The least urgent one, if the line is too long for it, and how long the line is.
-    fn turn_away(&mut self, cost: Duration) -> Option<(Urgency, T, Duration)> {
-        let backlog = cost.saturating_mul(u32::try_from(self.weight).unwrap_or(u32::MAX));
-        let (place, (last, _)) = self.waiting.last_key_value()?;
-        let place = *place;
-        if self.waiting.len() <= MAX_LINE && backlog <= last.patience {
-            return None;
-        }
-        let (urgency, who) = self.leave(place)?;
-        Some((urgency, who, backlog))
-    }
-}
-
-/// When somebody who was turned away has reason to come back: all of them over the time that the line takes, and as long
-/// after it, each at a place of its own.
-fn delay(backlog: Duration, spread: f64) -> Duration {
-    backlog.max(MIN_DELAY).mul_f64(0.5 + spread).clamp(MIN_DELAY, MAX_DELAY)
-}
-
 /// Lets calls in as the processor gets to them.
 pub(crate) struct Processor {
     /// As many as there are threads to work on them.
@@ -150,7 +94,7 @@ struct State {
 
 impl Processor {
     pub(crate) fn new(metrics: &Registry) -> Arc<Self> {
-        let slots = std::thread::available_parallelism().map_or(1, usize::from);
+        let slots = blocking::parallelism();
         Arc::new(Self::with_slots(slots, metrics))
     }
 
@@ -179,7 +123,7 @@ impl Processor {
                 return Ok(Entered::new(self.clone(), weight));
             }
             let (sender, answer) = oneshot::channel();
-            (answer, state.line.join(urgency, sender))
+            (answer, state.line.join(urgency, sender, Instant::now()))
         };
         let _waiting = Waiting::begin(self, place, class);
         self.turn_away();
@@ -201,13 +145,12 @@ impl Processor {
 
     /// Refuses whom the line is too long for.
     fn turn_away(&self) {
-        loop {
-            let away = {
-                let mut state = self.lock();
-                let cost = state.cost / u32::try_from(self.slots).unwrap_or(1).max(1);
-                state.line.turn_away(cost)
-            };
-            let Some((urgency, who, backlog)) = away else { return };
+        let (away, backlog) = {
+            let mut state = self.lock();
+            let cost = state.cost / u32::try_from(self.slots).unwrap_or(1).max(1);
+            state.line.turn_away(cost, Instant::now())
+        };
+        for (urgency, who) in away {
             // One that has left meanwhile needs no answer.
             drop(who.send(Err(delay(backlog, urgency.spread))));
         }

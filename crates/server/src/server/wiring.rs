@@ -120,7 +120,7 @@ pub(super) fn authority_shared(
 pub(super) fn start_feed(
     deps: &Deps,
     (model, agents, confirmed): (&Arc<ReadModel>, &Arc<Agents>, &Arc<Confirmed>),
-    (stale, file): (Option<String>, Option<&SealedFile>),
+    stale: Option<String>,
     tasks: &mut Supervisor,
 ) {
     let readiness = deps.readiness.token("catalog.datastore");
@@ -137,7 +137,6 @@ pub(super) fn start_feed(
         confirmed: confirmed.clone(),
         confirmed_gauge: deps.metrics.gauge("vouchsafe_model_confirmed_seconds", &[]),
         stale: stale.is_some(),
-        saved_at: file.map(|file| file.path().display().to_string()),
         readiness,
         entropy: deps.entropy.fork("feed"),
     };

@@ -1,6 +1,7 @@
 //! `spire.api.server.agent.v1.Agent`.
 
 mod attestation;
+mod filters;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,8 +17,7 @@ use vouchsafe_proto::spire::api::server::agent::v1::agent_server::Agent as Agent
 use vouchsafe_proto::spire::api::server::agent::v1::{
     AttestAgentRequest, AttestAgentResponse, BanAgentRequest, CountAgentsRequest, CountAgentsResponse,
     CreateJoinTokenRequest, DeleteAgentRequest, GetAgentRequest, ListAgentsRequest, ListAgentsResponse,
-    PostStatusRequest, PostStatusResponse, RenewAgentRequest, RenewAgentResponse, count_agents_request,
-    list_agents_request,
+    PostStatusRequest, PostStatusResponse, RenewAgentRequest, RenewAgentResponse,
 };
 use vouchsafe_proto::spire::api::types;
 use vouchsafe_runtime::budget::KeyedBudgets;
@@ -32,6 +32,8 @@ use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
 
 use self::attestation::Applicant;
+pub(crate) use self::attestation::attestation_budgets;
+use self::filters::{agent_filter, same_filter};
 use super::attest::stream::Conversation;
 use super::attest::{self, NodeAttestors};
 use super::svid::{sign_failed, x509_to_proto};
@@ -39,14 +41,13 @@ use super::{calling_agent, calling_agent_id};
 use crate::agents::Agents;
 use crate::audit::{Audit, agent_filter_fields};
 use crate::authorize::Registry;
-use crate::filter::{AgentFilter, selector_set};
+use crate::filter::AgentFilter;
 use crate::ids::check_agent;
 use crate::issuer::Issuer;
 use crate::limits::processor::Urgency;
 use crate::model::ReadModel;
 use crate::page::Page;
 use crate::status::{SOON, failed, invalid, store_failed, unavailable};
-use crate::when;
 
 /// Longest version that an agent may report, in bytes.
 pub(crate) const MAX_VERSION: usize = 255;
@@ -73,18 +74,6 @@ pub(crate) struct AgentParts {
     pub(crate) store: Arc<dyn Store>,
     /// How often one agent may prove itself anew; `None`: as often as it likes.
     pub(crate) again: Option<KeyedBudgets<SpiffeId>>,
-}
-
-/// Attestations of one agent at once that cost a signature and a write, and one more in [`AGAIN_EVERY_SECS`]. A stock agent
-/// attests every half hour.
-const AGAIN: u32 = 10;
-const AGAIN_EVERY_SECS: f64 = 5.0;
-/// Agents that are told apart for that; further ones share one budget.
-const MAX_AGAIN: usize = 65_536;
-
-/// The budgets of proven attestations.
-pub(crate) fn attestation_budgets() -> KeyedBudgets<SpiffeId> {
-    KeyedBudgets::new(1.0 / AGAIN_EVERY_SECS, AGAIN, MAX_AGAIN)
 }
 
 impl AgentParts {
@@ -299,6 +288,9 @@ impl AgentApi for AgentService {
         if version.len() > MAX_VERSION {
             return Err(Status::invalid_argument("agent version is too long (max 255 characters)"));
         }
+        if version.contains('\0') {
+            return Err(Status::invalid_argument("agent version has a character that cannot be stored"));
+        }
         if !version.is_empty() {
             audit.add("agent_version", version.as_str());
             self.agents.reported(&id, version);
@@ -314,31 +306,4 @@ fn alias_entry(agent: &SpiffeId, alias: SpiffeId) -> Result<Entry, Status> {
     let id = EntryId::parse(&Uuid::new_v4().to_string());
     let id = id.map_err(|e| failed(Code::Internal, "failed to create join token registration entry", e))?;
     Ok(Entry::new(id, alias, agent.clone(), SelectorSet::from_iter([selector])))
-}
-
-fn agent_filter(filter: Option<list_agents_request::Filter>) -> Result<AgentFilter, Status> {
-    let Some(filter) = filter else { return Ok(AgentFilter::default()) };
-    let selectors = filter.by_selector_match.as_ref().map(selector_set).transpose();
-    let expires_before = match filter.by_expires_before.as_str() {
-        "" => None,
-        text => Some(when::parse(text).map_err(|e| invalid("failed to parse expiry filter", e))?),
-    };
-    Ok(AgentFilter {
-        attestation_type: filter.by_attestation_type,
-        selectors: selectors.map_err(|e| invalid("failed to parse selectors", e))?,
-        banned: filter.by_banned,
-        can_reattest: filter.by_can_reattest,
-        expires_before,
-    })
-}
-
-/// The filters of the count and of the list have the same fields under two names.
-fn same_filter(filter: count_agents_request::Filter) -> list_agents_request::Filter {
-    list_agents_request::Filter {
-        by_attestation_type: filter.by_attestation_type,
-        by_selector_match: filter.by_selector_match,
-        by_banned: filter.by_banned,
-        by_can_reattest: filter.by_can_reattest,
-        by_expires_before: filter.by_expires_before,
-    }
 }

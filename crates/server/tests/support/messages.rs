@@ -41,6 +41,13 @@ pub fn paths(entries: &[types::Entry]) -> Vec<&str> {
     paths
 }
 
+/// Asserts a time that is counted from a moment since which the clock went on to what `latest` is counted from: by half a minute
+/// at most, on a machine that is busy.
+#[track_caller]
+pub fn assert_lately(seen: i64, latest: i64) {
+    assert!((latest - 30..=latest).contains(&seen), "{seen} is not shortly before {latest}");
+}
+
 /// Asserts code and text of a refusal. A text that ends in `…` stands for its beginning.
 #[track_caller]
 pub fn assert_refused<T: std::fmt::Debug>(outcome: Result<T, Status>, code: Code, text: &str) {

@@ -67,7 +67,7 @@ impl World {
     /// Signing keys that do not survive a restart.
     pub fn new() -> Self {
         let (clock, hands) = Clock::steerable(SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000));
-        let dir = tempfile::tempdir().unwrap();
+        let dir = vouchsafe_testkit::folder("vouchsafe-server-");
         Self { dir, clock, hands, disk: false, _watchdog: Watchdog::start() }
     }
 

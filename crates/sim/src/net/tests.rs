@@ -1,4 +1,8 @@
+use std::io;
+use std::net::SocketAddr;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::sleep;
 
 use super::*;
 use vouchsafe_transport::net::{Port, Socket};

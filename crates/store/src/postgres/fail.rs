@@ -102,6 +102,18 @@ impl Fail {
         }
     }
 
+    /// The public error, if the failure is one object's own.
+    ///
+    /// # Errors
+    ///
+    /// The failure itself, if it is the database's.
+    pub(crate) fn of_one(self, operation: &'static str, place: &str) -> Result<Error, Self> {
+        match &self {
+            Self::Told(_) | Self::Row { .. } => Ok(self.at(operation, place)),
+            Self::Sql(_) | Self::Away(_) | Self::Refused(_) | Self::Bug(_) => Err(self),
+        }
+    }
+
     /// The public error for `operation` on the database `place`, when it is known what became of it.
     pub(crate) fn at(self, operation: &'static str, place: &str) -> Error {
         let verdict = self.verdict();

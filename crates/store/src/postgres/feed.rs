@@ -82,9 +82,12 @@ impl Marks {
 
     /// Whether the event at `position` had another tag when it was read.
     fn differs(&self, position: Position, tag: i64) -> bool {
+        self.of(position).is_some_and(|known| known != tag)
+    }
+
+    pub(super) fn of(&self, position: Position) -> Option<i64> {
         let marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = marks.iter().rev().find(|(marked, _)| *marked == position);
-        known.is_some_and(|(_, known)| *known != tag)
+        marks.iter().rev().find(|(marked, _)| *marked == position).map(|(_, tag)| *tag)
     }
 }
 

@@ -16,3 +16,8 @@ pub(super) async fn save(tx: &Tx<'_>, key: &str, data: &[u8]) -> Result<(), Fail
     tx.execute(sql, &[key.into(), Value::Bytes(data)]).await?;
     Ok(())
 }
+
+pub(super) async fn delete(tx: &Tx<'_>, record: &JournalRecord) -> Result<bool, Fail> {
+    let values = [record.key.as_str().into(), Value::Bytes(&record.data)];
+    Ok(tx.execute("DELETE FROM journals WHERE key = $1 AND data = $2", &values).await? > 0)
+}

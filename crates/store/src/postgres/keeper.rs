@@ -83,6 +83,8 @@ async fn follow(shared: &Shared, attempt: &mut u32) -> Result<Infallible, Fail> 
     let listen = session.batch("LISTEN vouchsafe_changes");
     let listens = matches!(timeout(HEARTBEAT_DEADLINE, listen).await, Ok(Ok(())));
     shared.listens.store(listens, Ordering::Relaxed);
+    // Nobody takes the lock alone, so this waits for nobody; without such locks there is nothing to count.
+    drop(timeout(HEARTBEAT_DEADLINE, session.batch(PRESENT)).await);
     heartbeat(shared, &session).await?;
     // What connected in the meantime may have met another one than this.
     pool.clear();
@@ -123,6 +125,12 @@ async fn heartbeat(shared: &Shared, session: &Session) -> Result<(), Fail> {
     Ok(())
 }
 
+/// Held for as long as the connection lives: who uses the database is seen by it.
+const PRESENT: &str = "SELECT pg_advisory_lock_shared(1447249991)";
+/// How many hold it.
+pub(super) const COUNT_PRESENT: &str = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted
+    AND classid = 0 AND objid = 1447249991 AND objsubid = 1 AND mode = 'ShareLock'
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
 /// How often the database is asked whether it is there.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often it is asked for changes when it cannot tell.

@@ -68,7 +68,7 @@ impl Session {
                     Self::of(client, tasks.start(connection, notices))
                 }
                 Some(tls) => {
-                    let (client, connection) = config.connect(tls.clone()).await?;
+                    let (client, connection) = config.connect(tls.current().await).await?;
                     Self::of(client, tasks.start(connection, notices))
                 }
             };

@@ -226,7 +226,7 @@ impl Draft {
             self.config.get_dbname().or(self.config.get_user()).unwrap_or_default(),
             self.hosts.join(",")
         );
-        let tls = verify.map(|verify| Connector::new(verify, &files)).transpose()?;
+        let tls = verify.map(|verify| Connector::new(verify, files)).transpose()?;
         let configs = each_host(&self.config, &self.hosts, &self.ports);
         Ok(Target { configs, answered: AtomicUsize::new(0), tls, connect_timeout, place })
     }

@@ -65,6 +65,11 @@ impl<'a> Tx<'a> {
         touched
     }
 
+    /// The database's name, for messages.
+    pub(super) fn place(&self) -> &str {
+        &self.shared.primary.target.place
+    }
+
     /// Records that the object `key` changed.
     pub(super) fn changed(&mut self, kind: Kind, key: &str) {
         self.events.push((code(kind), key.to_owned()));

@@ -1,5 +1,7 @@
 //! Attested agents.
 
+use std::path::Path;
+
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::spiffe_id::SpiffeId;
@@ -9,8 +11,8 @@ use super::fail::Fail;
 use super::feed::Tx;
 use super::text::{self, Columns};
 use crate::change::Position;
-use crate::error::{Kind, Rejected};
-use crate::store::AgentChange;
+use crate::error::{Error, Kind, Rejected};
+use crate::store::{AgentChange, AgentWrite, AgentsWritten};
 
 macro_rules! select {
     () => {
@@ -39,6 +41,22 @@ pub(super) fn update(tx: &Tx<'_>, id: &SpiffeId, change: &AgentChange) -> Result
     write(tx.conn, &after)?;
     let position = tx.changed(Kind::Agent, id.as_str())?;
     Ok((after, position))
+}
+
+/// Nothing of one that fails was written, so the others go on; unless it is the database itself that failed.
+pub(super) fn update_all(tx: &Tx<'_>, writes: &[AgentWrite]) -> Result<AgentsWritten, Fail> {
+    let mut outcomes = Vec::with_capacity(writes.len());
+    for AgentWrite { id, change, otherwise } in writes {
+        let done = match (update(tx, id, change), otherwise) {
+            (Err(Fail::Told(Error::NotFound { .. })), Some(agent)) => put(tx, agent).map(drop),
+            (done, _) => done.map(drop),
+        };
+        outcomes.push(match done {
+            Ok(()) => Ok(()),
+            Err(fail) => Err(fail.of_one("update agents", Path::new(tx.conn.path().unwrap_or_default()))?),
+        });
+    }
+    Ok(AgentsWritten { outcomes, position: tx.newest()? })
 }
 
 pub(super) fn delete(tx: &Tx<'_>, id: &SpiffeId) -> Result<(Agent, Position), Fail> {

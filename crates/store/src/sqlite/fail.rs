@@ -40,6 +40,24 @@ impl Fail {
         matches!(self, Self::Sql(source) if verdict(source) == Verdict::Full)
     }
 
+    /// The public error, if the failure is one object's own.
+    ///
+    /// # Errors
+    ///
+    /// The failure itself, if it is the database's.
+    pub(super) fn of_one(self, operation: &'static str, path: &Path) -> Result<Error, Self> {
+        match &self {
+            Self::Told(_) | Self::Row { .. } => Ok(self.at(operation, path)),
+            Self::Sql(source)
+                if verdict(source) == Verdict::Damaged
+                    && !matches!(**source, rusqlite::Error::SqliteFailure(..)) =>
+            {
+                Ok(self.at(operation, path))
+            }
+            Self::Sql(_) | Self::Bug(_) => Err(self),
+        }
+    }
+
     /// The public error for `operation` on the database at `path`. SQLite rolled the transaction back.
     pub(super) fn at(self, operation: &'static str, path: &Path) -> Error {
         let place = path.display().to_string();

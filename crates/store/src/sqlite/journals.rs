@@ -20,3 +20,8 @@ pub(super) fn save(tx: &Tx<'_>, key: &str, data: &[u8]) -> Result<(), Fail> {
         .execute(params![key, data])?;
     Ok(())
 }
+
+pub(super) fn delete(tx: &Tx<'_>, record: &JournalRecord) -> Result<bool, Fail> {
+    let mut delete = tx.conn.prepare_cached("DELETE FROM journals WHERE key = ?1 AND data = ?2")?;
+    Ok(delete.execute(params![record.key, record.data])? > 0)
+}

@@ -3,6 +3,7 @@
 
 use rusqlite::Connection;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::timeout;
 
 use super::fail::Fail;
@@ -65,8 +66,14 @@ impl Parts {
 
     fn hand_over(&mut self) -> Result<(), Fail> {
         let part = std::mem::replace(&mut self.part, Vec::with_capacity(PART));
-        // The caller left; nobody sees this.
-        self.sender.blocking_send(part).map_err(|_| Fail::Bug("load was cancelled".to_owned()))
+        let left = || Fail::Bug("load was cancelled".to_owned());
+        match self.sender.try_send(part) {
+            // A small database is handed over without waiting for the caller.
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(part)) => self.sender.blocking_send(part).map_err(|_| left()),
+            // The caller left; nobody sees this.
+            Err(TrySendError::Closed(_)) => Err(left()),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use vouchsafe_runtime::blocking;
 
 use super::fail::Fail;
 use super::{Deadlines, RETRY_AFTER, open};
@@ -65,7 +66,7 @@ impl Readers {
             Ok(Err(_)) | Err(_) => return Err(late(operation)),
         };
         let pool = Arc::clone(&self.pool);
-        Ok(tokio::task::spawn_blocking(move || {
+        Ok(blocking::run(move || {
             let result = pool.run(work);
             drop(permit);
             result

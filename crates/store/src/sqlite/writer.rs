@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{oneshot, watch};
+use vouchsafe_runtime::blocking;
 use vouchsafe_runtime::clock::Clock;
 
 use super::RETRY_AFTER;
@@ -94,7 +95,7 @@ impl Writer {
             Err(last) => last.await,
         };
         // Closing writes the log back into the file, which takes a while.
-        if let Err(error) = tokio::task::spawn_blocking(move || drop(conn)).await {
+        if let Err(error) = blocking::run(move || drop(conn)).await {
             tracing::warn!(%error, "Database did not close cleanly");
         }
     }
@@ -164,7 +165,7 @@ impl Shared {
         queue.waiting.push_back(job);
         if let Some(conn) = queue.idle.take() {
             let shared = Arc::clone(self);
-            tokio::task::spawn_blocking(move || shared.drain(conn));
+            blocking::run(move || shared.drain(conn));
         }
         Ok(())
     }

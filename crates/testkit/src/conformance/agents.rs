@@ -1,4 +1,5 @@
-use vouchsafe_store::{Error, Kind, Rejected, Snapshot};
+use vouchsafe_store::store::MAX_AGENT_WRITES;
+use vouchsafe_store::{AgentWrite, AgentsWritten, Error, Kind, Rejected, Snapshot};
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::entry::Entry;
 use vouchsafe_types::selector::SelectorSet;
@@ -72,6 +73,60 @@ pub(super) async fn an_update_that_changes_nothing_writes_nothing(bed: Bed) {
     let (same, position) = store.update_agent(&agent("a").id, Box::new(|_| Ok(()))).await.unwrap();
     assert_eq!((same, position), (agent("a"), before));
     assert!(store.changes_after(before, 10).await.unwrap().changes.is_empty());
+}
+
+fn write(id: &str, version: &'static str, otherwise: Option<Agent>) -> AgentWrite {
+    let change = move |held: &mut Agent| {
+        if held.is_banned() {
+            return Err(Rejected::new("agent is banned"));
+        }
+        held.agent_version = version.into();
+        Ok(())
+    };
+    AgentWrite { id: agent(id).id, change: Box::new(change), otherwise }
+}
+
+pub(super) async fn updates_of_many_are_one_write_and_one_that_is_refused_holds_up_no_other(bed: Bed) {
+    let store = bed.store();
+    for name in ["a", "c", "same"] {
+        store.put_agent(agent(name)).await.unwrap();
+    }
+    let banned = Agent { serial_number: String::new(), ..agent("banned") };
+    let before = store.put_agent(banned.clone()).await.unwrap();
+    let writes = vec![
+        write("a", "2", None),
+        write("banned", "2", None),
+        write("missing", "2", None),
+        write("new", "2", Some(agent("new"))),
+        write("same", "1.15.0", None),
+        write("c", "2", Some(agent("b"))),
+    ];
+    let AgentsWritten { outcomes, position } = store.update_agents(writes).await.unwrap();
+    let told = outcomes.iter().map(|outcome| match outcome {
+        Ok(()) => "written",
+        Err(Error::Rejected(_)) => "rejected",
+        Err(Error::NotFound { what: Kind::Agent, .. }) => "not found",
+        Err(_) => "failed",
+    });
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        ["written", "rejected", "not found", "written", "written", "written"]
+    );
+    let second = |name| Agent { agent_version: "2".into(), ..agent(name) };
+    let mut held = Snapshot::load(&*store).await.unwrap().agents;
+    held.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut expected = vec![second("a"), banned, second("c"), agent("new"), agent("same")];
+    expected.sort_by(|a, b| a.id.cmp(&b.id));
+    assert_eq!(held, expected);
+
+    let read = store.changes_after(before, 10).await.unwrap();
+    assert_eq!((read.position, read.changes.len()), (position, 3), "what is the same is not written");
+    let nothing = store.update_agents(vec![write("a", "2", None)]).await.unwrap();
+    assert_eq!(nothing.position, position);
+    assert_eq!(store.update_agents(Vec::new()).await.unwrap().position, position);
+    let many = (0..=MAX_AGENT_WRITES).map(|number| write(&number.to_string(), "2", None)).collect();
+    let error = store.update_agents(many).await.unwrap_err();
+    assert!(matches!(error, Error::Rejected(_)), "{error:?}");
 }
 
 pub(super) async fn what_is_missing_is_not_found(bed: Bed) {

@@ -1,13 +1,25 @@
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use vouchsafe_store::{CreateOutcome, Snapshot};
+use vouchsafe_store::{CreateOutcome, Error, Outcome, Snapshot};
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::entry::Entry;
 
 use super::Bed;
 use super::replica::Replica;
 use crate::samples::{agent, entry, entry_id};
+
+/// What comes of a write that is made again while the database says that it is too busy for it.
+async fn settled<T, W: Future<Output = Result<T, Error>>>(mut write: impl FnMut() -> W) -> T {
+    loop {
+        match write().await {
+            Err(Error::Unavailable { outcome: Outcome::NotWritten, .. }) => tokio::time::sleep(PAUSE).await,
+            outcome => return outcome.unwrap(),
+        }
+    }
+}
+
+const PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) async fn concurrent_updates_lose_nothing(bed: Bed) {
     const WRITERS: i64 = 40;
@@ -21,7 +33,8 @@ pub(super) async fn concurrent_updates_lose_nothing(bed: Bed) {
                 entry.x509_svid_ttl += 1;
                 Ok(())
             };
-            store.update_entry(&entry_id("a"), Box::new(count)).await.unwrap().0.revision_number
+            let id = entry_id("a");
+            settled(|| store.update_entry(&id, Box::new(count))).await.0.revision_number
         });
     }
     let mut revisions = writers.join_all().await;
@@ -37,7 +50,7 @@ pub(super) async fn concurrent_creates_of_similar_entries_make_one(bed: Bed) {
     for number in 0..20 {
         let store = bed.store();
         let twin = Entry { id: entry_id(&format!("id-{number}")), ..entry("same") };
-        writers.spawn(async move { store.create_entry(twin).await.unwrap() });
+        writers.spawn(async move { settled(|| store.create_entry(twin.clone())).await });
     }
     let outcomes = writers.join_all().await;
     let created = outcomes.iter().filter(|outcome| matches!(outcome, CreateOutcome::Created(..))).count();

@@ -30,3 +30,13 @@ pub(super) async fn a_journal_beyond_the_bound_is_refused(bed: Bed) {
     assert_eq!(error.class(), Class::Caller);
     assert_eq!(store.load_journals().await.unwrap()[0].data[0], 1);
 }
+
+pub(super) async fn a_journal_is_deleted_as_it_was_and_not_as_it_became(bed: Bed) {
+    let store = bed.store();
+    store.save_journal("a", vec![1]).await.unwrap();
+    store.save_journal("b", vec![1]).await.unwrap();
+    assert!(!store.delete_journal(&record("a", &[2])).await.unwrap());
+    assert!(store.delete_journal(&record("a", &[1])).await.unwrap());
+    assert!(!store.delete_journal(&record("a", &[1])).await.unwrap(), "by one of several servers");
+    assert_eq!(store.load_journals().await.unwrap(), [record("b", &[1])]);
+}

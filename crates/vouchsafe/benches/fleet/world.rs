@@ -1,12 +1,12 @@
 //! The server and its database.
 
 use std::fs;
-use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
+use vouchsafe_testkit::free_port;
 use vouchsafe_testkit::postgres::Cluster;
 
 use crate::client::Admin;
@@ -27,7 +27,7 @@ impl World {
     /// Starts the server and waits until it is healthy; on `SQLite` without a database server.
     pub(crate) async fn start(sqlite: bool) -> Self {
         let dir = tempfile::Builder::new().prefix("vf").tempdir_in("/tmp").unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         // As a production database does, it flushes each transaction.
         let cluster = (!sqlite).then(|| Cluster::start_with(&[("fsync", "on")]));
         let (kind, connection) = match &cluster {

@@ -1,13 +1,13 @@
 //! A server and an agent of one side, on the same SPIRE-style configuration files.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
+use vouchsafe_testkit::free_port;
 
 use crate::client::Admin;
 use crate::process::Process;
@@ -56,7 +56,7 @@ impl World {
     /// Starts a server and waits until it is healthy.
     pub(crate) async fn server(side: &Side) -> Self {
         let dir = tempfile::Builder::new().prefix("vb").tempdir_in("/tmp").unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let server =
             run(&side.server, dir.path(), "server", &SERVER_CONF.replace("@PORT@", &port.to_string()));
         let mut world = Self { side: side.clone(), port, agent: None, server, dir };

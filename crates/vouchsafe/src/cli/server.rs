@@ -4,6 +4,7 @@ mod agents;
 mod authority;
 mod bundle;
 mod bundle_data;
+mod datastore;
 mod entry;
 mod federation;
 mod json_file;
@@ -48,6 +49,9 @@ pub(super) enum ServerCommand {
     /// Gives database and keys back to SPIRE
     #[command(after_help = "Example:\n  vouchsafe server export -config /etc/spire/server.conf")]
     Export(switch::SwitchArgs),
+    /// The server's database
+    #[command(subcommand, arg_required_else_help = true)]
+    Datastore(datastore::DatastoreCommand),
     /// Determines server health status
     Healthcheck(HealthcheckArgs),
     /// Join tokens
@@ -118,6 +122,7 @@ pub(super) fn execute(command: ServerCommand, console: &mut Console<'_>) -> io::
         ServerCommand::Validate(arguments) => return run::validate(arguments, console),
         ServerCommand::Import(arguments) => block_on(switch::import(arguments, console)),
         ServerCommand::Export(arguments) => block_on(switch::export(arguments, console)),
+        ServerCommand::Datastore(command) => datastore::execute(command, console),
         ServerCommand::Healthcheck(arguments) => block_on(healthcheck(arguments, console)),
         ServerCommand::Token(command) => block_on(token::execute(command, console)),
         ServerCommand::Entry(command) => block_on(entry::execute(command, console)),

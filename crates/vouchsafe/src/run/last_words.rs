@@ -10,6 +10,7 @@ use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use vouchsafe_agent::StartError;
 use vouchsafe_agent::node::NodeError;
+use vouchsafe_transport::unix;
 
 /// The end of an agent.
 #[derive(Debug, Deserialize, Serialize)]
@@ -37,8 +38,12 @@ pub(super) fn forget(socket: &Path) {
     drop(fs::remove_file(file_beside(socket)));
 }
 
-/// Notes why the agent at `socket` ends. Best effort: there may be no directory to write to.
+/// Notes why the agent at `socket` ends. Best effort: there may be no directory to write to. Nothing is noted while somebody
+/// listens there: that agent has not ended, and one that ends because of it has nothing to say about it.
 pub(super) fn note(socket: &Path, error: &anyhow::Error, at: i64) {
+    if unix::is_listened_on(socket) {
+        return;
+    }
     let words = LastWords { at, code: code(error).to_owned(), reason: format!("{error:#}") };
     let Ok(text) = serde_json::to_vec(&words) else { return };
     if let Err(error) = vouchsafe_lastgood::sealed::replace(&file_beside(socket), &text) {
@@ -110,6 +115,18 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         forget(&socket);
         assert!(read(&socket).is_none());
+    }
+
+    #[test]
+    fn an_agent_that_finds_another_one_at_its_socket_says_nothing_about_that_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("api.sock");
+        let listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        note(&socket, &anyhow::anyhow!("the socket is in use"), 5);
+        assert!(read(&socket).is_none());
+        drop(listening);
+        note(&socket, &anyhow::anyhow!("a reason of its own"), 6);
+        assert_eq!(read(&socket).unwrap().at, 6);
     }
 
     #[test]

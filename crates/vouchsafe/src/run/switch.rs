@@ -50,7 +50,13 @@ pub(crate) async fn import(config: &Config, options: Import) -> anyhow::Result<M
     let _lock = at_rest(config)?;
     let path = match &config.data_store {
         DataStore::Sqlite { path } => path,
-        DataStore::Postgres(settings) => return shared::import(config, settings, options).await,
+        DataStore::Postgres(settings) => {
+            let moved = shared::import(config, settings, options).await?;
+            if !options.dry_run {
+                accept(config)?;
+            }
+            return Ok(moved);
+        }
     };
     let kept = beside(path, ".spire");
     // A run that was interrupted between its two renames left SPIRE's under the second name alone.
@@ -71,8 +77,15 @@ pub(crate) async fn import(config: &Config, options: Import) -> anyhow::Result<M
     store.restore(read.contents).await.context("cannot fill the new datastore")?;
     store.close().await;
     exchange(&new, path, &kept)?;
+    accept(config)?;
     moved.kept = Some(kept);
     Ok(moved)
+}
+
+/// What is imported goes before what an earlier run of this server may have held.
+fn accept(config: &Config) -> anyhow::Result<()> {
+    vouchsafe_server::acceptance::accept(&config.data_dir)
+        .with_context(|| format!("cannot write to the data directory {}", config.data_dir.display()))
 }
 
 impl Import {

@@ -469,3 +469,25 @@ fn a_failure_to_connect_is_told_like_one_of_the_call() {
         "{advised}"
     );
 }
+
+#[test]
+fn a_database_is_accepted_for_the_next_start_of_the_server_that_the_file_is_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, data_dir) = (folder.path().join("server.conf"), folder.path().join("data"));
+    let text = format!(
+        "server {{\n trust_domain = \"example.org\"\n data_dir = \"{0}\"\n}}\nplugins {{\n DataStore \"sql\" {{ plugin_data {{ \
+         database_type = \"sqlite3\" connection_string = \"{0}/db\" }} }}\n NodeAttestor \"join_token\" {{ plugin_data {{}} \
+         }}\n KeyManager \"memory\" {{ plugin_data {{}} }}\n}}\n",
+        data_dir.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let accept = || run(&format!("vouchsafe server datastore accept -config {}", config.display()), "", &[]);
+    let refused = accept();
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("cannot write to the data directory"), "{refused:?}");
+    std::fs::create_dir(&data_dir).unwrap();
+    let accepted = accept();
+    assert_eq!((accepted.code, accepted.stderr.as_str()), (0, ""), "{accepted:?}");
+    assert!(accepted.stdout.contains("restart it"), "{accepted:?}");
+    assert!(data_dir.join(vouchsafe_server::acceptance::FILE).exists());
+}

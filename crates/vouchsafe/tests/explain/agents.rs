@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use vouchsafe_testkit::free_port;
+
 use crate::ask::{Workload, ask, expect, outcome, stop_and_edit};
 use crate::process::eventually;
-use crate::world::{AgentSettings, Server, ServerSettings, World, free_port};
+use crate::world::{AgentSettings, Server, ServerSettings, World};
 
 fn flag(path: &Path) -> &str {
     path.to_str().unwrap()

@@ -1,7 +1,8 @@
 //! Servers whose clocks are wrong: a library in front of the C library's moves the wall clock of one process.
 
-use std::path::PathBuf;
 use std::process::Command;
+
+use tempfile::TempDir;
 
 use crate::ask::{ask, expect};
 use crate::process::run;
@@ -22,22 +23,24 @@ int clock_gettime(clockid_t id, struct timespec *ts) {
 }
 "#;
 
-/// The environment of a process whose clock is ahead by `offset` seconds.
-fn off_by(world: &World, offset: i64) -> Vec<(String, String)> {
-    let (source, library) = (world.path().join("clock.c"), world.path().join("clock.so"));
+/// The environment of a process whose clock is ahead by `offset` seconds, and where the library for it is: a world may be
+/// on a file system that no code is loaded from.
+fn off_by(offset: i64) -> (Vec<(String, String)>, TempDir) {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (source, library) = (folder.path().join("clock.c"), folder.path().join("clock.so"));
     std::fs::write(&source, SHIM).unwrap();
     run(Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).args([&library, &source])).ok();
-    let library: PathBuf = library;
-    vec![
+    let environment = vec![
         ("LD_PRELOAD".to_owned(), library.display().to_string()),
         ("CLOCK_OFFSET".to_owned(), offset.to_string()),
-    ]
+    ];
+    (environment, folder)
 }
 
 #[test]
 fn a_server_that_is_behind_is_noticed_by_what_it_issues() {
     let world = World::new();
-    let environment = off_by(&world, -600);
+    let (environment, _library) = off_by(-600);
     let server = world.server("s", &ServerSettings { environment, ..ServerSettings::default() });
     let agent = world.agent("a", &server, &AgentSettings::default());
     server.entry_for_this_user("workload", &[]);
@@ -53,7 +56,7 @@ fn a_server_that_is_behind_is_noticed_by_what_it_issues() {
 #[test]
 fn a_server_that_is_ahead_is_refused_for_its_certificate_and_that_is_a_clock_too() {
     let world = World::new();
-    let environment = off_by(&world, 600);
+    let (environment, _library) = off_by(600);
     let server = world.server("s", &ServerSettings { environment, ..ServerSettings::default() });
     let token = server.join_token(Some("node"));
     let agent = world.agent_with("a", &server, &AgentSettings::default(), &["-joinToken", &token]);

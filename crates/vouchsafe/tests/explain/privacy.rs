@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 use tonic::Code;
@@ -91,16 +92,18 @@ fn a_caller_that_asks_without_end_is_refused_and_an_agent_goes_on() {
         assert_eq!(without_header.unwrap_err().code(), Code::InvalidArgument);
         let at_once = futures(100, &ask).await;
         let mut one_by_one = Vec::new();
+        let began = tokio::time::Instant::now();
         for _ in 0..100 {
             one_by_one.push(ask().await);
         }
-        (at_once, one_by_one)
+        (at_once, one_by_one, began.elapsed())
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (at_once, one_by_one) = runtime.block_on(flood);
-    for answers in [&at_once, &one_by_one] {
+    let (at_once, one_by_one, took) = runtime.block_on(flood);
+    // One after the other on a slow machine may be no more than the ten a second that everybody has.
+    for (answers, too_many) in [(&at_once, true), (&one_by_one, took < Duration::from_secs(5))] {
         let refused = answers.iter().filter(|answer| matches!(answer, Err(Code::ResourceExhausted))).count();
-        assert!(refused > 0, "nobody was refused");
+        assert!(refused > 0 || !too_many, "nobody was refused");
         let failed = answers
             .iter()
             .filter_map(|answer| answer.as_ref().err())

@@ -20,11 +20,11 @@ mod exposition;
 mod traffic;
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use exposition::{Family, scrape};
+use vouchsafe_testkit::free_port;
 use world::{AgentSettings, ServerSettings, World};
 
 #[test]
@@ -66,10 +66,6 @@ fn prometheus(port: u16) -> String {
     format!("telemetry {{ Prometheus {{ host = \"127.0.0.1\" port = {port} }} }}")
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// Compares with the list until both agree: a call is counted when it ends, which its caller may notice first.
 fn check(file: &str, scrape: impl Fn() -> BTreeMap<String, Family>) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
@@ -83,7 +79,7 @@ fn check(file: &str, scrape: impl Fn() -> BTreeMap<String, Family>) {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut seen = BTreeMap::new();
     let mut problems = Vec::new();
-    process::within(Duration::from_secs(if update { 2 } else { 20 }), || {
+    process::within(Duration::from_secs(if update { 2 } else { 120 }), || {
         seen = scrape();
         problems = differences(&listed, &seen);
         problems.is_empty().then_some(())

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 use vouchsafe_identity::config::{Expect, ServerTrust, client_config};
 use vouchsafe_identity::own::{OwnSvid, SvidCell};
 use vouchsafe_identity::roots::{RootsCell, TrustRoots};
@@ -37,6 +38,14 @@ pub(crate) fn remote(server: &Server, own: Option<&SvidCell>) -> Channel {
     let trust = ServerTrust::Verified(roots, Expect::Id(SpiffeId::server(&trust_domain)));
     let config = client_config(trust, own, Clock::system()).unwrap();
     tls_channel(&format!("127.0.0.1:{}", server.port), Arc::new(config)).unwrap()
+}
+
+/// The code of a call that is refused; one that did not get through is made again.
+pub(crate) fn refusal<T>(mut call: impl FnMut() -> Result<T, Status>) -> Code {
+    eventually("a refusal", || {
+        let Err(status) = call() else { panic!("the call was not refused") };
+        Some(status.code()).filter(|code| *code != Code::Unavailable)
+    })
 }
 
 /// The SVID for `path` that this user's processes get, with its key.

@@ -1,8 +1,10 @@
 //! Federation with both endpoint profiles, configured in files and by commands.
 
+use vouchsafe_testkit::free_port;
+
 use crate::pki::Authority;
 use crate::process::eventually;
-use crate::world::{AgentSettings, Server, ServerSettings, World, free_port};
+use crate::world::{AgentSettings, Server, ServerSettings, World};
 
 /// A server that offers its bundle at `https://127.0.0.1:<port>`.
 fn with_endpoint(world: &World, name: &str, trust_domain: &'static str, profile: &str) -> (Server, String) {

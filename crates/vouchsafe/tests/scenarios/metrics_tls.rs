@@ -12,6 +12,7 @@ use vouchsafe_identity::own::SvidCell;
 use vouchsafe_identity::roots::{RootsCell, TrustRoots};
 use vouchsafe_identity::web::{WebRoots, web_client_config};
 use vouchsafe_runtime::clock::Clock;
+use vouchsafe_testkit::free_port;
 use vouchsafe_transport::fetch::{Bounds, Target, fetch};
 use vouchsafe_types::bundle::format;
 use vouchsafe_types::spiffe_id::SpiffeId;
@@ -20,7 +21,7 @@ use vouchsafe_types::trust_domain::TrustDomain;
 use crate::api::{block_on, identity};
 use crate::pki::{Authority, Leaf};
 use crate::process::eventually;
-use crate::world::{AgentSettings, Server, ServerSettings, World, free_port};
+use crate::world::{AgentSettings, Server, ServerSettings, World};
 
 /// The metrics, for a client with `config`.
 fn ask(host: &str, port: u16, config: &ClientConfig) -> Option<String> {

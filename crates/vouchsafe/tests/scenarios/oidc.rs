@@ -7,12 +7,13 @@ use std::path::Path;
 use serde_json::{Value, json};
 use vouchsafe_identity::web::{WebRoots, web_client_config};
 use vouchsafe_runtime::clock::Clock;
+use vouchsafe_testkit::free_port;
 use vouchsafe_transport::fetch::{Answer, Bounds, Target, fetch};
 
 use crate::api::block_on;
 use crate::pki::Authority;
 use crate::process::eventually;
-use crate::world::{AgentSettings, Server, ServerSettings, World, free_port};
+use crate::world::{AgentSettings, Server, ServerSettings, World};
 
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 const BOUNDS: Bounds = Bounds { deadline: std::time::Duration::from_secs(10), body: 1 << 20 };

@@ -73,13 +73,15 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.end(Signal::SIGTERM);
         if std::thread::panicking() {
+            // Before it is told to end, which it would log too.
             let log = self.log();
-            let tail: Vec<&str> = log.lines().rev().take(60).collect();
+            let telling = log.lines().rev().filter(|line| !line.contains("msg=\"Read changes\" count=0"));
+            let tail: Vec<&str> = telling.take(LOG_LINES).collect();
             eprintln!("--- {}", self.log.display());
             tail.iter().rev().for_each(|line| eprintln!("{line}"));
         }
+        self.end(Signal::SIGTERM);
     }
 }
 
@@ -121,23 +123,28 @@ pub(crate) fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
     within(PATIENCE, ask).unwrap_or_else(|| panic!("still not after {PATIENCE:?}: {what}"))
 }
 
-/// Asks again and again until there is an answer, or for `patience`.
+/// Asks again and again until there is an answer, or for `patience` and [`LEAST_ATTEMPTS`] times: on a machine that is busy, one
+/// question may take that long.
 pub(crate) fn within<T>(patience: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let until = Instant::now() + patience;
-    loop {
+    for attempt in 1.. {
         let answer = ask();
-        if answer.is_some() || Instant::now() >= until {
+        if answer.is_some() || (attempt >= LEAST_ATTEMPTS && Instant::now() >= until) {
             return answer;
         }
         pause();
     }
+    None
 }
 
 pub(crate) fn pause() {
     std::thread::sleep(PAUSE);
 }
 
-/// A stock agent backs off for up to half a minute here and there.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// A stock agent backs off for up to half a minute here and there, and a busy machine makes that several times as long.
+const PATIENCE: Duration = Duration::from_secs(240);
+const LEAST_ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
-const STOP_GRACE: Duration = Duration::from_secs(15);
+const STOP_GRACE: Duration = Duration::from_secs(30);
+/// How much of a log is shown when a scenario failed.
+const LOG_LINES: usize = 60;

@@ -16,25 +16,33 @@ use crate::api::{block_on, local};
 use crate::world::{Agent, AgentSettings, Server, ServerSettings, World};
 
 /// Above SPIRE's interval, with room for a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// From the call that creates an entry to the SVID at the workload.
+const BLINK: Duration = Duration::from_millis(300);
+/// The same as a multiple of that call alone.
+const BLINK_IN_CREATIONS: u32 = 10;
 
 #[test]
 fn new_entries_reach_an_open_stream_within_a_blink() {
     let world = World::new();
+    let both = world.kind.our_server && world.kind.our_agent;
     let server = world.server("s", &ServerSettings::default());
-    let agent = world.agent("a", &server, &AgentSettings::default());
+    // Where both know how, nothing arrives by asking within the patience of this scenario.
+    let rarely = if both { "experimental { sync_interval = \"10m\" }" } else { "" };
+    let agent =
+        world.agent("a", &server, &AgentSettings { agent: rarely.into(), ..AgentSettings::default() });
     server.entry_for_this_user("workload", &[]);
     agent.wait_for_svid("workload");
-    let both = world.kind.our_server && world.kind.our_agent;
     block_on(async {
         let mut entries = EntryClient::new(local(&server.socket).await);
         let mut stream = open(&agent).await;
         let count = if both { 20 } else { 2 };
-        let mut delays = Vec::new();
+        let (mut delays, mut creations) = (Vec::new(), Vec::new());
         for n in 0..count {
             let path = format!("pushed/{n}");
             let start = Instant::now();
             let id = create(&mut entries, &server, &path).await;
+            creations.push(start.elapsed());
             until(&mut stream, |paths| paths.contains_key(&server.id(&path))).await;
             delays.push(start.elapsed());
             if n % 2 == 0 {
@@ -43,9 +51,12 @@ fn new_entries_reach_an_open_stream_within_a_blink() {
             }
         }
         delays.sort_unstable();
-        println!("delays of {count}: {delays:?}");
+        creations.sort_unstable();
+        println!("delays of {count}: {delays:?}, of which for the creation: {creations:?}");
         if both {
-            assert!(delays[count / 2] < Duration::from_millis(300), "{delays:?}");
+            // A call and a write are a measure of how busy the machine is.
+            let blink = BLINK.max(BLINK_IN_CREATIONS * creations[count / 2]);
+            assert!(delays[count / 2] < blink, "{delays:?}, creations: {creations:?}");
         }
     });
     if both {

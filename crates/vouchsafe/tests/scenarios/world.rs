@@ -1,12 +1,12 @@
 //! Servers and agents with their configuration files, and the commands that are used on them.
 
 use std::cell::RefCell;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use vouchsafe_testkit::free_port;
 
 use crate::process::{Outcome, Process, eventually, run};
 use crate::programs::{Kind, Programs};
@@ -98,7 +98,7 @@ impl Default for AgentSettings {
 impl World {
     /// A new folder; short, because a socket's path has room for 107 bytes.
     pub(crate) fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("vs").tempdir_in("/tmp").unwrap();
+        let folder = vouchsafe_testkit::folder("vs");
         let programs = Programs::link_into(folder.path());
         Self { kind: programs.kind, programs, folder }
     }
@@ -463,9 +463,4 @@ fn start(
 /// Whether a line of `log` has all of `parts`.
 pub(crate) fn has_line(log: &str, parts: &[&str]) -> bool {
     log.lines().any(|line| parts.iter().all(|part| line.contains(part)))
-}
-
-/// A TCP port of the loopback interface on which nobody listens now.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -55,13 +55,15 @@ fn pool(addresses: &[&str], names: &Arc<Names>, registry: &Registry) -> Arc<Pool
 }
 
 fn answered(pool: &Pool, server: &Server) {
-    let ended = Ended { elapsed: Duration::from_millis(1), comparable: true, code: Code::Ok };
+    let ended =
+        Ended { kind: Kind::Bundle, elapsed: Duration::from_millis(1), comparable: true, code: Code::Ok };
     pool.observe(server, None, ended);
 }
 
 fn failed(pool: &Pool, server: &Server) {
     let status = Status::deadline_exceeded("no answer");
-    let ended = Ended { elapsed: Duration::from_secs(5), comparable: false, code: status.code() };
+    let ended =
+        Ended { kind: Kind::Bundle, elapsed: Duration::from_secs(5), comparable: false, code: status.code() };
     pool.observe(server, Some(&status), ended);
 }
 
@@ -164,7 +166,12 @@ async fn a_server_that_has_not_heard_of_this_agent_or_goes_away_is_left_and_a_bu
     let check = |status: Status, leaves: bool| {
         let pool = pool(&["10.0.0.1:8081", "10.0.0.2:8081"], &names, &registry);
         let first = pool.pick(&[]).unwrap();
-        let ended = Ended { elapsed: Duration::from_millis(1), comparable: false, code: status.code() };
+        let ended = Ended {
+            kind: Kind::Bundle,
+            elapsed: Duration::from_millis(1),
+            comparable: false,
+            code: status.code(),
+        };
         answered(&pool, &first);
         pool.observe(&first, Some(&status), ended);
         let next = pool.pick(&[]).unwrap();
@@ -173,6 +180,7 @@ async fn a_server_that_has_not_heard_of_this_agent_or_goes_away_is_left_and_a_bu
     check(denied(Reason::AgentNotAttested, "no"), true);
     check(Status::unavailable("going away"), true);
     check(Status::deadline_exceeded("no answer"), true);
+    check(Status::internal("broken"), true);
     check(denied(Reason::AgentExpired, "no"), false);
     check(hint::with(Code::Unavailable, Duration::from_secs(9)), false);
     check(Status::resource_exhausted("too much"), false);
@@ -200,6 +208,74 @@ async fn a_server_whose_answers_are_of_no_use_is_left() {
     let pool = pool(&["10.0.0.1:8081", "10.0.0.2:8081"], &names, &registry);
     let first = pool.pick(&[]).unwrap();
     answered(&pool, &first);
-    pool.blame();
+    pool.blame(Kind::Entries);
     assert_ne!(pool.pick(&[]).unwrap().address(), first.address());
+}
+
+/// How often an agent that makes a call of each kind every second moves in so many hours, when `server` fails `kind` with
+/// `status`, and which it uses then.
+async fn moves(
+    pool: &Pool,
+    (server, kind, status): (SocketAddr, Kind, &Status),
+    hours: u32,
+) -> (usize, SocketAddr) {
+    let (mut moves, mut used) = (0, pool.pick(&[]).unwrap().address());
+    for _ in 0..hours * 3600 {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        for asked in [Kind::Bundle, kind, Kind::Jwt] {
+            let ended =
+                |code| Ended { kind: asked, elapsed: Duration::from_millis(1), comparable: true, code };
+            let mut tried = Vec::new();
+            // As a call does that is answered that the server is broken.
+            while let Some(next) = pool.pick(&tried) {
+                tried.push(next.address());
+                let fails = asked == kind && next.address() == server;
+                let failure = fails.then_some(status);
+                pool.observe(&next, failure, ended(failure.map_or(Code::Ok, Status::code)));
+                if tried.len() == 1 && used != next.address() {
+                    (moves, used) = (moves + 1, next.address());
+                }
+                if !fails {
+                    break;
+                }
+            }
+        }
+    }
+    (moves, used)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_fails_one_kind_of_call_is_left_and_tried_again_ever_more_rarely() {
+    let (names, registry) = (Arc::new(Names::default()), Registry::new("a", &[]));
+    for status in [Status::unavailable("no"), Status::internal("no")] {
+        let pool = pool(&["10.0.0.1:8081", "10.0.0.2:8081"], &names, &registry);
+        let home = pool.pick(&[]).unwrap();
+        let broken = (home.address(), Kind::X509, &status);
+        let (soon, used) = moves(&pool, broken, 0).await;
+        assert_eq!((soon, used), (0, home.address()));
+        let (day, used) = moves(&pool, broken, 24).await;
+        assert_ne!(used, home.address(), "{status}");
+        assert!((1..=41).contains(&day), "{status}: {day} moves in a day");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_of_call_that_fails_while_others_are_answered_wakes_nobody_more_often_than_the_back_off() {
+    let (names, registry) = (Arc::new(Names::default()), Registry::new("a", &[]));
+    let pool = pool(&["10.0.0.1:8081"], &names, &registry);
+    let (mut life, server) = (pool.signs_of_life(), pool.servers().remove(0));
+    let mut signs = 0;
+    for _ in 0..4 * 600 {
+        failed(&pool, &server);
+        answered(&pool, &server);
+        signs += u32::from(life.has_changed().unwrap());
+        life.mark_unchanged();
+        tokio::time::advance(Duration::from_millis(250)).await;
+    }
+    assert!((20..=30).contains(&signs), "{signs} in ten minutes");
+    // The next outage that is one ends for everybody at once.
+    tokio::time::advance(Duration::from_secs(90)).await;
+    failed(&pool, &server);
+    answered(&pool, &server);
+    assert!(life.has_changed().unwrap());
 }

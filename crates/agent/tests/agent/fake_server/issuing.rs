@@ -11,6 +11,9 @@ impl svid::v1::svid_server::Svid for Fake {
         request: Request<svid::v1::BatchNewX509svidRequest>,
     ) -> Result<Response<svid::v1::BatchNewX509svidResponse>, Status> {
         self.admit(&request, false).await?;
+        if let Some(status) = self.x509_refusal.lock().unwrap().clone() {
+            return Err(status);
+        }
         let entries = self.entries.lock().unwrap().clone();
         let ttl = Duration::from_secs(self.x509_ttl.load(Ordering::SeqCst));
         let one = |param: svid::v1::NewX509svidParams| {
@@ -18,6 +21,10 @@ impl svid::v1::svid_server::Svid for Fake {
                 let status = types::Status { code: 5, message: "entry not found or not authorized".into() };
                 return svid::v1::batch_new_x509svid_response::Result { status: Some(status), svid: None };
             };
+            if self.cannot_sign.load(Ordering::SeqCst) {
+                let status = types::Status { code: 13, message: "failed to sign X509-SVID".into() };
+                return svid::v1::batch_new_x509svid_response::Result { status: Some(status), svid: None };
+            }
             self.issued.fetch_add(1, Ordering::SeqCst);
             let csr = parse_csr(&param.csr, VerifyProofOfPossession::Yes).unwrap();
             let id = spiffe_id_from_proto(entry.spiffe_id.as_ref()).unwrap();

@@ -1,3 +1,4 @@
+use super::line::{MAX_DELAY, MAX_LINE};
 use super::*;
 use futures_util::future::join_all;
 use proptest::prelude::*;
@@ -70,6 +71,57 @@ async fn a_line_that_is_too_long_turns_the_least_urgent_away_and_tells_when_to_r
     assert_eq!(processor.refused[1].get(), 1);
 }
 
+/// Who waits in a line of `(due, patience in seconds, weight)`, and who is turned away at a cost of a second each.
+fn turned_away(calls: &[(i64, u64, u32)]) -> (Vec<i64>, Vec<i64>) {
+    let (mut line, now) = (Line::new(), Instant::now());
+    for (due, patience, weight) in calls {
+        let urgency =
+            Urgency { due: *due, weight: *weight, patience: Duration::from_secs(*patience), spread: 0.5 };
+        line.join(urgency, *due, now);
+    }
+    let (away, _) = line.turn_away(Duration::from_secs(1), now);
+    let stay = std::iter::from_fn(|| line.first().map(|(_, due)| due)).collect();
+    (stay, away.into_iter().map(|(_, due)| due).collect())
+}
+
+#[test]
+fn whoever_comes_too_late_is_turned_away_and_nobody_else() {
+    let check = |calls, stay: &[i64], away: &[i64]| {
+        assert_eq!(turned_away(calls), (stay.to_vec(), away.to_vec()));
+    };
+    check(&[(1, 3, 1), (2, 3, 1), (3, 3, 1)], &[1, 2, 3], &[]);
+    check(&[(1, 3, 1), (2, 3, 1), (3, 3, 2), (9, 20, 1)], &[1, 2, 9], &[3]);
+    // The first cannot be done in time; who is behind it can.
+    check(&[(1, 3, 9), (2, 3, 1), (3, 3, 2)], &[2, 3], &[1]);
+    check(&[(0, 20, 10), (5, 3, 1), (6, 20, 1)], &[0, 6], &[5]);
+}
+
+#[test]
+fn who_has_waited_is_late_sooner_and_a_short_line_refuses_nobody() {
+    let (mut line, began) = (Line::new(), Instant::now());
+    line.join(urgency(5), "has waited", began);
+    let later = began + Duration::from_secs(2);
+    line.join(urgency(1), "urgent", later);
+    line.join(urgency(7), "new", later);
+    let away = |line: &mut Line<&'static str>, cost| -> Vec<_> {
+        line.turn_away(cost, later).0.into_iter().map(|(_, who)| who).collect()
+    };
+    assert_eq!(away(&mut line, Duration::from_millis(500)), Vec::<&str>::new());
+    assert_eq!(away(&mut line, Duration::from_secs(1)), ["has waited"]);
+    assert_eq!(away(&mut line, Duration::from_secs(2)), ["new"]);
+}
+
+#[test]
+fn a_line_has_a_bound_beyond_which_the_least_urgent_goes() {
+    let (mut line, now) = (Line::new(), Instant::now());
+    let patience = Duration::from_secs(3_600);
+    for due in 0..=i64::try_from(MAX_LINE).unwrap() {
+        line.join(Urgency { patience, ..urgency(due) }, due, now);
+    }
+    let (away, _) = line.turn_away(Duration::ZERO, now);
+    assert_eq!(away.into_iter().map(|(_, due)| due).collect::<Vec<_>>(), [i64::try_from(MAX_LINE).unwrap()]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_leaves_makes_room_and_holds_up_nobody() {
     let processor = processor(1);
@@ -119,12 +171,12 @@ proptest! {
     /// Whoever comes and goes, nobody is lost, nobody is served twice, and the weight is that of those who wait.
     #[test]
     fn a_line_loses_nobody(acts in prop::collection::vec((0_u8..4, 0_i64..5, 1_u32..9), 0..80)) {
-        let mut line = Line::new();
+        let (mut line, now) = (Line::new(), Instant::now());
         let mut waiting = std::collections::BTreeMap::new();
         for (number, (act, due, weight)) in acts.into_iter().enumerate() {
             match act {
                 0 | 1 => {
-                    let place = line.join(Urgency { weight, ..urgency(due) }, number);
+                    let place = line.join(Urgency { weight, ..urgency(due) }, number, now);
                     waiting.insert(place, number);
                 }
                 2 => {
@@ -137,7 +189,7 @@ proptest! {
                     prop_assert_eq!(line.leave(place).map(|(_, number)| number), expected);
                 }
             }
-            let weights = line.waiting.values().map(|(urgency, _)| u64::from(urgency.weight)).sum::<u64>();
+            let weights = line.waiting.values().map(|(urgency, ..)| u64::from(urgency.weight)).sum::<u64>();
             prop_assert_eq!((line.weight, line.waiting.len()), (weights, waiting.len()));
         }
     }

@@ -9,6 +9,7 @@ use vouchsafe_ca::x509::csr::{VerifyProofOfPossession, parse_csr};
 use vouchsafe_ca::x509::svid::Issued;
 use vouchsafe_proto::denial::{Reason, denied};
 use vouchsafe_proto::spire::api::server::agent::v1::{attest_agent_request, attest_agent_response};
+use vouchsafe_runtime::budget::KeyedBudgets;
 use vouchsafe_store::{Admission, Error as StoreError};
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::spiffe_id::SpiffeId;
@@ -164,4 +165,16 @@ const CREATE_FAILED: &str = "failed to create attested agent";
 
 fn banned() -> Status {
     denied(Reason::AgentBanned, "failed to attest: agent is banned")
+}
+
+/// Attestations of one agent at once that cost a signature and a write, and one more in [`AGAIN_EVERY_SECS`]. A stock agent
+/// attests every half hour.
+const AGAIN: u32 = 10;
+const AGAIN_EVERY_SECS: f64 = 5.0;
+/// Agents that are told apart for that; further ones share one budget.
+const MAX_AGAIN: usize = 65_536;
+
+/// The budgets of proven attestations.
+pub(crate) fn attestation_budgets() -> KeyedBudgets<SpiffeId> {
+    KeyedBudgets::new(1.0 / AGAIN_EVERY_SECS, AGAIN, MAX_AGAIN)
 }

@@ -30,7 +30,7 @@ pub(in crate::cli) struct ImportArgs {
 }
 
 impl SwitchArgs {
-    fn load(self, console: &Console<'_>) -> anyhow::Result<Config> {
+    pub(super) fn load(self, console: &Console<'_>) -> anyhow::Result<Config> {
         let path = self.config.filter(|path| !path.is_empty());
         let path = path.unwrap_or_else(|| DEFAULT_CONFIG_PATH.to_owned());
         let source = Source::load(&path, self.expand_env.then_some(&*console.environment))?;

@@ -7,8 +7,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use vouchsafe_runtime::metrics::Registry;
 use vouchsafe_store::{
-    Admission, AgentChange, BundleChange, BundleUpdate, BundleWrite, Changes, Contents, CreateOutcome,
-    DeleteMode, EntryChange, Error, FederationChange, JournalRecord, Position, Record, Store,
+    Admission, AgentChange, AgentWrite, AgentsWritten, BundleChange, BundleUpdate, BundleWrite, Changes,
+    Contents, CreateOutcome, DeleteMode, EntryChange, Error, FederationChange, JournalRecord, Position,
+    Record, Store,
 };
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::bundle::Bundle;
@@ -72,6 +73,14 @@ impl Store for MeasuredStore {
         self.count("entry_cache_reload", began, result)
     }
 
+    fn mark(&self, at: Position) -> Option<i64> {
+        self.inner.mark(at)
+    }
+
+    fn recall(&self, at: Position, mark: i64) {
+        self.inner.recall(at, mark);
+    }
+
     fn watch(&self) -> watch::Receiver<Position> {
         self.inner.watch()
     }
@@ -98,6 +107,10 @@ impl Store for MeasuredStore {
 
     async fn update_agent(&self, id: &SpiffeId, change: AgentChange) -> Result<(Agent, Position), Error> {
         counted!(self, "node_update", self.inner.update_agent(id, change))
+    }
+
+    async fn update_agents(&self, writes: Vec<AgentWrite>) -> Result<AgentsWritten, Error> {
+        counted!(self, "node_update", self.inner.update_agents(writes))
     }
 
     async fn delete_agent(&self, id: &SpiffeId) -> Result<(Agent, Position), Error> {
@@ -181,6 +194,10 @@ impl Store for MeasuredStore {
 
     async fn save_journal(&self, key: &str, data: Vec<u8>) -> Result<(), Error> {
         counted!(self, "ca_journal_set", self.inner.save_journal(key, data))
+    }
+
+    async fn delete_journal(&self, record: &JournalRecord) -> Result<bool, Error> {
+        counted!(self, "ca_journal_prune", self.inner.delete_journal(record))
     }
 
     async fn prune_changes(&self, older_than: i64) -> Result<usize, Error> {

@@ -22,6 +22,7 @@ pub(super) async fn import(config: &Config, settings: &Settings, options: Import
         return Ok(moved);
     }
     let store = open(settings)?;
+    alone(&store).await?;
     store.restore(read.contents).await.context("cannot fill the new datastore")?;
     Ok(moved)
 }
@@ -29,6 +30,7 @@ pub(super) async fn import(config: &Config, settings: &Settings, options: Import
 /// Writes what the schema `vouchsafe` holds into SPIRE's tables in the same database, in place of what they hold.
 pub(super) async fn export(settings: &Settings) -> anyhow::Result<Moved> {
     let store = open(settings)?;
+    alone(&store).await?;
     let held = Snapshot::load(&store).await.context("cannot read the datastore")?;
     let journals = store.load_journals().await.context("cannot read the journals of the signing keys")?;
     if held.entries.is_empty() && held.agents.is_empty() && held.bundles.is_empty() {
@@ -37,6 +39,14 @@ pub(super) async fn export(settings: &Settings) -> anyhow::Result<Moved> {
     let (records, journals) = (records(held), for_spire(&journals));
     spire::shared::write(settings, &records, &journals).await.context("cannot fill SPIRE's tables")?;
     Ok(Moved { keys_known: !journals.is_empty(), ..count(&records) })
+}
+
+/// Refuses while servers on other machines go on writing what would be copied, or would find it changed under them.
+async fn alone(store: &Postgres) -> anyhow::Result<()> {
+    match store.users().await.context("cannot look for other servers on this database")? {
+        0 | 1 => Ok(()),
+        users => bail!("{} other servers run on this database; stop them first", users - 1),
+    }
 }
 
 fn open(settings: &Settings) -> anyhow::Result<Postgres> {
