@@ -189,11 +189,15 @@ impl Server {
         tasks.start("authorities", |cancel| infallible(authorities.run(readiness, entropy, cancel)));
         tasks.start("health", |cancel| infallible(health.run(cancel)));
         start_chores(&config, &deps, (&model, &agents, &server_key), tasks);
-        let age = Options { max_connection_age: Some(MAX_CONNECTION_AGE), ..Options::default() };
+        let bounds = Options {
+            max_connection_age: Some(MAX_CONNECTION_AGE),
+            max_connections: MAX_CONNECTIONS,
+            ..Options::default()
+        };
         let entropy = deps.entropy.fork("tcp");
         let tcp_routes = routes.clone();
         info!(address = %tcp_address, network = "tcp", "Starting Server APIs");
-        tasks.start("agent API", |cancel| serve(tcp, tcp_routes, cancel, age, entropy));
+        tasks.start("agent API", |cancel| serve(tcp, tcp_routes, cancel, bounds, entropy));
         let entropy = deps.entropy.fork("admin");
         info!(address = %config.admin_socket.display(), network = "unix", "Starting Server APIs");
         tasks.start("admin API", |cancel| serve(admin, routes, cancel, Options::unix(), entropy));
@@ -244,6 +248,8 @@ fn started(config: &Config, metrics: &Metrics) {
 
 /// Connections live this long, so that agents spread over servers that are added.
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(180);
+/// Of agents and others on the network: one from each agent, a second one for a moment when the first gets too old.
+const MAX_CONNECTIONS: usize = 16_384;
 /// The group may administer.
 const ADMIN_MODE: u32 = 0o770;
 const ADMIN_DIR_MODE: u32 = 0o750;

@@ -41,6 +41,8 @@ pub enum PeerKey {
     User(u32),
     /// An address on the network. One IPv6 customer has 2⁶⁴ of them and counts as one ([`PeerKey::address`]).
     Address(IpAddr),
+    /// Somebody who proved a SPIFFE ID, by a number that stands for it: a fleet behind one address is not one peer.
+    Identity(u64),
 }
 
 impl PeerKey {
@@ -58,7 +60,7 @@ impl PeerKey {
     pub fn user(self) -> Option<Self> {
         match self {
             Self::Process(_, user) => Some(Self::User(user)),
-            Self::User(_) | Self::Address(_) => None,
+            Self::User(_) | Self::Address(_) | Self::Identity(_) => None,
         }
     }
 }

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
+use vouchsafe_runtime::entropy::spread;
 use vouchsafe_types::x509_svid::{X509Svid, X509SvidError};
 
 use crate::listener::{Connection, Listener, PeerKey};
@@ -271,7 +272,10 @@ impl Connected for TlsConnection {
 
 impl Connection for TlsConnection {
     fn peer_key(&self) -> PeerKey {
-        PeerKey::address(self.peer.address.ip())
+        match &self.peer.svid {
+            Some(svid) => PeerKey::Identity(spread(svid.id.as_str().as_bytes()).to_bits()),
+            None => PeerKey::address(self.peer.address.ip()),
+        }
     }
 }
 

@@ -152,8 +152,11 @@ async fn a_client_with_an_svid_is_named_and_one_with_another_certificate_is_refu
     let mut listener =
         TlsListener::bind(([127, 0, 0, 1], 0).into(), config, Limits::default()).await.unwrap();
     let (client, server) = tokio::join!(dial(connector, listener.local_addr().unwrap()), listener.accept());
-    let svid = server.unwrap().connect_info().svid.unwrap();
+    let server = server.unwrap();
+    let svid = server.connect_info().svid.unwrap();
     assert_eq!(svid.id.as_str(), "spiffe://example.org/agent");
+    // Others at its address are counted apart from it.
+    assert!(matches!(server.peer_key(), PeerKey::Identity(_)), "{:?}", server.peer_key());
     drop(client);
 
     let (config, connector) = mutual("https://example.org/agent");

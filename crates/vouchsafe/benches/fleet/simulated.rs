@@ -243,7 +243,10 @@ impl Agent {
             .collect();
         let mut client = svid_api::svid_client::SvidClient::new(channel.clone());
         let answer = client.batch_new_x509svid(svid_api::BatchNewX509svidRequest { params }).await?;
-        assert!(answer.get_ref().results.iter().all(|result| result.svid.is_some()), "an SVID was refused");
+        // An entry that was removed while its SVID was asked for is no entry any more; the message about it is on its way.
+        let mut states = answer.get_ref().results.iter().filter_map(|result| result.status.as_ref());
+        let refused = states.find(|state| ![Code::Ok as i32, Code::NotFound as i32].contains(&state.code));
+        assert!(refused.is_none(), "an SVID was refused: {refused:?}");
         let at = Instant::now();
         for entry_id in ids {
             // Nobody listens but while entries are followed.
