@@ -189,15 +189,10 @@ impl Server {
         tasks.start("authorities", |cancel| infallible(authorities.run(readiness, entropy, cancel)));
         tasks.start("health", |cancel| infallible(health.run(cancel)));
         start_chores(&config, &deps, (&model, &agents, &server_key), tasks);
-        let bounds = Options {
-            max_connection_age: Some(MAX_CONNECTION_AGE),
-            max_connections: MAX_CONNECTIONS,
-            ..Options::default()
-        };
         let entropy = deps.entropy.fork("tcp");
         let tcp_routes = routes.clone();
         info!(address = %tcp_address, network = "tcp", "Starting Server APIs");
-        tasks.start("agent API", |cancel| serve(tcp, tcp_routes, cancel, bounds, entropy));
+        tasks.start("agent API", |cancel| serve(tcp, tcp_routes, cancel, for_agents(), entropy));
         let entropy = deps.entropy.fork("admin");
         info!(address = %config.admin_socket.display(), network = "unix", "Starting Server APIs");
         tasks.start("admin API", |cancel| serve(admin, routes, cancel, Options::unix(), entropy));
@@ -244,6 +239,12 @@ fn started(config: &Config, metrics: &Metrics) {
     let trust_domain = sanitize(config.trust_domain.as_str());
     let version = sanitize(config.version);
     metrics.gauge("started", &[("version", &version), ("trust_domain_id", &trust_domain)]).set(1.0);
+}
+
+/// How connections of agents are served.
+fn for_agents() -> Options {
+    let (age, most) = (Some(MAX_CONNECTION_AGE), MAX_CONNECTIONS);
+    Options { max_connection_age: age, max_connections: most, ..Options::default() }
 }
 
 /// Connections live this long, so that agents spread over servers that are added.
