@@ -12,7 +12,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap", &["vouchsafe", "xtask"]),
     ("anyhow", &["vouchsafe", "xtask"]),
     ("tonic-prost", &["vouchsafe-proto"]),
-    ("rustls-webpki", &["vouchsafe-identity"]),
+    ("rustls-webpki", &["vouchsafe-identity", "vouchsafe-sigstore"]),
+    ("kube", &["vouchsafe-cluster"]),
+    ("k8s-openapi", &["vouchsafe-cluster"]),
 ];
 
 /// Prints every violation; fails when there is one.
