@@ -43,7 +43,7 @@ pub fn open_server_config(
     Ok(config)
 }
 
-/// The current certificate of a web server, with its key. Cheap to clone; all clones see a change at once.
+/// The current certificate of a web server (or of its client), with its key. Cheap to clone; all clones see a change at once.
 #[derive(Clone)]
 pub struct CertificateCell {
     held: Arc<ArcSwap<CertifiedKey>>,
@@ -72,11 +72,15 @@ impl CertificateCell {
         }
         Ok(changed)
     }
+
+    pub(crate) fn current(&self) -> Arc<CertifiedKey> {
+        self.held.load_full()
+    }
 }
 
 impl ResolvesServerCert for CertificateCell {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.held.load_full())
+        Some(self.current())
     }
 }
 

@@ -2,15 +2,19 @@
 //! all of the web. Used where the peer cannot have an SVID that we know: an `https_web` bundle endpoint, the URL of a
 //! first trust bundle.
 
+mod private;
+
 use std::sync::Arc;
 
-use rustls::client::Resumption;
+use rustls::client::{Resumption, VerifierBuilderError};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject};
 use vouchsafe_runtime::clock::Clock;
 
 use crate::config::{VERSIONS, WallTime, provider};
+
+pub use self::private::{Expected, private_client_config};
 
 /// Which authorities are believed.
 #[derive(Clone, Debug)]
@@ -65,6 +69,12 @@ pub enum Error {
         index: usize,
         /// Why.
         source: rustls::Error,
+    },
+    /// rustls does not take the authorities.
+    #[error("cannot verify servers by these certificate authorities")]
+    Verifier {
+        /// Why.
+        source: VerifierBuilderError,
     },
     /// Would be a bug.
     #[error("TLS configuration is inconsistent")]

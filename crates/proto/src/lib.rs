@@ -8,14 +8,18 @@
 //! * [`spire`]     SPIRE's server and agent APIs, by package
 //! * [`envoy`]     what SDS v3 needs of Envoy's API, by package: messages have only the fields that are read or written
 //! * [`google`]    the status that wraps errors
+//! * [`csi`]       the Container Storage Interface, as far as a node driver serves it
+//! * [`kubelet`]   how a plugin introduces itself to the kubelet
 //! * [`vouchsafe`] what only our programs say to each other
 //! * [`convert`]   messages to and from values
 //! * [`denial`]    why an agent is denied, in the status detail that agents act on
 //! * [`revisions`] what agent and server compute alike when changes are pushed
+//! * [`workload_client`] asking a Workload API, as any workload does
 
 pub mod convert;
 pub mod denial;
 pub mod revisions;
+pub mod workload_client;
 
 /// SPIFFE Workload API: services and messages.
 pub mod workload {
@@ -146,6 +150,24 @@ pub mod google {
 
     pub mod rpc {
         include!("gen/google.rpc.rs");
+    }
+}
+
+/// The Container Storage Interface, as far as a node driver for ephemeral volumes serves it.
+pub mod csi {
+    #![allow(missing_docs, clippy::missing_errors_doc, clippy::too_many_lines, reason = "generated")]
+
+    pub mod v1 {
+        include!("gen/csi.v1.rs");
+    }
+}
+
+/// What the kubelet says to its plugins.
+pub mod kubelet {
+    #![allow(missing_docs, clippy::missing_errors_doc, clippy::too_many_lines, reason = "generated")]
+
+    pub mod pluginregistration {
+        include!("gen/pluginregistration.rs");
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Policy: whoever answers may be broken or hostile, so one deadline covers everything from resolving the name to the
 //! last byte, a body ends at its bound whatever its `Content-Length` says, and a redirect is an answer like any other:
-//! it is handed to the caller and not followed. Each call makes a connection of its own and closes it.
+//! it is handed to the caller and not followed. Each call makes a connection of its own and closes it. [`fetch`] gives the
+//! body as one piece; [`read`] hands it to a [`Reader`] as it arrives, so that nobody needs to hold all of it.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, USER_AGENT, WWW_AUTHENTICATE};
 use http::uri::{PathAndQuery, Scheme};
-use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http::{HeaderValue, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -34,6 +35,9 @@ pub struct Target {
     /// `host` or `host:port`, as the `Host` header has it.
     authority: String,
     resource: PathAndQuery,
+    /// Marked sensitive, so that `Debug` does not show it.
+    authorization: Option<HeaderValue>,
+    accept: Option<HeaderValue>,
 }
 
 /// What a fetch may cost.
@@ -56,6 +60,35 @@ pub struct Answer {
     pub content_type: Option<String>,
 }
 
+/// What the server said before the body.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// The status.
+    pub status: StatusCode,
+    /// `Content-Type`, if there is one that is text.
+    pub content_type: Option<String>,
+    /// `Location`, if there is one that is text.
+    pub location: Option<String>,
+    /// Every `WWW-Authenticate` that is text.
+    pub challenges: Vec<String>,
+}
+
+/// Takes a body as it arrives.
+pub trait Reader: Send {
+    /// Called once, before any of the body.
+    fn begin(&mut self, head: &Head);
+
+    /// The next bytes of the body, of any number.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with them. The rest is not read, and the fetch fails with [`Error::Refused`].
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Refusal>;
+}
+
+/// Why a [`Reader`] wants no more.
+pub type Refusal = Box<dyn std::error::Error + Send + Sync>;
+
 #[derive(Clone, Debug)]
 enum Via {
     Tls { host: String, port: u16, name: ServerName<'static>, config: Arc<ClientConfig> },
@@ -77,7 +110,7 @@ impl Target {
         let mut config = config.clone();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let via = Via::Tls { host, port, name, config: Arc::new(config) };
-        Ok(Self { via, authority, resource })
+        Ok(Self { via, authority, resource, authorization: None, accept: None })
     }
 
     /// `url` (`http://…`) as plain text over TCP. What arrives may come from anybody.
@@ -87,7 +120,7 @@ impl Target {
     /// [`Error::Url`] unless `url` is an absolute `http` URL without user name.
     pub fn plain(url: &str) -> Result<Self, Error> {
         let (host, port, authority, resource) = split(url, &Scheme::HTTP)?;
-        Ok(Self { via: Via::Tcp { host, port }, authority, resource })
+        Ok(Self { via: Via::Tcp { host, port }, authority, resource, authorization: None, accept: None })
     }
 
     /// `resource` (a path, perhaps with a query) from whoever listens on the Unix socket `socket`.
@@ -105,7 +138,36 @@ impl Target {
             via: Via::Unix { socket: socket.into() },
             authority: "localhost".to_owned(),
             resource: parsed,
+            authorization: None,
+            accept: None,
         })
+    }
+
+    /// With `Authorization: Bearer <token>`, which appears in no message.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Token`] when `token` has characters that no header may have.
+    pub fn with_bearer(self, token: &str) -> Result<Self, Error> {
+        self.with_authorization(&format!("Bearer {token}"))
+    }
+
+    /// With `Authorization: <credentials>`, which appear in no message.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Token`] when `credentials` have characters that no header may have.
+    pub fn with_authorization(self, credentials: &str) -> Result<Self, Error> {
+        let mut value =
+            HeaderValue::from_str(credentials).map_err(|_| Error::Token { target: self.place() })?;
+        value.set_sensitive(true);
+        Ok(Self { authorization: Some(value), ..self })
+    }
+
+    /// With `Accept: <types>`.
+    #[must_use]
+    pub fn with_accept(self, types: &'static str) -> Self {
+        Self { accept: Some(HeaderValue::from_static(types)), ..self }
     }
 
     /// Where the bytes come from, for messages.
@@ -127,22 +189,49 @@ impl Target {
 ///
 /// Dropping the future closes the connection.
 pub async fn fetch(target: &Target, bounds: Bounds) -> Result<Answer, Error> {
-    tokio::time::timeout(bounds.deadline, ask(target, bounds.body))
+    let mut whole = Whole::default();
+    let head = read(target, bounds, &mut whole).await?;
+    Ok(Answer { status: head.status, content_type: head.content_type, body: whole.0.into() })
+}
+
+/// As [`fetch`], and hands the body to `reader` piece by piece.
+///
+/// # Errors
+///
+/// See [`Error`]. An answer with any status is no error. What `reader` was given before is then not all.
+///
+/// # Cancel safety
+///
+/// Dropping the future closes the connection.
+pub async fn read(target: &Target, bounds: Bounds, reader: &mut dyn Reader) -> Result<Head, Error> {
+    tokio::time::timeout(bounds.deadline, ask(target, bounds.body, reader))
         .await
         .unwrap_or_else(|_| Err(Error::TimedOut { target: target.place(), deadline: bounds.deadline }))
 }
 
-async fn ask(target: &Target, body: usize) -> Result<Answer, Error> {
+#[derive(Default)]
+struct Whole(Vec<u8>);
+
+impl Reader for Whole {
+    fn begin(&mut self, _: &Head) {}
+
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+async fn ask(target: &Target, max: usize, reader: &mut dyn Reader) -> Result<Head, Error> {
     let connect = |source| Error::Connect { target: target.place(), source };
     match &target.via {
         Via::Unix { socket } => {
-            exchange(UnixStream::connect(socket).await.map_err(connect)?, target, body).await
+            exchange(UnixStream::connect(socket).await.map_err(connect)?, target, max, reader).await
         }
         Via::Tcp { host, port } => {
             let addresses = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(connect)?;
             let addresses = addresses.collect();
-            exchange(connect_to_any(&Network::default(), addresses).await.map_err(connect)?, target, body)
-                .await
+            let tcp = connect_to_any(&Network::default(), addresses).await.map_err(connect)?;
+            exchange(tcp, target, max, reader).await
         }
         Via::Tls { host, port, name, config } => {
             let addresses = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(connect)?;
@@ -151,42 +240,19 @@ async fn ask(target: &Target, body: usize) -> Result<Answer, Error> {
             let tls = TlsConnector::from(config.clone()).connect(name.clone(), tcp).await;
             let tls =
                 tls.map_err(|source| Error::Handshake { target: target.place(), source: plain(source) })?;
-            exchange(tls, target, body).await
+            exchange(tls, target, max, reader).await
         }
     }
 }
 
-async fn exchange<S>(stream: S, target: &Target, body: usize) -> Result<Answer, Error>
+async fn exchange<S>(stream: S, target: &Target, max: usize, reader: &mut dyn Reader) -> Result<Head, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let failed = |source| Error::Http { target: target.place(), source };
-    let (mut sender, connection) =
+    let (sender, connection) =
         http1::Builder::new().max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    let request = Request::get(target.resource.as_str())
-        .header(HOST, &target.authority)
-        .header(USER_AGENT, "vouchsafe")
-        .body(Empty::<Bytes>::new())
-        .map_err(|_| Error::Url { url: target.resource.to_string(), problem: "it is not a path" })?;
-    let mut answer = pin!(async move {
-        let response = sender.send_request(request).await.map_err(failed)?;
-        let (head, incoming) = response.into_parts();
-        let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let whole = Limited::new(incoming, body).collect().await.map_err(|error| {
-            match error.downcast::<hyper::Error>() {
-                Ok(source) => failed(*source),
-                Err(other) => {
-                    debug_assert!(other.is::<LengthLimitError>());
-                    Error::BodyTooLong { target: target.place(), max: body }
-                }
-            }
-        })?;
-        Ok(Answer {
-            status: head.status,
-            content_type: content_type.map(str::to_owned),
-            body: whole.to_bytes(),
-        })
-    });
+    let mut answer = pin!(converse(sender, target, max, reader));
     tokio::select! {
         done = &mut answer => done,
         // The connection may end before everything that it read has been taken.
@@ -197,6 +263,45 @@ where
             answer.await
         }
     }
+}
+
+async fn converse(
+    mut sender: http1::SendRequest<Empty<Bytes>>,
+    target: &Target,
+    max: usize,
+    reader: &mut dyn Reader,
+) -> Result<Head, Error> {
+    let failed = |source| Error::Http { target: target.place(), source };
+    let mut request = Request::get(target.resource.as_str())
+        .header(HOST, &target.authority)
+        .header(USER_AGENT, "vouchsafe")
+        .body(Empty::<Bytes>::new())
+        .map_err(|_| Error::Url { url: target.resource.to_string(), problem: "it is not a path" })?;
+    if let Some(authorization) = &target.authorization {
+        request.headers_mut().insert(AUTHORIZATION, authorization.clone());
+    }
+    if let Some(accept) = &target.accept {
+        request.headers_mut().insert(ACCEPT, accept.clone());
+    }
+    let (head, mut body) = sender.send_request(request).await.map_err(failed)?.into_parts();
+    let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
+    let head = Head {
+        status: head.status,
+        content_type: head.headers.get(CONTENT_TYPE).and_then(text),
+        location: head.headers.get(LOCATION).and_then(text),
+        challenges: head.headers.get_all(WWW_AUTHENTICATE).iter().filter_map(text).collect(),
+    };
+    reader.begin(&head);
+    let mut taken = 0_usize;
+    while let Some(frame) = body.frame().await {
+        let Ok(bytes) = frame.map_err(failed)?.into_data() else { continue };
+        taken = taken.saturating_add(bytes.len());
+        if taken > max {
+            return Err(Error::BodyTooLong { target: target.place(), max });
+        }
+        reader.take(&bytes).map_err(|source| Error::Refused { target: target.place(), source })?;
+    }
+    Ok(head)
 }
 
 /// What our own verifiers say, without rustls' wrapping, which shows them in the form for programmers.
@@ -280,6 +385,20 @@ pub enum Error {
         /// The bound.
         max: usize,
     },
+    /// The reader does not want what it was given.
+    #[error("the answer of {target} cannot be used")]
+    Refused {
+        /// Who.
+        target: String,
+        /// What is wrong with it.
+        source: Refusal,
+    },
+    /// A token that no header can carry.
+    #[error("the bearer token for {target} has characters that no HTTP header may have")]
+    Token {
+        /// For whom.
+        target: String,
+    },
     /// It took too long.
     #[error("{target} did not answer completely within {deadline:?}")]
     TimedOut {
@@ -295,9 +414,11 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Url { .. } => Class::Permanent,
+            Self::Url { .. } | Self::Token { .. } => Class::Permanent,
             Self::Connect { .. } | Self::TimedOut { .. } => Class::Transient,
-            Self::Handshake { .. } | Self::Http { .. } | Self::BodyTooLong { .. } => Class::Peer,
+            Self::Handshake { .. } | Self::Http { .. } | Self::BodyTooLong { .. } | Self::Refused { .. } => {
+                Class::Peer
+            }
         }
     }
 }

@@ -66,6 +66,17 @@ impl PeerProcess {
         if peer.still_same() { Ok(peer) } else { Err(Error::Gone { pid: peer.pid }) }
     }
 
+    /// Reads who connected `socket`, without anything that would last: [`PeerProcess::still_same`] says nothing about it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Credentials`] when the kernel does not say who it is.
+    pub(crate) fn unpinned(socket: &impl AsFd) -> Result<Self, Error> {
+        let credentials = getsockopt(socket, sockopt::PeerCredentials).map_err(Error::Credentials)?;
+        let (pid, uid, gid) = (credentials.pid(), credentials.uid(), credentials.gid());
+        Ok(Self { pid, uid, gid, pidfd: None, start_time: None })
+    }
+
     /// Pins process `pid`, whoever it is. That the number means the process it should is for the caller to know.
     ///
     /// # Errors

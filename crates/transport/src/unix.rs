@@ -42,6 +42,8 @@ pub struct UnixListener {
     path: PathBuf,
     /// Device and inode of our socket, to tell it from a successor's.
     inode: Option<(u64, u64)>,
+    /// Whether a peer that cannot be pinned is dropped.
+    pinned: bool,
 }
 
 impl UnixListener {
@@ -74,7 +76,7 @@ impl UnixListener {
             .and_then(|backlog| listen(&fd, backlog))
             .map_err(|errno| failed("listen on")(errno.into()))?;
         let socket = tokio::net::UnixListener::from_std(fd.into()).map_err(failed("register"))?;
-        Ok(Self { socket: Accepting::Real(socket), path: path.to_owned(), inode })
+        Ok(Self { socket: Accepting::Real(socket), path: path.to_owned(), inode, pinned: true })
     }
 
     /// Like [`UnixListener::bind`], on `network`. On a simulated one there are neither files nor modes.
@@ -86,7 +88,15 @@ impl UnixListener {
         let Some(fabric) = network.simulated() else { return Self::bind(path, mode, parent_mode) };
         let bound = fabric.bind(Place::Path(path.to_owned()));
         let bound = bound.map_err(|_| Error::InUse { path: path.to_owned(), holder: None })?;
-        Ok(Self { socket: Accepting::Simulated(bound), path: path.to_owned(), inode: None })
+        Ok(Self { socket: Accepting::Simulated(bound), path: path.to_owned(), inode: None, pinned: true })
+    }
+
+    /// Takes connections also from processes that cannot be pinned: before Linux 6.5 that is every process of another PID
+    /// namespace, as the kubelet is to a container. For sockets whose mode alone says who may connect.
+    #[must_use]
+    pub fn from_anywhere(mut self) -> Self {
+        self.pinned = false;
+        self
     }
 
     /// Where clients connect.
@@ -101,7 +111,7 @@ impl Listener for UnixListener {
 
     async fn accept(&mut self) -> io::Result<UnixConnection> {
         loop {
-            let (socket, peer) = self.socket.next().await?;
+            let (socket, peer) = self.socket.next(self.pinned).await?;
             match peer {
                 Ok(peer) => return Ok(UnixConnection { stream: LenientAuthority::new(socket), peer }),
                 // Whoever it was is gone and cannot be told.
@@ -120,11 +130,11 @@ enum Accepting {
 
 impl Accepting {
     /// The next connection, and who made it. In a simulation that is always this process.
-    async fn next(&mut self) -> io::Result<(Socket, Result<PeerProcess, crate::peer::Error>)> {
+    async fn next(&mut self, pinned: bool) -> io::Result<(Socket, Result<PeerProcess, crate::peer::Error>)> {
         match self {
             Self::Real(listener) => {
                 let (stream, _) = listener.accept().await?;
-                let peer = PeerProcess::of(&stream);
+                let peer = if pinned { PeerProcess::of(&stream) } else { PeerProcess::unpinned(&stream) };
                 Ok((Socket::Unix(stream), peer))
             }
             Self::Simulated(arrivals) => {
@@ -383,6 +393,17 @@ mod tests {
         assert!(path.exists(), "the successor's socket stays");
         drop(successor);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_listener_for_peers_from_anywhere_pins_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let mut listener = UnixListener::bind(&path, 0o777, 0o755).unwrap().from_anywhere();
+        let _client = UnixStream::connect(&path).await.unwrap();
+        let peer = listener.accept().await.unwrap().connect_info();
+        assert_eq!(peer.uid, nix::unistd::geteuid().as_raw());
+        assert!(peer.pidfd.is_none() && peer.start_time.is_none());
     }
 
     #[tokio::test]

@@ -202,3 +202,63 @@ fn an_ipv6_address_keeps_its_brackets_in_the_host_header_only() {
     assert_eq!(target.resource, "/a?b=c");
     assert!(matches!(target.via, Via::Tls { ref host, port: 8443, .. } if host == "::1"));
 }
+
+/// Notes what it is given, and refuses a piece with an exclamation mark.
+#[derive(Default)]
+struct Pieces {
+    status: Option<StatusCode>,
+    taken: Vec<u8>,
+}
+
+impl Reader for Pieces {
+    fn begin(&mut self, head: &Head) {
+        assert!(self.taken.is_empty());
+        self.status = Some(head.status);
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        if bytes.contains(&b'!') {
+            return Err("no exclamations".into());
+        }
+        self.taken.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+async fn read_pieces(answer: &'static [u8], token: Option<&str>) -> (Result<Head, Error>, Pieces, String) {
+    let (sender, request) = tokio::sync::oneshot::channel();
+    let mut tasks = JoinSet::new();
+    let port = port(&mut tasks, move |tcp| async move {
+        drop(sender.send(answer_once(tcp, answer).await));
+    })
+    .await;
+    let mut target = Target::plain(&format!("http://127.0.0.1:{port}/pods")).unwrap();
+    if let Some(token) = token {
+        target = target.with_bearer(token).unwrap();
+        assert!(!format!("{target:?}").contains(token), "a token is in no message");
+    }
+    let mut pieces = Pieces::default();
+    let head = read(&target, BOUNDS, &mut pieces).await;
+    (head, pieces, request.await.unwrap())
+}
+
+#[tokio::test]
+async fn a_reader_gets_the_body_as_it_arrives_and_may_refuse_the_rest() {
+    let (head, pieces, request) = read_pieces(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n",
+        Some("s3cret"),
+    )
+    .await;
+    assert_eq!(head.unwrap().status, StatusCode::OK);
+    assert_eq!((pieces.status, pieces.taken.as_slice()), (Some(StatusCode::OK), b"onetwo".as_slice()));
+    assert!(request.contains("authorization: Bearer s3cret\r\n"), "{request}");
+    let (head, pieces, request) =
+        read_pieces(b"HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n1\r\n!\r\n", None)
+            .await;
+    let error = head.unwrap_err();
+    assert!(matches!(&error, Error::Refused { source, .. } if source.to_string() == "no exclamations"));
+    assert_eq!(pieces.status, Some(StatusCode::INTERNAL_SERVER_ERROR));
+    assert!(!request.contains("authorization"), "{request}");
+    let target = Target::plain("http://127.0.0.1/").unwrap();
+    assert!(matches!(target.with_bearer("two\nlines"), Err(Error::Token { .. })));
+}

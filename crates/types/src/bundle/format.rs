@@ -79,6 +79,25 @@ pub fn jwt_jwks(bundle: &Bundle) -> Result<Vec<u8>, FormatError> {
     Ok(indented(&Document { keys: Keys(keys), spiffe_sequence: 0, spiffe_refresh_hint: 0 }).into_bytes())
 }
 
+/// Writes all authorities as a plain JWK set: what [`to_spiffe_json`] writes, without what SPIFFE adds to RFC 7517.
+///
+/// # Errors
+///
+/// An authority that is no certificate or key of a supported kind.
+pub fn to_jwks(bundle: &Bundle) -> Result<String, FormatError> {
+    let mut keys = Vec::new();
+    for (index, authority) in bundle.x509_authorities.iter().enumerate() {
+        let jwk = x509_jwk(authority).map_err(|cause| cause.at(index))?;
+        keys.push(Jwk { usage: Text::default(), ..jwk });
+    }
+    for (index, authority) in bundle.jwt_authorities.iter().enumerate() {
+        let key = PublicKey::from_spki(&authority.public_key_der)
+            .map_err(|source| FormatError::Key { index, source })?;
+        keys.push(Jwk { kid: Text::from(authority.key_id.as_str()), ..Jwk::of(&key) });
+    }
+    Ok(indented(&Document { keys: Keys(keys), spiffe_sequence: 0, spiffe_refresh_hint: 0 }))
+}
+
 /// Reads a plain JWK set of JWT authorities, as the Workload API sends it. Keys for X.509-SVIDs are ignored.
 ///
 /// # Errors
