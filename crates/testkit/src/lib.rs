@@ -6,6 +6,8 @@
 //! * [`folders`]     temporary directories in memory
 //! * [`ports`]       TCP ports that nobody else is given
 //! * [`postgres`]    private PostgreSQL servers, with a standby
+//! * [`kubernetes`]  private Kubernetes API servers, with etcd and controllers
+//! * [`kubelet`]     a kubelet that lists Pods, and fails as it is told
 //! * [`stopwatch`]   time without what a busy machine costs
 //! * [`conformance`] what every store must do, run by each engine
 //!
@@ -14,6 +16,9 @@
 pub mod conformance;
 pub mod fault_store;
 pub mod folders;
+mod kept;
+pub mod kubelet;
+pub mod kubernetes;
 pub mod ports;
 pub mod postgres;
 pub mod samples;

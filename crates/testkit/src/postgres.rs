@@ -18,12 +18,13 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::kept::{self, Kept};
 use crate::ports::free_port;
 
 mod programs;
 mod replica;
 
-use programs::{Account, Programs, Running};
+use programs::{Account, Programs};
 pub use replica::Replica;
 
 /// Who owns the databases: a superuser.
@@ -38,7 +39,7 @@ pub struct Cluster {
     directory: TempDir,
     port: u16,
     settings: Vec<(String, String)>,
-    running: Mutex<Option<Running>>,
+    running: Mutex<Option<Kept>>,
     databases: AtomicU32,
 }
 
@@ -209,7 +210,7 @@ impl Cluster {
         for (name, value) in &self.settings {
             postgres.arg("-c").arg(format!("{name}={value}"));
         }
-        let running = Running::start(&postgres, &self.directory.path().join("log"));
+        let running = Kept::start(&postgres, &self.directory.path().join("log"), "QUIT");
         *self.running() = Some(running);
         for _ in 0..START_ATTEMPTS {
             if self.answers() {
@@ -300,17 +301,17 @@ impl Cluster {
 
     fn end(&self, signal: &str) {
         let Some(mut running) = self.running().take() else { return };
-        programs::signal(self.pid(), signal);
+        kept::signal(self.pid(), signal);
         running.wait();
     }
 
     fn signal_all(&self, signal: &str) {
         let postmaster = self.pid();
-        let children = programs::children(postmaster);
-        children.into_iter().chain([postmaster]).for_each(|pid| programs::signal(pid, signal));
+        let children = kept::children(postmaster);
+        children.into_iter().chain([postmaster]).for_each(|pid| kept::signal(pid, signal));
     }
 
-    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+    fn running(&self) -> MutexGuard<'_, Option<Kept>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

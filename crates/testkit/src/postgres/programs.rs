@@ -1,11 +1,9 @@
-//! PostgreSQL's programs: where they are, as whom they run, and how they end.
+//! PostgreSQL's programs: where they are, and as whom they run.
 
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 /// The directory of the programs.
 #[derive(Clone, Debug)]
@@ -62,42 +60,6 @@ impl Account {
 fn id(which: &str) -> u32 {
     let printed = output(Command::new("id").args([which, "postgres"])).expect(MISSING);
     printed.trim().parse().expect("a number")
-}
-
-/// A server, and the shell that ends it when this process is gone.
-pub(super) struct Running(Child);
-
-impl Running {
-    pub(super) fn start(server: &Command, log: &Path) -> Self {
-        let log = File::options().create(true).append(true).open(log).expect("a log file");
-        let words: Vec<OsString> =
-            [server.get_program()].into_iter().chain(server.get_args()).map(OsString::from).collect();
-        let mut shell = Command::new("sh");
-        // A command in the background gets /dev/null as its input, so the pipe is moved aside first.
-        shell.args(["-c", KEEPER, "sh"]).args(words).current_dir("/").stdin(Stdio::piped());
-        shell.stdout(log.try_clone().expect("a log file")).stderr(log);
-        Self(shell.spawn().expect("a shell"))
-    }
-
-    /// Waits for the end of a server that was told to end.
-    pub(super) fn wait(&mut self) {
-        // A line instead of the end: the shell waits for the server and does not kill it.
-        drop(self.0.stdin.take().map(|mut pipe| pipe.write_all(b"\n")));
-        self.0.wait().expect("a shell that ends");
-    }
-}
-
-/// Starts the server, waits until the pipe ends, and ends the server as a crash does unless it ended by itself.
-const KEEPER: &str = r#""$@" & server=$!; read -r line || kill -QUIT "$server" 2>/dev/null; wait "$server""#;
-
-pub(super) fn signal(pid: u32, name: &str) {
-    // It may have ended by itself.
-    drop(output(Command::new("kill").args([format!("-{name}"), pid.to_string()])));
-}
-
-pub(super) fn children(pid: u32) -> Vec<u32> {
-    let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    listed.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 pub(super) fn run(command: &mut Command) {

@@ -1,0 +1,105 @@
+//! Who may talk to the API server: kubeconfigs, service accounts and their tokens.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::{Created, Kubernetes};
+
+/// What a token of a service account is good for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TokenSettings<'a> {
+    /// Empty: the API server's own.
+    pub audiences: &'a [&'a str],
+    /// The Pod that it is bound to.
+    pub pod: Option<&'a Created>,
+}
+
+impl Kubernetes {
+    /// The kubeconfig of the administrator.
+    #[must_use]
+    pub fn admin(&self) -> PathBuf {
+        self.folder().join("admin.kubeconfig")
+    }
+
+    /// A kubeconfig of a user with a client certificate, in a group or none.
+    #[must_use]
+    pub fn kubeconfig_of_user(&self, user: &str, group: Option<&str>) -> PathBuf {
+        let file = self.unique("user");
+        let groups: Vec<&str> = group.into_iter().collect();
+        let (certificate, key) = self.pki.client(&file, user, &groups);
+        self.write_kubeconfig(&file, &json!({"client-certificate": certificate, "client-key": key}))
+    }
+
+    /// A kubeconfig of a service account with a token for an hour.
+    #[must_use]
+    pub fn kubeconfig_of_service_account(&self, namespace: &str, name: &str) -> PathBuf {
+        let token = self.token(namespace, name, TokenSettings::default());
+        self.write_kubeconfig(&self.unique("account"), &json!({"token": token}))
+    }
+
+    /// What a Pod of this service account finds in `/var/run/secrets/kubernetes.io/serviceaccount`: `token`, `ca.crt` and
+    /// `namespace`.
+    ///
+    /// # Panics
+    ///
+    /// When there is no room for it.
+    #[must_use]
+    pub fn service_account_folder(&self, namespace: &str, name: &str) -> PathBuf {
+        let folder = self.folder().join(self.unique("mounted"));
+        fs::create_dir(&folder).expect("room for a folder");
+        let token = self.token(namespace, name, TokenSettings::default());
+        for (file, text) in [("token", token.as_str()), ("ca.crt", self.ca()), ("namespace", namespace)] {
+            fs::write(folder.join(file), text).expect("room for a file");
+        }
+        folder
+    }
+
+    /// A token of a service account by TokenRequest. It lasts an hour; the API server allows no less than ten minutes.
+    ///
+    /// # Panics
+    ///
+    /// When the service account or the Pod is not there.
+    #[must_use]
+    pub fn token(&self, namespace: &str, name: &str, settings: TokenSettings<'_>) -> String {
+        let mut spec = json!({"audiences": settings.audiences, "expirationSeconds": 3600});
+        if let Some(pod) = settings.pod {
+            spec["boundObjectRef"] =
+                json!({"apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.uid});
+        }
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
+        let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
+        let answer = self.request("POST", &path, Some(&body)).ok();
+        answer["status"]["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// Writes `<name>.kubeconfig` for a `user` stanza.
+    ///
+    /// # Panics
+    ///
+    /// When there is no room for it.
+    pub fn write_kubeconfig(&self, name: &str, user: &Value) -> PathBuf {
+        self.write_kubeconfig_for(name, user, &self.url())
+    }
+
+    /// The same for another address, such as that of a proxy.
+    ///
+    /// # Panics
+    ///
+    /// When there is no room for it.
+    pub fn write_kubeconfig_for(&self, name: &str, user: &Value, url: &str) -> PathBuf {
+        let cluster = json!({"server": url, "certificate-authority": self.folder().join("ca.crt")});
+        let kubeconfig = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "c", "cluster": cluster}],
+            "users": [{"name": "u", "user": user}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        });
+        let path = self.folder().join(format!("{name}.kubeconfig"));
+        fs::write(&path, kubeconfig.to_string()).expect("room for a file");
+        path
+    }
+}
