@@ -22,6 +22,8 @@ use crate::admin::debug::Debug;
 use crate::admin::{self, Admin};
 use crate::apis::{Apis, OTHER_METHODS};
 use crate::attest::docker::DockerAttestor;
+use crate::attest::image_signatures::{ImageSignatures, ImageSignaturesError};
+use crate::attest::k8s::K8sAttestor;
 use crate::attest::unix::UnixAttestor;
 use crate::attest::{Attestors, WorkloadAttestor};
 use crate::bundles::Bundles;
@@ -83,6 +85,9 @@ pub enum StartError {
     /// The Workload API's socket.
     #[error(transparent)]
     Socket(unix::Error),
+    /// Verification of images' signatures.
+    #[error(transparent)]
+    ImageSignatures(ImageSignaturesError),
 }
 
 impl Agent {
@@ -146,7 +151,10 @@ impl Agent {
             identities: Arc::clone(&identities),
         };
         let known = (Arc::clone(&parts.client), parts.notes.clone(), parts.denials.clone());
-        let (api, health) = parts.api(&config, &deps);
+        let signatures = config.image_signatures.as_ref();
+        let signatures = signatures.map(|config| ImageSignatures::start(config, &deps.clock, supervisor));
+        let signatures = signatures.transpose().map_err(StartError::ImageSignatures)?;
+        let (api, health) = parts.api(&config, &deps, signatures);
         let api = Arc::new(api);
         let explain = explainer(&config, &api, status.clone(), known);
         let apis = Apis::new(&api, &explain, &config, &metrics);
@@ -364,11 +372,14 @@ impl Parts {
         holdings.show(&deps.registry)
     }
 
-    fn api(self, config: &Config, deps: &Deps) -> (Api, Serving) {
+    fn api(self, config: &Config, deps: &Deps, signatures: Option<ImageSignatures>) -> (Api, Serving) {
         let unix =
             config.unix.clone().map(|unix| Arc::new(UnixAttestor::new(unix)) as Arc<dyn WorkloadAttestor>);
         let docker = config.docker.clone().map(|docker| Arc::new(DockerAttestor::new(docker)) as Arc<_>);
-        let attestors = unix.into_iter().chain(docker).collect();
+        let k8s = config.k8s.clone();
+        let k8s = k8s.map(|k8s| K8sAttestor::new(k8s, signatures, &deps.clock, &self.metrics));
+        let k8s = k8s.map(|k8s| Arc::new(k8s) as Arc<_>);
+        let attestors = unix.into_iter().chain(docker).chain(k8s).collect();
         let serving = self.status.serving();
         let api = Api {
             identities: self.identities,

@@ -1,6 +1,6 @@
 //! Who a process is, as selectors.
 //!
-//! All attestors look at the process at the same time, each with [`ATTESTOR_DEADLINE`]. What some of them found is
+//! All attestors look at the process at the same time, each with a deadline ([`ATTESTOR_DEADLINE`], or its own). What some of them found is
 //! an answer; only when every one of them fails is there none. After they have looked, the process must still be the
 //! one that connected: otherwise what they read may be about a stranger who got its number.
 
@@ -18,8 +18,13 @@ use vouchsafe_types::selector::{Selector, SelectorSet};
 use crate::metrics::Metrics;
 use crate::refusals::Refusals;
 
+pub mod container;
 pub mod digest;
 pub mod docker;
+mod image_registry;
+pub mod image_signatures;
+pub mod k8s;
+pub mod looks;
 pub mod unix;
 
 /// Finds out one kind of thing about a process.
@@ -27,6 +32,16 @@ pub mod unix;
 pub trait WorkloadAttestor: Send + Sync + 'static {
     /// The selectors' kind and the name in logs and metrics.
     fn name(&self) -> &'static str;
+
+    /// How long it may take. Longer than [`ATTESTOR_DEADLINE`] only if it waits for something that is on its way.
+    fn deadline(&self) -> Duration {
+        ATTESTOR_DEADLINE
+    }
+
+    /// What keeps it from answering, if it knows: said when it did not answer in time.
+    fn complaint(&self) -> Option<String> {
+        None
+    }
 
     /// What is known about `peer`.
     async fn attest(&self, peer: &PeerProcess) -> Result<Vec<Selector>, AttestorError>;
@@ -45,9 +60,9 @@ pub enum AttestorError {
         #[source]
         source: Option<std::io::Error>,
     },
-    /// It took longer than [`ATTESTOR_DEADLINE`].
-    #[error("no answer within {ATTESTOR_DEADLINE:?}")]
-    Deadline,
+    /// It took longer than it may.
+    #[error("no answer within {0:?}")]
+    Deadline(Duration),
 }
 
 /// Why a process has no selectors.
@@ -143,11 +158,12 @@ impl Attestors {
 impl Asked {
     async fn ask(&self, peer: &PeerProcess) -> Option<Vec<Selector>> {
         let start = Instant::now();
-        let answer = timeout(ATTESTOR_DEADLINE, self.attestor.attest(peer)).await;
-        let answer = answer.unwrap_or(Err(AttestorError::Deadline));
+        let deadline = self.attestor.deadline();
+        let answer = timeout(deadline, self.attestor.attest(peer)).await;
+        let answer = answer.unwrap_or(Err(AttestorError::Deadline(deadline)));
         let status = match &answer {
             Ok(_) => "OK",
-            Err(AttestorError::Deadline) => "DeadlineExceeded",
+            Err(AttestorError::Deadline(_)) => "DeadlineExceeded",
             Err(_) => "Internal",
         };
         self.call.observe(&[("attestor", self.attestor.name())], status, start.elapsed());
@@ -158,7 +174,10 @@ impl Asked {
         let answer = timeout(EXAMINE_DEADLINE, self.attestor.attest(peer)).await;
         let answer = match answer {
             Ok(answer) => answer.map_err(|error| crate::trust::error_chain(&error)),
-            Err(_) => Err(format!("no answer within {EXAMINE_DEADLINE:?}")),
+            Err(_) => {
+                let late = || format!("no answer within {EXAMINE_DEADLINE:?}");
+                Err(self.attestor.complaint().unwrap_or_else(late))
+            }
         };
         (self.attestor.name(), answer)
     }
@@ -179,7 +198,7 @@ impl std::fmt::Display for Shown<'_> {
     }
 }
 
-/// How long one attestor may take.
+/// How long one attestor may take, unless it has reasons of its own.
 pub const ATTESTOR_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The same when somebody asks what the attestors say: a person waits, and one that hangs is named.

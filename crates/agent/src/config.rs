@@ -21,6 +21,8 @@ use vouchsafe_types::trust_domain::TrustDomain;
 
 use crate::admin::AdminConfig;
 use crate::attest::docker::DockerConfig;
+use crate::attest::image_signatures::ImageSignaturesConfig;
+use crate::attest::k8s::K8sConfig;
 use crate::attest::unix::UnixAttestorConfig;
 use crate::limits::LimitsConfig;
 use crate::node::attestor::NodeAttestor;
@@ -78,6 +80,10 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Settings of the `docker` workload attestor; `None` leaves it out.
     pub docker: Option<DockerConfig>,
+    /// Settings of the `k8s` workload attestor; `None` leaves it out.
+    pub k8s: Option<K8sConfig>,
+    /// Verification of the signatures of images for it; `None` leaves it out.
+    pub image_signatures: Option<ImageSignaturesConfig>,
     /// How often one caller may ask.
     pub limits: LimitsConfig,
     /// What connections to the server must agree on their keys by.
@@ -122,6 +128,8 @@ impl Config {
             disable_workload_api: false,
             admin: AdminConfig::default(),
             docker: None,
+            k8s: None,
+            image_signatures: None,
             limits: LimitsConfig::default(),
             key_exchange: KeyExchange::Any,
             workload_key_type: KeyType::EcP256,

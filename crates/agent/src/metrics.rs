@@ -258,6 +258,24 @@ impl Metrics {
         self.registry.gauge("vouchsafe_push_connected", &[]).set(f64::from(u8::from(connected)));
     }
 
+    /// One request to the kubelet; `outcome` is `ok` or the kind of failure.
+    pub fn kubelet_request(&self, outcome: &str, elapsed: Duration) {
+        self.registry.counter("vouchsafe_kubelet_requests", &[("outcome", outcome)]).inc();
+        self.registry.histogram("vouchsafe_kubelet_request_seconds", &[]).observe(elapsed);
+    }
+
+    /// What is known of this node's Pods: how many, with how many containers, as of how long ago, and how many containers
+    /// are waited for.
+    pub fn pods_held(&self, pods: usize, containers: usize, age: Option<Duration>, waited_for: usize) {
+        let set = |name: &str, value: f64| self.registry.gauge(name, &[]).set(value);
+        set("vouchsafe_kubelet_pods", pods as f64);
+        set("vouchsafe_kubelet_containers", containers as f64);
+        set("vouchsafe_kubelet_containers_waited_for", waited_for as f64);
+        if let Some(age) = age {
+            set("vouchsafe_kubelet_list_age_seconds", age.as_secs_f64());
+        }
+    }
+
     /// Every few seconds.
     pub fn uptime(&self, uptime: Duration) {
         self.registry.gauge("uptime_in_ms", &[]).set(uptime.as_millis() as f64);

@@ -43,6 +43,7 @@ pub use own::Restored;
 mod attest;
 pub mod attestor;
 pub mod error;
+pub mod k8s_psat;
 mod own;
 pub mod x509pop;
 

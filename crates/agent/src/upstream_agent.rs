@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tonic::metadata::MetadataValue;
-use tonic::{Request, Status, Streaming};
+use tonic::{Status, Streaming};
 use vouchsafe_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use vouchsafe_proto::workload::{X509BundlesRequest, X509svidRequest};
+use vouchsafe_proto::workload_client::{self, request};
 use vouchsafe_transport::connect::uds_channel;
 use vouchsafe_types::bundle::{Bundle, X509Authority};
 use vouchsafe_types::certificate;
@@ -68,23 +68,11 @@ async fn first<T>(
 ) -> Result<T, String> {
     let fetch = async {
         let channel = uds_channel(socket).await.map_err(|error| error.to_string())?;
-        let client = SpiffeWorkloadApiClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-        let mut stream = ask(client).await.map_err(|status| status.message().to_owned())?.into_inner();
-        let message = stream.message().await.map_err(|status| status.message().to_owned())?;
-        message.ok_or_else(|| "the stream ended without a message".to_owned())
+        let asked = ask(workload_client::client(channel));
+        workload_client::first(asked).await.map_err(|status| status.message().to_owned())
     };
     timeout(DEADLINE, fetch).await.unwrap_or_else(|_| Err(format!("no answer within {DEADLINE:?}")))
 }
 
-/// Without this header a Workload API answers nobody: a browser could be made to ask.
-fn request<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
-    request
-}
-
 /// As long as SPIRE's agent waits.
 const DEADLINE: Duration = Duration::from_secs(60);
-
-/// Largest answer that is taken.
-const MAX_MESSAGE: usize = 16 * 1024 * 1024;

@@ -8,30 +8,24 @@
 //! | `docker:image_config_digest` | the digest of the image's configuration, where Docker has the image |
 //!
 //! A process that is in no container has none of these, and that is no failure. Which container it is in says
-//! [`container_id`], or [`matcher`] where patterns are configured; [`containers`] asks the daemon, [`podman`] says which.
+//! [`super::container`], or [`matcher`] where patterns are configured; [`containers`] asks the daemon, [`podman`] says which.
 //!
-//! Files of processes are read on at most [`MAX_LOOKS`] threads at a time. Further callers wait, within their attestor's
-//! deadline.
+//! Files of processes are read as [`Looks`] has it.
 
-use std::fs::File;
-use std::io::{self, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::Semaphore;
-use tracing::debug;
-use vouchsafe_runtime::blocking;
 use vouchsafe_transport::peer::PeerProcess;
 use vouchsafe_types::selector::Selector;
 
+use super::container::{LocateError, Locator, Wanted};
+use super::looks::Looks;
 use super::{AttestorError, WorkloadAttestor};
-use container_id::LocateError;
 use containers::{Containers, Place};
 use matcher::{MatcherError, Matchers};
 use podman::{SocketTemplate, TemplateError};
 
-pub mod container_id;
 pub mod containers;
 pub mod matcher;
 pub mod podman;
@@ -175,9 +169,9 @@ pub struct DockerAttestor {
 
 #[derive(Debug)]
 struct Inner {
-    config: DockerConfig,
+    config: Arc<DockerConfig>,
     containers: Containers,
-    looks: Arc<Semaphore>,
+    looks: Looks,
 }
 
 impl DockerAttestor {
@@ -185,28 +179,7 @@ impl DockerAttestor {
     #[must_use]
     pub fn new(config: DockerConfig) -> Self {
         let containers = Containers::new(config.api_version.clone());
-        Self { inner: Arc::new(Inner { config, containers, looks: Arc::new(Semaphore::new(MAX_LOOKS)) }) }
-    }
-
-    /// Looks for the container of process `pid` on a thread of its own.
-    async fn locate(&self, pid: i32) -> Result<Option<Place>, AttestorError> {
-        let stopped = |error: String| failed(format!("attestation thread: {error}"));
-        let permit = Arc::clone(&self.inner.looks)
-            .acquire_owned()
-            .await
-            .map_err(|error| stopped(error.to_string()))?;
-        let inner = Arc::clone(&self.inner);
-        let work = move || {
-            let _held_to_the_end = permit;
-            inner.config.locate(pid)
-        };
-        let located = blocking::run(work).await.map_err(|error| stopped(error.to_string()))?;
-        located.map_err(|error| match error {
-            LocateError::Read { source, .. } => {
-                AttestorError::Lookup { what: format!("cannot read process {pid}"), source: Some(source) }
-            }
-            other => failed(other.to_string()),
-        })
+        Self { inner: Arc::new(Inner { config: Arc::new(config), containers, looks: Looks::default() }) }
     }
 }
 
@@ -217,35 +190,25 @@ impl WorkloadAttestor for DockerAttestor {
     }
 
     async fn attest(&self, peer: &PeerProcess) -> Result<Vec<Selector>, AttestorError> {
-        let Some(place) = self.locate(peer.pid).await? else { return Ok(Vec::new()) };
+        let (config, pid) = (Arc::clone(&self.inner.config), peer.pid);
+        let place = self.inner.looks.run(pid, move || config.locate(pid)).await?;
+        let Some(place) = place else { return Ok(Vec::new()) };
         let found = self.inner.containers.selectors(&place).await;
-        found.map(|selectors| selectors.to_vec()).map_err(|error| failed(error.to_string()))
+        found
+            .map(|selectors| selectors.to_vec())
+            .map_err(|error| AttestorError::Lookup { what: error.to_string(), source: None })
     }
 }
 
 impl DockerConfig {
     /// The container of process `pid` and the daemon that has it. A process that is gone is in none.
     fn locate(&self, pid: i32) -> Result<Option<Place>, LocateError> {
-        let process = self.proc_root.join(pid.to_string());
-        let paths = match open(&process, "cgroup")? {
-            Some(file) => container_id::group_paths(file)?,
-            None => Vec::new(),
-        };
-        if self.verbose {
-            for (index, path) in paths.iter().enumerate() {
-                let path = String::from_utf8_lossy(path);
-                debug!(index = index + 1, total = paths.len(), %path, "PID cgroup enumerated");
-            }
-        }
+        let locator =
+            Locator { proc_root: self.proc_root.clone(), verbose: self.verbose, wanted: Wanted::Container };
+        let paths = locator.groups(pid)?;
         let id = match &self.matchers {
             Some(matchers) => matched(matchers, &paths)?,
-            None => match container_id::in_paths(paths.iter().map(Vec::as_slice))? {
-                Some(id) => Some(id),
-                None => match open(&process, "mountinfo")? {
-                    Some(file) => container_id::in_mountinfo(file)?,
-                    None => None,
-                },
-            },
+            None => locator.container(pid, &paths)?.map(|container| container.id),
         };
         let Some(id) = id else { return Ok(None) };
         let socket = match podman::of(&paths) {
@@ -274,23 +237,7 @@ fn matched(matchers: &Matchers, paths: &[Vec<u8>]) -> Result<Option<String>, Loc
     }
 }
 
-/// A file of a process, if the process is there.
-fn open(process: &Path, file: &'static str) -> Result<Option<BufReader<File>>, LocateError> {
-    match File::open(process.join(file)) {
-        Ok(opened) => Ok(Some(BufReader::new(opened))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(LocateError::Read { file, source }),
-    }
-}
-
-fn failed(what: String) -> AttestorError {
-    AttestorError::Lookup { what, source: None }
-}
-
 const KIND: &str = "docker";
-
-/// Threads that look at processes at a time.
-const MAX_LOOKS: usize = 16;
 
 #[cfg(test)]
 mod tests;

@@ -158,6 +158,9 @@ fn attestor_failed(failed: &[&str], why: &str) -> Finding {
         ["docker"] => {
             "check that the agent may open the container daemon's socket (docker_socket_path) and that the daemon answers: `docker ps`. docs/workload-attestation.md lists what it says and what helps"
         }
+        ["k8s"] => {
+            "put right what it says of the kubelet; a container that no Pod has is another runtime's, or the kubelet does not list it yet: `kubectl get pods -A --field-selector spec.nodeName=<node>`. docs/kubernetes-workloads.md lists what it says and what helps"
+        }
         ["unix"] => {
             "check that the agent may look into this process: /proc mounted with hidepid, a program of another user with discover_workload_path, or a program above workload_size_limit"
         }

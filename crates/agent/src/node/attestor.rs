@@ -9,6 +9,7 @@ use vouchsafe_runtime::class::Class;
 use vouchsafe_types::secret::SecretText;
 use zeroize::Zeroizing;
 
+use super::k8s_psat::K8sPsat;
 use super::x509pop::{self, X509Pop};
 
 /// The ways of proving it.
@@ -18,6 +19,8 @@ pub enum NodeAttestor {
     JoinToken(SecretText),
     /// By a certificate and its key.
     X509Pop(X509Pop),
+    /// By the service account token of the agent's Pod.
+    K8sPsat(K8sPsat),
 }
 
 /// One attestation: what is said first, and what answers challenges.
@@ -48,6 +51,7 @@ impl NodeAttestor {
         match self {
             Self::JoinToken(_) => "join_token",
             Self::X509Pop(_) => "x509pop",
+            Self::K8sPsat(_) => "k8s_psat",
         }
     }
 
@@ -57,7 +61,7 @@ impl NodeAttestor {
     pub fn is_repeatable(&self) -> bool {
         match self {
             Self::JoinToken(_) => false,
-            Self::X509Pop(_) => true,
+            Self::X509Pop(_) | Self::K8sPsat(_) => true,
         }
     }
 
@@ -75,6 +79,7 @@ impl NodeAttestor {
                 let (payload, key) = settings.load().await?;
                 Ok(Evidence { payload: Zeroizing::new(payload), proof: Proof::Key(Box::new(key)) })
             }
+            Self::K8sPsat(settings) => Ok(Evidence { payload: settings.load().await?, proof: Proof::None }),
         }
     }
 }

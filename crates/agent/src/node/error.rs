@@ -95,6 +95,9 @@ impl NodeError {
             NodeAttestor::X509Pop(_) => {
                 "the server's NodeAttestor \"x509pop\" must know an authority of the agent's certificate (ca_bundle_path), and the agent must not be banned"
             }
+            NodeAttestor::K8sPsat(_) => {
+                "the server's NodeAttestor \"k8s_psat\" must allow the service account of the agent's Pod (service_account_allow_list), and the agent must not be banned"
+            }
         };
         Self::Refused { message: status.message().to_owned(), advice }
     }
