@@ -30,7 +30,7 @@ use crate::model::ReadModel;
 use crate::revisions::Revisions;
 use crate::server::Deps;
 use crate::services::agent::{AgentParts, AgentService, attestation_budgets};
-use crate::services::attest::{JoinTokens, NodeAttestor, NodeAttestors, X509Pop};
+use crate::services::attest::{JoinTokens, K8sPsat, NodeAttestor, NodeAttestors, X509Pop};
 use crate::services::bundle::BundleService;
 use crate::services::contacts::ContactsService;
 use crate::services::debug::DebugService;
@@ -127,6 +127,15 @@ impl Parts<'_> {
                 clock: self.deps.clock.clone(),
                 model: self.model.clone(),
             }));
+        }
+        if let Some(settings) = &self.config.admission.k8s_psat {
+            let deps = vouchsafe_cluster::Deps {
+                clock: self.deps.clock.clone(),
+                entropy: self.deps.entropy.fork("k8s_psat"),
+                metrics: self.deps.metrics.clone(),
+            };
+            let trust_domain = self.config.trust_domain.clone();
+            attestors.push(NodeAttestor::K8sPsat(K8sPsat::new(trust_domain, settings, &deps)));
         }
         NodeAttestors(attestors)
     }

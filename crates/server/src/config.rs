@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod federation;
+pub mod publication;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use vouchsafe_types::trust_domain::TrustDomain;
 use crate::issuer::Policy;
 pub use admission::Admission;
 pub use federation::Federation;
+pub use publication::Publication;
 
 /// The server's settings.
 #[derive(Clone, Debug)]
@@ -51,6 +53,8 @@ pub struct Config {
     pub admission: Admission,
     /// Trust domains beside this one.
     pub federation: Federation,
+    /// Kubernetes clusters that get the trust bundle.
+    pub publications: Vec<Publication>,
     /// Version that the metrics tell.
     pub version: &'static str,
 }

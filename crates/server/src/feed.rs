@@ -23,9 +23,9 @@ use vouchsafe_store::{Change, Error as StoreError, Store};
 
 use crate::acceptance::ADVICE;
 use crate::agents::Agents;
+use crate::confirmed::Confirmed;
 use crate::history::{Past, Verdict, is_on_the_way};
 use crate::model::{ReadModel, Snapshot};
-use crate::saved::Confirmed;
 use crate::status::Chain;
 use crate::when;
 
@@ -76,6 +76,7 @@ impl Feed {
         let mut wake = self.store.watch();
         let mut outage = Outage { whole: self.stale, ..Outage::default() };
         loop {
+            let number = self.confirmed.begin();
             let whole = outage.whole
                 || outage.doubted.is_some()
                 || outage.since.is_some_and(|since| since.elapsed() >= FAILOVER);
@@ -89,12 +90,17 @@ impl Feed {
             };
             let Some(outcome) = cancel.run_until_cancelled(look).await else { return };
             let pause = self.judge(outcome, &mut outage);
+            let is_taken = outage.failures == 0 && outage.doubted.is_none();
+            if is_taken {
+                self.confirmed.end(number);
+            }
             // Each look at one that is refused reads it whole, and others may write there all the time.
             let eager = outage.failures == 0 && !matches!(outage.doubted, Some(Verdict::Refused(_)));
             tokio::select! {
                 () = cancel.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
                 changed = wake.changed(), if eager => if changed.is_err() { return },
+                () = self.confirmed.asked(), if is_taken => {}
             }
         }
     }

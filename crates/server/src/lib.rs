@@ -21,6 +21,7 @@
 //! * [`audit`]      who did what, in the log
 //! * `authorities`  the life of the signing keys
 //! * `upstream`     who certifies those keys, if another authority does
+//! * `publish`    the trust bundle in Kubernetes objects
 //! * `revisions` tells agents what changed for them, at once
 //! * `issuer`       signs with what is active
 //! * `services`     the gRPC services
@@ -36,6 +37,7 @@ mod authorities;
 pub mod authorize;
 mod circuit;
 pub mod config;
+mod confirmed;
 mod contacts;
 pub mod federation;
 mod feed;
@@ -51,6 +53,7 @@ mod journal;
 mod limits;
 pub mod model;
 mod page;
+mod publish;
 mod revisions;
 mod saved;
 pub mod server;

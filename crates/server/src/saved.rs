@@ -10,7 +10,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
@@ -31,6 +30,7 @@ use vouchsafe_types::join_token::JoinToken;
 use vouchsafe_types::spiffe_id::SpiffeId;
 use vouchsafe_types::trust_domain::TrustDomain;
 
+use crate::confirmed::Confirmed;
 use crate::model::{ReadModel, Snapshot};
 use crate::status::Chain;
 
@@ -48,24 +48,6 @@ const REFRESH: Duration = Duration::from_secs(300);
 const KIND: &str = "read-model-2";
 /// Largest file: about half a million entries. Above it the state is not saved, and a warning says so.
 const MAX_BYTES: u64 = 256 << 20;
-
-/// When the read model was last known to be all there is, in Unix seconds.
-#[derive(Debug)]
-pub(crate) struct Confirmed(AtomicI64);
-
-impl Confirmed {
-    pub(crate) fn new(at: i64) -> Self {
-        Self(AtomicI64::new(at))
-    }
-
-    pub(crate) fn load(&self) -> i64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn store(&self, at: i64) {
-        self.0.store(at, Ordering::Relaxed);
-    }
-}
 
 /// What an earlier run left.
 #[derive(Debug)]

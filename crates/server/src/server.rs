@@ -36,6 +36,7 @@ use crate::authorities::{Authorities, AuthorityError, JwtPublisher};
 use crate::authorize::RENEWAL_GRACE;
 use crate::circuit::Circuit;
 use crate::config::Config;
+use crate::confirmed::Confirmed;
 use crate::federation::EndpointError;
 use crate::first_state::{self, Sources};
 use crate::health;
@@ -43,11 +44,11 @@ use crate::history::Doubt;
 use crate::issuer::Issuer;
 use crate::journal::JournalError;
 use crate::model::ReadModel;
-use crate::saved::{self, Confirmed, Saving};
+use crate::saved::{self, Saving};
 use crate::upstream;
 use wiring::{
     authority_shared, clients, open_agents, start_bundle_endpoint, start_chores, start_federation,
-    start_feed, start_revisions,
+    start_feed, start_publishers, start_revisions,
 };
 
 /// What the server is built on.
@@ -151,7 +152,7 @@ impl Server {
         let server_key = authorities.server_key().to_owned();
         if let Some(file) = file {
             let journal = shared.own_journal.clone();
-            let store = deps.store.clone();
+            let (store, confirmed) = (deps.store.clone(), confirmed.clone());
             let saving = Saving { file, model: model.clone(), journal, confirmed, store };
             tasks.start("last good state", |cancel| infallible(saving.run(cancel)));
         }
@@ -189,6 +190,7 @@ impl Server {
         tasks.start("authorities", |cancel| infallible(authorities.run(readiness, entropy, cancel)));
         tasks.start("health", |cancel| infallible(health.run(cancel)));
         start_chores(&config, &deps, (&model, &agents, &server_key), tasks);
+        start_publishers(&config, &deps, (&model, &confirmed, &server_key), tasks);
         let entropy = deps.entropy.fork("tcp");
         let tcp_routes = routes.clone();
         info!(address = %tcp_address, network = "tcp", "Starting Server APIs");

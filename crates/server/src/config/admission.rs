@@ -1,7 +1,9 @@
 //! How nodes and clients are admitted.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use vouchsafe_cluster::Source;
 use vouchsafe_identity::config::KeyExchange;
 use vouchsafe_identity::path::Authorities;
 use vouchsafe_transport::proxy::Network;
@@ -13,6 +15,8 @@ pub use crate::services::attest::x509pop::template::{AgentPath, AgentPathError};
 pub struct Admission {
     /// Whether, and how, nodes may attest with a certificate (`NodeAttestor "x509pop"`).
     pub x509pop: Option<X509Pop>,
+    /// Whether, and from which clusters, nodes may attest with the token of a Pod (`NodeAttestor "k8s_psat"`).
+    pub k8s_psat: Option<K8sPsat>,
     /// What waits for its turn (`ratelimit`).
     pub rate_limits: RateLimits,
     /// Networks whose PROXY headers are believed (`proxy_protocol_trusted_cidrs`).
@@ -109,4 +113,46 @@ impl X509Pop {
     pub const DEFAULT_MAX_RSA_KEY_BITS: usize = 8192;
     /// Where the paths of SVIDs begin that attest nodes, unless configured.
     pub const DEFAULT_SVID_PREFIX: &'static str = "/spire-exchange/";
+}
+
+/// Attestation by the projected service account token of a Kubernetes Pod.
+#[derive(Clone, Debug, Default)]
+pub struct K8sPsat {
+    /// By the name that agents have for it (`clusters`); it is in their SPIFFE IDs. None: nobody attests.
+    pub clusters: BTreeMap<String, PsatCluster>,
+}
+
+/// One cluster whose nodes may attest.
+#[derive(Clone, Debug)]
+pub struct PsatCluster {
+    /// Its API server (`kube_config_file`, or the cluster that the server runs in).
+    pub source: Source,
+    /// `namespace:name` of the service accounts whose Pods may attest (`service_account_allow_list`).
+    pub service_accounts: BTreeSet<String>,
+    /// One of these must be an audience of the token (`audience`). Empty: the API server's own.
+    pub audience: Vec<String>,
+    /// Labels of the node that become selectors (`allowed_node_label_keys`).
+    pub node_labels: BTreeSet<String>,
+    /// Labels of the Pod that become selectors (`allowed_pod_label_keys`).
+    pub pod_labels: BTreeSet<String>,
+    /// Whether an agent is known by its Pod and not by its node (`use_pod_uid_for_agent_id`).
+    pub pod_uid_in_id: bool,
+}
+
+impl PsatCluster {
+    /// The audience of tokens, unless configured.
+    pub const DEFAULT_AUDIENCE: &'static str = "spire-server";
+
+    /// The defaults of SPIRE, for the Pods of `service_accounts`.
+    #[must_use]
+    pub fn new(source: Source, service_accounts: BTreeSet<String>) -> Self {
+        Self {
+            source,
+            service_accounts,
+            audience: vec![Self::DEFAULT_AUDIENCE.to_owned()],
+            node_labels: BTreeSet::new(),
+            pod_labels: BTreeSet::new(),
+            pod_uid_in_id: false,
+        }
+    }
 }

@@ -14,14 +14,15 @@ use super::{Deps, StartError, infallible};
 use crate::agents::Agents;
 use crate::authorities::{Plan, Shared};
 use crate::config::Config;
+use crate::confirmed::Confirmed;
 use crate::federation::{self, Poller, Refresher};
 use crate::feed::Feed;
 use crate::housekeeping::Housekeeping;
 use crate::housekeeping::prune::AgentPruning;
 use crate::issuer::Issuer;
 use crate::model::ReadModel;
+use crate::publish::{self, Publisher, Standing};
 use crate::revisions::{Notifier, Revisions};
-use crate::saved::Confirmed;
 
 /// Whose certificates are looked at: members of the trust domain, and administrators of others by name.
 pub(super) fn clients(config: &Config) -> Expect {
@@ -192,6 +193,33 @@ pub(super) fn start_federation(
     });
     tasks.start("federation", |cancel| infallible(poller.run(cancel)));
     refresher
+}
+
+/// The trust bundle in Kubernetes clusters.
+pub(super) fn start_publishers(
+    config: &Config,
+    deps: &Deps,
+    (model, confirmed, server_key): (&Arc<ReadModel>, &Arc<Confirmed>, &str),
+    tasks: &mut Supervisor,
+) {
+    if config.publications.is_empty() {
+        return;
+    }
+    let standing = Standing::new(deps.readiness.token("bundle in kubernetes"));
+    for publication in &config.publications {
+        let publisher = Publisher::new(publish::Setup {
+            publication: publication.clone(),
+            trust_domain: config.trust_domain.clone(),
+            server_key: server_key.to_owned(),
+            model: model.clone(),
+            confirmed: confirmed.clone(),
+            clock: deps.clock.clone(),
+            entropy: deps.entropy.fork(&publication.cluster),
+            metrics: deps.metrics.clone(),
+            standing: standing.clone(),
+        });
+        tasks.start("bundle in kubernetes", |cancel| infallible(publisher.run(cancel)));
+    }
 }
 
 const JOURNAL: &str = "agent-renewals";

@@ -1,6 +1,7 @@
 //! Node attestation: who is this agent, and what may it be called?
 
 pub(crate) mod join_token;
+pub(crate) mod k8s_psat;
 pub(crate) mod stream;
 pub(crate) mod x509pop;
 
@@ -14,6 +15,7 @@ use vouchsafe_types::spiffe_id::SpiffeId;
 
 use crate::status::failed;
 pub(crate) use join_token::{JoinTokens, agent_id};
+pub(crate) use k8s_psat::K8sPsat;
 pub(crate) use stream::Exchange;
 pub(crate) use x509pop::X509Pop;
 
@@ -34,6 +36,7 @@ pub(crate) struct Attested {
 pub(crate) enum NodeAttestor {
     JoinTokens(JoinTokens),
     X509Pop(X509Pop),
+    K8sPsat(K8sPsat),
 }
 
 impl NodeAttestor {
@@ -42,6 +45,7 @@ impl NodeAttestor {
         match self {
             Self::JoinTokens(_) => join_token::NAME,
             Self::X509Pop(_) => x509pop::NAME,
+            Self::K8sPsat(_) => k8s_psat::NAME,
         }
     }
 
@@ -59,6 +63,7 @@ impl NodeAttestor {
         match self {
             Self::JoinTokens(tokens) => tokens.attest(payload),
             Self::X509Pop(x509pop) => x509pop.attest(payload, client, exchange).await,
+            Self::K8sPsat(psat) => psat.attest(payload, client).await,
         }
     }
 }

@@ -5,6 +5,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 pub mod agent;
+pub mod kubernetes;
 pub mod messages;
 mod watchdog;
 pub mod workload;
@@ -186,6 +187,7 @@ impl World {
             disable_jwt_svids: false,
             admission: vouchsafe_server::config::Admission::default(),
             federation: vouchsafe_server::config::Federation::default(),
+            publications: Vec::new(),
             version: "test",
         }
     }

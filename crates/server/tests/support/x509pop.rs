@@ -159,8 +159,18 @@ pub async fn converse(
     csr: Bytes,
     respond: impl Fn(&[u8]) -> Vec<u8>,
 ) -> Result<attest_agent_response::Result, Status> {
+    converse_as("x509pop", server, (payload, csr), respond).await
+}
+
+/// Attests with what the attestor `kind` takes, and a request for a certificate.
+pub async fn converse_as(
+    kind: &str,
+    server: &TestServer,
+    (payload, csr): (Vec<u8>, Bytes),
+    respond: impl Fn(&[u8]) -> Vec<u8>,
+) -> Result<attest_agent_response::Result, Status> {
     let (sender, requests) = mpsc::channel(2);
-    let data = types::AttestationData { r#type: "x509pop".into(), payload: payload.into() };
+    let data = types::AttestationData { r#type: kind.into(), payload: payload.into() };
     let params = attest_agent_request::Params { data: Some(data), params: Some(AgentX509svidParams { csr }) };
     let step = Some(attest_agent_request::Step::Params(params));
     sender.send(AttestAgentRequest { step }).await.unwrap();

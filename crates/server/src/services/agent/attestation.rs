@@ -51,7 +51,7 @@ impl AgentParts {
         let settled = match &proven {
             // A token is proven when it is used up, below.
             Ok((attested, _)) => attested.token.is_none(),
-            Err(status) => status.code() == Code::Unavailable,
+            Err(status) => is_undecided(status),
         };
         if settled && let Some(attempt) = attempt.take() {
             attempt.refund();
@@ -177,4 +177,20 @@ const MAX_AGAIN: usize = 65_536;
 /// The budgets of proven attestations.
 pub(crate) fn attestation_budgets() -> KeyedBudgets<SpiffeId> {
     KeyedBudgets::new(1.0 / AGAIN_EVERY_SECS, AGAIN, MAX_AGAIN)
+}
+
+/// Whether nobody has looked at what was claimed: the attestor's source is away, or too many ask.
+fn is_undecided(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::ResourceExhausted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_not_looked_at_has_not_failed() {
+        assert!(is_undecided(&Status::unavailable("")) && is_undecided(&Status::resource_exhausted("")));
+        assert!(!is_undecided(&Status::permission_denied("")) && !is_undecided(&Status::internal("")));
+    }
 }
