@@ -1,21 +1,24 @@
 //! The commands.
 //!
 //! `vouchsafe server …` and `vouchsafe agent …` are SPIRE's commands: same flags, texts and exit codes. Called through a
-//! link named `spire-server` or `spire-agent` the program is that part, and `oidc-discovery-provider` is `oidc run`. Exit codes: 0 done; 1 failed, or wrong flags;
+//! link named `spire-server` or `spire-agent` the program is that part, and `oidc-discovery-provider` is `oidc run`, `spiffe-csi-driver` is `csi run`, `spiffe-helper` is `helper`, `spire-controller-manager` is `registrar run`. Exit codes: 0 done; 1 failed, or wrong flags;
 //! 127 no such command. `explain` has its own.
 
 mod agent;
 mod call;
+mod csi;
 mod debug;
 mod disk;
 mod explain;
 mod grammar;
 mod health;
+mod helper;
 mod logger;
 mod oidc;
 mod output;
 mod pages;
 mod proto_json;
+mod registrar;
 mod server;
 mod socket;
 mod validate;
@@ -73,7 +76,9 @@ pub fn run(arguments: Vec<OsString>, console: &mut Console<'_>) -> u8 {
     let parsed = command.try_get_matches_from(std::iter::once(program).chain(normalized));
     let finished = match parsed.and_then(|matches| parse_command(part, &matches)) {
         Ok(command) => dispatch(command, console),
-        Err(error) if part == Part::Oidc && error.kind() == ErrorKind::DisplayVersion => {
+        Err(error)
+            if matches!(part, Part::Oidc | Part::Helper) && error.kind() == ErrorKind::DisplayVersion =>
+        {
             writeln!(console.stdout, env!("CARGO_PKG_VERSION")).map(|()| DONE)
         }
         // Its code 1 says something about an identity.
@@ -95,8 +100,13 @@ fn parse_command(part: Part, matches: &ArgMatches) -> Result<Command, clap::Erro
         Part::All => Command::from_arg_matches(matches),
         Part::Server => server::ServerCommand::from_arg_matches(matches).map(Command::Server),
         Part::Agent => agent::AgentCommand::from_arg_matches(matches).map(Command::Agent),
+        Part::Csi => csi::CsiArgs::from_arg_matches(matches)
+            .map(|arguments| Command::Csi(csi::CsiCommand::Run(arguments))),
+        Part::Helper => helper::HelperArgs::from_arg_matches(matches).map(Command::Helper),
         Part::Oidc => oidc::OidcArgs::from_arg_matches(matches)
             .map(|arguments| Command::Oidc(oidc::OidcCommand::Run(arguments))),
+        Part::Registrar => registrar::RegistrarArgs::from_arg_matches(matches)
+            .map(|arguments| Command::Registrar(registrar::RegistrarCommand::Run(arguments))),
     }
 }
 
@@ -143,7 +153,10 @@ fn dispatch(command: Command, console: &mut Console<'_>) -> io::Result<u8> {
     match command {
         Command::Server(command) => server::execute(command, console),
         Command::Agent(command) => agent::execute(command, console),
+        Command::Csi(command) => csi::execute(command, console),
+        Command::Helper(arguments) => helper::execute(arguments, console),
         Command::Oidc(command) => oidc::execute(command, console),
+        Command::Registrar(command) => registrar::execute(command, console),
         Command::Explain(arguments) => explain::execute(&arguments, console),
         Command::Up(arguments) => {
             let resolved = config::up::resolve(arguments.into(), &*console.environment);

@@ -6,13 +6,17 @@
 //!
 //! * [`server`], [`agent`] SPIRE's files for the two parts
 //! * [`oidc`]              the file of SPIRE's OIDC discovery provider
+//! * [`helper`]            spiffe-helper's file
+//! * [`registrar`]         the file of spire-controller-manager
 //! * [`up`]                both parts in one process, from flags alone
 
 pub mod agent;
+pub mod helper;
 mod observe;
 pub mod oidc;
 mod plugins;
 mod problems;
+pub mod registrar;
 mod section;
 pub mod server;
 mod telemetry;

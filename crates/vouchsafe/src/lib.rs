@@ -10,6 +10,7 @@
 //! * [`logging`] log lines that SPIRE's tools can read
 //! * `oidc`        the OIDC discovery provider, which is small enough to live here
 //! * [`run`]     starts the parts
+//! * [`yaml`]    YAML with the places of its values
 //!
 //! Flow: `main` → [`cli::main`] → a client command, or [`config`] → [`run`].
 
@@ -22,3 +23,4 @@ pub mod hcl;
 pub mod logging;
 mod oidc;
 pub mod run;
+pub mod yaml;

@@ -3,12 +3,15 @@
 //! Each part is one narrative: logging, data directory, dependencies bottom-up, start, supervise, drain.
 
 mod agent;
+mod csi;
 mod data_dir;
+mod helper;
 mod http;
 pub(crate) mod last_words;
 mod measured;
 mod metrics_tls;
 mod oidc;
+mod registrar;
 mod server;
 pub(crate) mod switch;
 mod up;
@@ -27,6 +30,7 @@ use vouchsafe_runtime::readiness::Readiness;
 use vouchsafe_runtime::signals::{self, Shutdown};
 use vouchsafe_runtime::supervisor::Supervisor;
 
+pub use self::csi::CsiConfig;
 use crate::config::{self, LogConfig};
 use crate::logging::{self, Output, Stream};
 
@@ -56,6 +60,36 @@ pub fn agent(config: config::agent::Config) -> anyhow::Result<()> {
 /// It could not start, or one of its tasks failed.
 pub fn oidc(config: config::oidc::Config) -> anyhow::Result<()> {
     block_on(&mut Builder::new_multi_thread(), oidc::run(config))
+}
+
+/// Runs a CSI driver until it is told to stop.
+///
+/// # Errors
+///
+/// It could not start, or one of its tasks failed.
+pub fn csi(config: CsiConfig) -> anyhow::Result<()> {
+    block_on(&mut Builder::new_current_thread(), csi::run(config))
+}
+
+/// Keeps identities in files until it is told to stop, or writes them once.
+///
+/// # Errors
+///
+/// It could not start, one of its tasks failed, or the files were not written.
+pub fn helper(config: config::helper::Config) -> anyhow::Result<()> {
+    block_on(&mut Builder::new_current_thread(), helper::run(config))
+}
+
+/// Runs a registrar until it is told to stop. Without a kubeconfig the cluster is the one that it runs in.
+///
+/// # Errors
+///
+/// It could not start, or one of its tasks failed.
+pub fn registrar(
+    config: config::registrar::Config,
+    kubeconfig: Option<std::path::PathBuf>,
+) -> anyhow::Result<()> {
+    block_on(Builder::new_multi_thread().worker_threads(2), registrar::run(config, kubeconfig))
 }
 
 /// Runs server and agent in this process until told to stop.

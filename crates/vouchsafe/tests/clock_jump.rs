@@ -168,6 +168,7 @@ async fn start_server(
         disable_jwt_svids: false,
         admission: vouchsafe_server::config::Admission::default(),
         federation: vouchsafe_server::config::Federation::default(),
+        publications: Vec::new(),
         version: "test",
     };
     Server::start(config, deps, group).await.unwrap()

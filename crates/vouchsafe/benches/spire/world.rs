@@ -69,13 +69,18 @@ impl World {
     }
 
     /// Starts an agent beside it, with these settings of the unix attestor, and waits until it is healthy.
-    pub(crate) async fn with_agent(mut self, unix: &str) -> Self {
+    pub(crate) async fn with_agent(self, unix: &str) -> Self {
+        self.with_attestors(&format!("WorkloadAttestor \"unix\" {{ plugin_data {{ {unix} }} }}")).await
+    }
+
+    /// The same with these workload attestors.
+    pub(crate) async fn with_attestors(mut self, attestors: &str) -> Self {
         fs::write(self.path("bundle.pem"), self.ask(&["bundle", "show"]).unwrap()).unwrap();
         let token = self.admin().await.join_token(Some(NODE)).await;
         let config = AGENT_CONF
             .replace("@PORT@", &self.port.to_string())
             .replace("@TOKEN@", &token)
-            .replace("@UNIX@", unix);
+            .replace("@ATTESTORS@", attestors);
         let mut agent = run(&self.side.agent, self.dir.path(), "agent", &config);
         eventually("the agent is healthy", async || {
             agent.must_run();
@@ -170,6 +175,6 @@ agent {
 plugins {
     NodeAttestor "join_token" { plugin_data {} }
     KeyManager "disk" { plugin_data { directory = "@DIR@/agent" } }
-    WorkloadAttestor "unix" { plugin_data { @UNIX@ } }
+    @ATTESTORS@
 }
 "#;

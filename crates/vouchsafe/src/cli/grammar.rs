@@ -8,8 +8,11 @@ use clap::{Args, Subcommand};
 use clap_complete::Shell;
 
 use super::agent::AgentCommand;
+use super::csi::{CsiArgs, CsiCommand};
 use super::explain::ExplainArgs;
+use super::helper::HelperArgs;
 use super::oidc::{OidcArgs, OidcCommand};
+use super::registrar::{RegistrarArgs, RegistrarCommand};
 use super::server::ServerCommand;
 use crate::config::up::Flags;
 
@@ -22,8 +25,14 @@ pub enum Part {
     Server,
     /// `spire-agent`: the commands of the agent.
     Agent,
+    /// `spiffe-csi-driver`: `csi run` without a command.
+    Csi,
+    /// `spiffe-helper`: `helper`.
+    Helper,
     /// `oidc-discovery-provider`: `oidc run` without a command.
     Oidc,
+    /// `spire-controller-manager`: `registrar run` without a command.
+    Registrar,
 }
 
 impl Part {
@@ -32,7 +41,10 @@ impl Part {
         match name {
             Some("spire-server") => Self::Server,
             Some("spire-agent") => Self::Agent,
+            Some("spiffe-csi-driver") => Self::Csi,
+            Some("spiffe-helper") => Self::Helper,
             Some("oidc-discovery-provider") => Self::Oidc,
+            Some("spire-controller-manager") => Self::Registrar,
             _ => Self::All,
         }
     }
@@ -51,6 +63,14 @@ pub(super) enum Command {
     /// Serves the keys of JWT-SVIDs to OpenID Connect verifiers (SPIRE's oidc-discovery-provider)
     #[command(subcommand)]
     Oidc(OidcCommand),
+    /// Registers the Pods of a Kubernetes cluster (spire-controller-manager)
+    #[command(subcommand)]
+    Registrar(RegistrarCommand),
+    /// Gives Pods the Workload API's socket as a volume (spiffe-csi-driver)
+    #[command(subcommand)]
+    Csi(CsiCommand),
+    /// Keeps an identity in files, for programs that only read files (spiffe-helper)
+    Helper(HelperArgs),
     /// Tells why a process, a Pod or a SPIFFE ID has or lacks an identity, and what to do next
     Explain(Box<ExplainArgs>),
     /// Prints a script that completes commands in your shell
@@ -82,10 +102,16 @@ pub fn grammar(part: Part) -> clap::Command {
             .about("Runs and manages the identity server"),
         Part::Agent => AgentCommand::augment_subcommands(clap::Command::new("spire-agent"))
             .about("Runs the node agent and asks it for identities"),
+        Part::Csi => CsiArgs::augment_args(clap::Command::new("spiffe-csi-driver"))
+            .about("Gives Pods the Workload API's socket as a volume"),
+        Part::Helper => HelperArgs::augment_args(clap::Command::new("spiffe-helper"))
+            .about("Keeps an identity in files, for programs that only read files"),
         Part::Oidc => OidcArgs::augment_args(clap::Command::new("oidc-discovery-provider"))
             .about("Serves the keys of JWT-SVIDs to OpenID Connect verifiers"),
+        Part::Registrar => RegistrarArgs::augment_args(clap::Command::new("spire-controller-manager"))
+            .about("Registers the Pods of a Kubernetes cluster"),
     };
-    let has_commands = part != Part::Oidc;
+    let has_commands = !matches!(part, Part::Csi | Part::Helper | Part::Oidc | Part::Registrar);
     let command = command.version(env!("CARGO_PKG_VERSION"));
     let mut command = adapt(command.subcommand_required(has_commands).arg_required_else_help(has_commands));
     command.build();

@@ -3,6 +3,7 @@
 mod apis;
 mod experimental;
 mod first_contact;
+mod image_signatures;
 mod plugin_choice;
 mod servers;
 
@@ -22,7 +23,7 @@ use crate::{go, hcl};
 pub use self::apis::Apis;
 pub use self::experimental::Experimental;
 pub use self::first_contact::Bootstrap;
-pub use self::plugin_choice::{NodeAttestor, Plugins, UnixAttestor};
+pub use self::plugin_choice::{K8s, NodeAttestor, Plugins, UnixAttestor};
 pub use super::plugins::KeyManager;
 pub use vouchsafe_agent::config::{Rebootstrap, RebootstrapMode};
 pub use vouchsafe_agent::trust::origin::BundleFormat;
@@ -113,6 +114,7 @@ impl Config {
                 node_attestor: NodeAttestor::JoinToken,
                 unix: Some(UnixAttestor::default()),
                 docker: None,
+                k8s: None,
             },
             experimental: Experimental::default(),
             log: LogConfig::default(),

@@ -165,8 +165,12 @@ pub(super) fn unsupported(
     problems: &Problems,
 ) {
     let name = crate::go::quote(name);
-    let supported = supported.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(" or ");
-    problems.at(position, format!("{kind} {name} is not supported yet: use {supported}"));
+    let quoted: Vec<_> = supported.iter().map(|name| format!("\"{name}\"")).collect();
+    let choice = match quoted.split_last() {
+        Some((last, before)) if !before.is_empty() => format!("{} or {last}", before.join(", ")),
+        _ => quoted.concat(),
+    };
+    problems.at(position, format!("{kind} {name} is not supported yet: use {choice}"));
 }
 
 /// Checks the keys of a plugin that is known; those of another one would only repeat that it is not.

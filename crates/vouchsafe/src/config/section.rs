@@ -171,6 +171,19 @@ impl<'a> Section<'a> {
         self.texts(key).unwrap_or_default().into_iter().map(|(text, _)| text).collect()
     }
 
+    /// Texts under keys of the user's choice.
+    pub(super) fn string_map(&self, key: &'static str) -> std::collections::BTreeMap<String, String> {
+        let Some(section) = self.section(key) else { return std::collections::BTreeMap::new() };
+        let mut map = std::collections::BTreeMap::new();
+        for item in &section.items {
+            match &item.value.kind {
+                Kind::String(text) | Kind::Number(text) => drop(map.insert(item.key.clone(), text.clone())),
+                _ => section.wrong_kind(&item.key, &item.value, "a string"),
+            }
+        }
+        map
+    }
+
     /// An object, or several of the same name read as one.
     pub(super) fn section(&self, key: &'static str) -> Option<Section<'a>> {
         let found = self.items_of(key);
@@ -195,6 +208,27 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The objects of a list, or of a key that is there more than once.
+    pub(super) fn sections(&self, key: &'static str) -> Vec<Section<'a>> {
+        let mut found = Vec::new();
+        for item in self.items_of(key) {
+            let values = match &item.value.kind {
+                Kind::List(values) => values.as_slice(),
+                _ => std::slice::from_ref(&item.value),
+            };
+            for value in values {
+                match &value.kind {
+                    Kind::Object(body) => {
+                        let items = body.items.iter().collect();
+                        found.push(Self::new(self.name(key), value.position, items, self.problems));
+                    }
+                    _ => self.wrong_kind(key, value, "a list of objects"),
+                }
+            }
+        }
+        found
+    }
+
     /// Objects under keys of the user's choice: `KeyManager "disk" { … }` gives `("disk", …)`.
     pub(super) fn named_sections(&self, key: &'static str) -> Vec<(String, Section<'a>)> {
         let Some(outer) = self.section(key) else { return Vec::new() };
@@ -208,6 +242,27 @@ impl<'a> Section<'a> {
                     .at(item.position, format!("{path} is declared more than once; keep one of them"));
             }
             named.push((item.key.clone(), Self::new(path, item.position, items, self.problems)));
+        }
+        named
+    }
+
+    /// Lists of texts under keys of the user's choice: `allowed { "a" = ["b"] }` gives `("a", ["b"])`.
+    pub(super) fn named_texts(&self, key: &'static str) -> Vec<(String, Vec<String>)> {
+        let Some(outer) = self.section(key) else { return Vec::new() };
+        let mut named = Vec::new();
+        for item in outer.items {
+            let Kind::List(values) = &item.value.kind else {
+                self.wrong_kind(key, &item.value, "lists of strings");
+                continue;
+            };
+            let mut texts = Vec::with_capacity(values.len());
+            for value in values {
+                match &value.kind {
+                    Kind::String(text) => texts.push(text.clone()),
+                    _ => self.wrong_kind(key, value, "lists of strings"),
+                }
+            }
+            named.push((item.key.clone(), texts));
         }
         named
     }

@@ -7,6 +7,7 @@ mod federation;
 mod lifetimes;
 mod node_attestors;
 mod plugin_choice;
+mod publications;
 mod upstream;
 
 use std::path::PathBuf;
@@ -22,11 +23,12 @@ use super::{HealthListener, Invalid, KeyType, LogConfig, Source, Telemetry, chec
 use crate::{go, hcl};
 
 pub use self::federation::{BundleEndpoint, EndpointProfile, Federation};
-pub use self::node_attestors::{NodeAttestors, X509Pop, X509PopMode};
+pub use self::node_attestors::{K8sPsat, NodeAttestors, PsatCluster, X509Pop, X509PopMode};
 pub use self::upstream::{Upstream, UpstreamServer};
 pub use super::plugins::KeyManager;
 pub use vouchsafe_identity::config::KeyExchange;
 pub use vouchsafe_server::config::admission::{Prune, RateLimits};
+pub use vouchsafe_server::config::publication::Publication;
 pub use vouchsafe_transport::proxy::Network;
 
 /// Where SPIRE looks for the file.
@@ -83,6 +85,8 @@ pub struct Config {
     pub node_attestors: NodeAttestors,
     /// Who signs this server's CA. `None`: itself.
     pub upstream: Option<Upstream>,
+    /// Kubernetes objects that get the trust bundle.
+    pub publications: Vec<Publication>,
     /// Federation with other trust domains.
     pub federation: Federation,
     /// Whether each call is logged with who made it and what came of it.
@@ -128,6 +132,7 @@ impl Config {
             key_manager: KeyManager::Disk { keys_path: data_dir.join("keys.json") },
             node_attestors: NodeAttestors::default(),
             upstream: None,
+            publications: Vec::new(),
             federation: Federation::default(),
             audit_log: false,
             disable_jwt_svids: false,
@@ -241,6 +246,7 @@ fn read_top(top: &Section<'_>, flags: &Overrides, problems: &Problems) -> Option
         config.key_manager = plugins.key_manager;
         config.node_attestors = plugins.node_attestors;
         config.upstream = plugins.upstream;
+        config.publications = plugins.publications;
         config.telemetry = telemetry;
         config.health = health;
         config

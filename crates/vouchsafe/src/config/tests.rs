@@ -189,7 +189,7 @@ telemetry { InMem {} Statsd = [{ address = "a:1" }] }
     );
     assert!(error.contains("\"mysql\" is not supported yet: use \"sqlite3\" or \"postgres\""));
     assert!(error.contains(
-        "test.conf:18:18: NodeAttestor \"sshpop\" is not supported yet: use \"join_token\" or \"x509pop\""
+        "test.conf:18:18: NodeAttestor \"sshpop\" is not supported yet: use \"join_token\", \"x509pop\" or \"k8s_psat\""
     ));
     assert!(error.contains("UpstreamAuthority \"vault\" is not supported yet"));
     assert!(error.contains("plugins: exactly one KeyManager must be configured and enabled, not 0"));
@@ -232,7 +232,7 @@ plugins { WorkloadAttestor "systemd" {} KeyManager "memory" {} KeyManager "disk"
         "test.conf:9:5: agent.profiling_enabled is not supported yet",
         "must be one of [rsa-2048, ec-p256, ec-p384]",
         "agent.experimental.sync_interval: must be at least 100ms",
-        "WorkloadAttestor \"systemd\" is not supported yet: use \"unix\" or \"docker\"",
+        "WorkloadAttestor \"systemd\" is not supported yet: use \"unix\", \"docker\" or \"k8s\"",
         "exactly one NodeAttestor must be configured and enabled, not 0",
         "exactly one KeyManager must be configured and enabled, not 2",
         "directory must be configured",

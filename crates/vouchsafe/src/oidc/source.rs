@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
-use tonic::metadata::MetadataValue;
+use tonic::Status;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
 use vouchsafe_proto::spire::api::server::bundle::v1::GetBundleRequest;
 use vouchsafe_proto::spire::api::server::bundle::v1::bundle_client::BundleClient;
 use vouchsafe_proto::spire::api::types::BundleMask;
 use vouchsafe_proto::workload::JwtBundlesRequest;
 use vouchsafe_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
+use vouchsafe_proto::workload_client;
 use vouchsafe_transport::connect::uds_channel_lazy;
 use vouchsafe_types::TrustDomain;
 use vouchsafe_types::bundle::Bundle;
@@ -78,11 +78,8 @@ async fn from_workload_api(
     trust_domain: &TrustDomain,
 ) -> Result<Fetched, FetchError> {
     let failed = |source| FetchError::WorkloadApi { source: Box::new(source) };
-    let mut request = Request::new(JwtBundlesRequest {});
-    request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
-    let mut updates = client.fetch_jwt_bundles(request).await.map_err(failed)?.into_inner();
-    let first = updates.message().await.map_err(failed)?;
-    let first = first.ok_or_else(|| failed(Status::unavailable("the Workload API ended the stream")))?;
+    let request = workload_client::request(JwtBundlesRequest {});
+    let first = workload_client::first(client.fetch_jwt_bundles(request)).await.map_err(failed)?;
     let id = format!("spiffe://{trust_domain}");
     let jwks = first.bundles.get(&id).ok_or(FetchError::NoBundle { trust_domain_id: id })?;
     let bundle = format::from_jwks(trust_domain, jwks).map_err(|source| FetchError::Jwks { source })?;

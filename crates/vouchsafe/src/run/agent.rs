@@ -4,6 +4,8 @@ use std::convert::Infallible;
 use std::path::Path;
 
 use anyhow::Context;
+use vouchsafe_agent::attest::image_signatures::{ImageSignaturesConfig, TrustFiles};
+use vouchsafe_agent::attest::k8s::K8sConfig;
 use vouchsafe_agent::node::attestor::NodeAttestor;
 use vouchsafe_agent::node::x509pop::X509Pop;
 use vouchsafe_agent::trust::origin::{Origin, Place};
@@ -20,6 +22,7 @@ use super::last_words;
 use super::metrics_tls::Part;
 use super::{Host, http, key_type, server};
 use crate::config::agent::{self, BundleFormat};
+use crate::console::process_environment;
 
 pub(super) async fn run(config: agent::Config) -> anyhow::Result<()> {
     let host = Host::new(&config.log, &config.warnings)?;
@@ -99,12 +102,40 @@ pub(super) async fn start(
             authorized_delegates: config.apis.authorized_delegates.iter().map(ToString::to_string).collect(),
         },
         docker: config.plugins.docker.clone(),
+        image_signatures: config.plugins.k8s.as_ref().and_then(image_signatures),
+        k8s: config.plugins.k8s.clone().map(k8s),
         limits: config.experimental.limits,
         key_exchange: config.experimental.key_exchange,
         workload_key_type: key_type(config.workload_key_type),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     Ok(Agent::start(config, deps, &mut host.tasks).await?)
+}
+
+/// With the node's name from the environment, unless the file tells it.
+fn k8s(chosen: agent::K8s) -> K8sConfig {
+    let mut config = chosen.config;
+    if let Some(secure) = &mut config.kubelet.secure
+        && secure.node_name.is_none()
+    {
+        secure.node_name = process_environment()(&chosen.node_name_env).filter(|name| !name.is_empty());
+    }
+    config
+}
+
+/// With the roots that cosign's environment variables name.
+fn image_signatures(chosen: &agent::K8s) -> Option<ImageSignaturesConfig> {
+    let file = |name| process_environment()(name).filter(|path| !path.is_empty()).map(Into::into);
+    Some(ImageSignaturesConfig {
+        settings: chosen.image_signatures.clone()?,
+        roots: TrustFiles {
+            trusted_root: None,
+            root_certificates: file("SIGSTORE_ROOT_FILE"),
+            rekor_key: file("SIGSTORE_REKOR_PUBLIC_KEY"),
+            ct_key: file("SIGSTORE_CT_LOG_PUBLIC_KEY_FILE"),
+        },
+        registries: WebRoots::System,
+    })
 }
 
 /// `host:port`, with brackets around an IPv6 address.
@@ -130,6 +161,7 @@ fn node_attestor(chosen: &agent::NodeAttestor) -> Option<NodeAttestor> {
         agent::NodeAttestor::X509PopSvid { socket } => {
             Some(NodeAttestor::X509Pop(X509Pop::WorkloadApi(socket)))
         }
+        agent::NodeAttestor::K8sPsat(psat) => Some(NodeAttestor::K8sPsat(psat)),
     }
 }
 

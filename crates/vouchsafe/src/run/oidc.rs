@@ -117,7 +117,7 @@ async fn bind(address: &str) -> anyhow::Result<TcpListener> {
 }
 
 /// All addresses of the machine: those of IPv4 too where it has IPv6, those of IPv4 alone where it has not.
-async fn every_address() -> &'static str {
+pub(super) async fn every_address() -> &'static str {
     match TcpListener::bind("[::]:0").await {
         Ok(_) => "::",
         Err(_) => "0.0.0.0",

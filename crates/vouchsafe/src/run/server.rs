@@ -9,6 +9,7 @@ use anyhow::Context;
 use tokio::time::Instant;
 use vouchsafe_ca::key_manager::{Disk, KeyManager, Memory};
 use vouchsafe_ca::x509::Subject;
+use vouchsafe_cluster::Source;
 use vouchsafe_identity::path::Authorities;
 use vouchsafe_runtime::metrics::Registry;
 use vouchsafe_server::config as settings;
@@ -82,6 +83,7 @@ pub(super) async fn start(
         disable_jwt_svids: config.disable_jwt_svids,
         admission: admission(config)?,
         federation: federation(&config.federation).await?,
+        publications: config.publications.clone(),
         version: env!("CARGO_PKG_VERSION"),
     };
     let running = Server::start(config, deps, &mut host.tasks).await?;
@@ -122,12 +124,30 @@ const UPTIME_INTERVAL: Duration = Duration::from_secs(10);
 fn admission(config: &server::Config) -> anyhow::Result<Admission> {
     Ok(Admission {
         x509pop: config.node_attestors.x509pop.as_ref().map(x509pop).transpose()?,
+        k8s_psat: config.node_attestors.k8s_psat.as_ref().map(k8s_psat),
         rate_limits: config.rate_limits,
         balancers: config.balancers.clone(),
         audit_log: config.audit_log,
         key_exchange: config.key_exchange,
         prune: config.prune,
     })
+}
+
+fn k8s_psat(chosen: &server::K8sPsat) -> admission::K8sPsat {
+    let cluster = |(name, chosen): (&String, &server::PsatCluster)| {
+        let source = match chosen.kube_config_file.clone() {
+            Some(path) => Source::Kubeconfig(path),
+            None => Source::InCluster,
+        };
+        let set = |list: &[String]| list.iter().cloned().collect();
+        let mut settings = admission::PsatCluster::new(source, set(&chosen.service_accounts));
+        settings.audience.clone_from(&chosen.audience);
+        settings.node_labels = set(&chosen.allowed_node_label_keys);
+        settings.pod_labels = set(&chosen.allowed_pod_label_keys);
+        settings.pod_uid_in_id = chosen.use_pod_uid_for_agent_id;
+        (name.clone(), settings)
+    };
+    admission::K8sPsat { clusters: chosen.clusters.iter().map(cluster).collect() }
 }
 
 fn x509pop(chosen: &server::X509Pop) -> anyhow::Result<admission::X509Pop> {

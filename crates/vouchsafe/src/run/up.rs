@@ -92,7 +92,7 @@ fn server_config(config: &Config) -> config::server::Config {
         bind_address: config.server_bind_address.clone(),
         bind_port: config.server_port,
         socket_path: config.server_socket.clone(),
-        node_attestors: NodeAttestors { join_token: true, x509pop: None },
+        node_attestors: NodeAttestors { join_token: true, ..NodeAttestors::default() },
         log: config.log.clone(),
         ..config::server::Config::new(config.trust_domain.clone(), data_dir)
     }

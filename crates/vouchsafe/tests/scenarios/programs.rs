@@ -19,9 +19,13 @@ pub(crate) struct Kind {
 }
 
 impl Programs {
-    /// Links to the programs in `folder`.
+    /// Links to the programs in `folder`: those that the environment names, or ours.
     pub(crate) fn link_into(folder: &Path) -> Self {
-        let (server, agent) = (chosen("SCENARIO_SERVER"), chosen("SCENARIO_AGENT"));
+        Self::link(folder, chosen("SCENARIO_SERVER"), chosen("SCENARIO_AGENT"))
+    }
+
+    /// Links to this server and this agent in `folder`; `None` is ours.
+    pub(crate) fn link(folder: &Path, server: Option<PathBuf>, agent: Option<PathBuf>) -> Self {
         let kind = Kind { our_server: server.is_none(), our_agent: agent.is_none() };
         let ours = Self::ours();
         let link = |target: PathBuf, name: &str| {

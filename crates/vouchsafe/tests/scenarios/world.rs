@@ -103,6 +103,14 @@ impl World {
         Self { kind: programs.kind, programs, folder }
     }
 
+    /// The same with this server and this agent; `None` is ours.
+    #[allow(dead_code, reason = "for tests that mix ours and stock ones")]
+    pub(crate) fn with(server: Option<PathBuf>, agent: Option<PathBuf>) -> Self {
+        let folder = vouchsafe_testkit::folder("vs");
+        let programs = Programs::link(folder.path(), server, agent);
+        Self { kind: programs.kind, programs, folder }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }

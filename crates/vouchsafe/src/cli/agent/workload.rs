@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
-use tonic::metadata::MetadataValue;
+use tonic::Status;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
 use vouchsafe_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
+pub(in crate::cli) use vouchsafe_proto::workload_client::request;
 
 use crate::cli::socket::{AgentSocketArgs, MAX_ANSWER_BYTES, Target};
 use crate::go;
@@ -25,14 +25,6 @@ pub(super) struct WorkloadArgs {
 pub(super) async fn connect(target: &Target) -> anyhow::Result<SpiffeWorkloadApiClient<Channel>> {
     let channel = target.connect().await.map_err(failed)?;
     Ok(SpiffeWorkloadApiClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
-}
-
-/// A request that the Workload API accepts: with the metadata `workload.spiffe.io: true`, which the standard demands so
-/// that a forged request from a browser or proxy is not mistaken for a workload's.
-pub(in crate::cli) fn request<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
-    request
 }
 
 /// Waits for an answer for at most `timeout`, or for ever if that is zero.

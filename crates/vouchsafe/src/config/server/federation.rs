@@ -71,15 +71,8 @@ fn read_endpoint(section: Section<'_>) -> Option<BundleEndpoint> {
         section.refuse("port", format!("{} must be configured", section.name("port")));
     }
     let refresh_hint = section.duration("refresh_hint");
-    match refresh_hint {
-        Some(hint) if hint >= LONG_REFRESH_HINT => section.warn(
-            "Bundle endpoint refresh hint set to a high value. To cover the case of unscheduled trust bundle updates, \
-             it's recommended to have a smaller value, e.g. 5m",
-        ),
-        Some(hint) if hint < SHORTEST_REFRESH_HINT => section.warn(
-            "Bundle endpoint refresh hint set too low. SPIRE will not refresh more often than 1 minute",
-        ),
-        _ => {}
+    if let Some(hint) = refresh_hint {
+        check_refresh_hint(&section, hint);
     }
     section.not_built("acme", ACME_ADVICE);
     let profile = read_profile(&section);
@@ -90,6 +83,20 @@ fn read_endpoint(section: Section<'_>) -> Option<BundleEndpoint> {
         refresh_hint: refresh_hint.unwrap_or(settings::BundleEndpoint::DEFAULT_REFRESH_HINT),
         profile: profile?,
     })
+}
+
+/// Warns of a hint that others cannot follow, or that leaves them with old keys for long.
+pub(super) fn check_refresh_hint(section: &Section<'_>, hint: Duration) {
+    if hint >= LONG_REFRESH_HINT {
+        section.warn(
+            "Bundle endpoint refresh hint set to a high value. To cover the case of unscheduled trust bundle updates, \
+             it's recommended to have a smaller value, e.g. 5m",
+        );
+    } else if hint < SHORTEST_REFRESH_HINT {
+        section.warn(
+            "Bundle endpoint refresh hint set too low. SPIRE will not refresh more often than 1 minute",
+        );
+    }
 }
 
 const ACME_ADVICE: &str = "use serving_cert_file in profile \"https_web\" with a certificate that another program obtains and renews";

@@ -1,8 +1,10 @@
 //! `NodeAttestor`: how agents prove which node they are on.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use vouchsafe_server::config::admission::{self as settings, AgentPath};
+use vouchsafe_types::spiffe_id::SpiffeId;
 
 use crate::config::plugins::{self, Plugin};
 use crate::config::problems::Problems;
@@ -16,6 +18,8 @@ pub struct NodeAttestors {
     pub join_token: bool,
     /// With X.509 certificates that they hold already.
     pub x509pop: Option<X509Pop>,
+    /// With the service account tokens of their Pods.
+    pub k8s_psat: Option<K8sPsat>,
 }
 
 /// Attestation with X.509 certificates.
@@ -48,7 +52,31 @@ pub enum X509PopMode {
     },
 }
 
-const SUPPORTED: &[&str] = &["join_token", "x509pop"];
+/// Attestation with the service account tokens of Pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct K8sPsat {
+    /// By the name that agents use.
+    pub clusters: BTreeMap<String, PsatCluster>,
+}
+
+/// One cluster whose nodes may attest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PsatCluster {
+    /// `namespace:name` of the service accounts that may.
+    pub service_accounts: Vec<String>,
+    /// Whom tokens must be for. Empty: the API server.
+    pub audience: Vec<String>,
+    /// How the API server is reached. `None`: the one of the cluster that the server runs in.
+    pub kube_config_file: Option<PathBuf>,
+    /// Labels of the node that become selectors.
+    pub allowed_node_label_keys: Vec<String>,
+    /// Labels of the Pod that become selectors.
+    pub allowed_pod_label_keys: Vec<String>,
+    /// Whether an agent is known by its Pod instead of its node.
+    pub use_pod_uid_for_agent_id: bool,
+}
+
+const SUPPORTED: &[&str] = &["join_token", "x509pop", "k8s_psat"];
 
 /// Reads the node attestors, of which there may be none.
 pub(super) fn read(section: &Section<'_>, problems: &Problems) -> NodeAttestors {
@@ -60,6 +88,7 @@ pub(super) fn read(section: &Section<'_>, problems: &Problems) -> NodeAttestors 
                 attestor.read_data(problems, |_| ());
             }
             "x509pop" => chosen.x509pop = read_x509pop(&attestor, problems),
+            "k8s_psat" => chosen.k8s_psat = Some(read_k8s_psat(&attestor, problems)),
             name => plugins::unsupported("NodeAttestor", name, SUPPORTED, attestor.position(), problems),
         }
         plugins::finish_if_supported(attestor, SUPPORTED);
@@ -130,5 +159,50 @@ fn read_mode(data: &Section<'_>) -> Option<X509PopMode> {
             data.refuse("mode", format!("mode can only be either spiffe or external_pki, not {other}"));
             None
         }
+    }
+}
+
+fn read_k8s_psat(plugin: &Plugin<'_>, problems: &Problems) -> K8sPsat {
+    plugin.read_data(problems, |data| {
+        let clusters = data.named_sections("clusters");
+        if clusters.is_empty() {
+            data.warn("No clusters configured, PSAT attestation is effectively disabled");
+        }
+        let read = |(name, section): (String, Section<'_>)| {
+            let cluster = read_cluster(&name, &section);
+            section.finish();
+            (name, cluster)
+        };
+        K8sPsat { clusters: clusters.into_iter().map(read).collect() }
+    })
+}
+
+fn read_cluster(name: &str, section: &Section<'_>) -> PsatCluster {
+    let quoted = go::quote(name);
+    // It becomes a part of each agent's SPIFFE ID, behind a fixed beginning and before a fixed end.
+    if SpiffeId::parse(&format!("spiffe://example.org/spire/agent/k8s_psat/{name}/uid")).is_err() {
+        let text = format!(
+            "cluster name {quoted} cannot be part of a SPIFFE ID: use letters, digits, \".\", \"-\" and \"_\""
+        );
+        section.refuse("", text);
+    }
+    let service_accounts = section.strings("service_account_allow_list");
+    if service_accounts.is_empty() {
+        let text = format!("cluster {quoted} configuration must have at least one service account allowed");
+        section.refuse("service_account_allow_list", text);
+    }
+    for account in service_accounts.iter().filter(|account| account.matches(':').count() != 1) {
+        let account = go::quote(account);
+        let text = format!("{account} is nobody: a service account is written \"namespace:name\"");
+        section.problem("service_account_allow_list", &text);
+    }
+    let audience = section.texts("audience").map(|texts| texts.into_iter().map(|(text, _)| text).collect());
+    PsatCluster {
+        service_accounts,
+        audience: audience.unwrap_or_else(|| vec![settings::PsatCluster::DEFAULT_AUDIENCE.to_owned()]),
+        kube_config_file: section.text("kube_config_file").map(PathBuf::from),
+        allowed_node_label_keys: section.strings("allowed_node_label_keys"),
+        allowed_pod_label_keys: section.strings("allowed_pod_label_keys"),
+        use_pod_uid_for_agent_id: section.flag("use_pod_uid_for_agent_id").unwrap_or(false),
     }
 }

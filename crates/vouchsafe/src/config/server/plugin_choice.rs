@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::data_store;
 use super::node_attestors::{self, NodeAttestors};
 use super::upstream::{self, Upstream};
-use super::{DataStore, KeyManager};
+use super::{DataStore, KeyManager, Publication, publications};
 use crate::config::plugins;
 use crate::config::problems::Problems;
 use crate::config::section::Section;
@@ -16,6 +16,7 @@ pub(super) struct Plugins {
     pub(super) key_manager: KeyManager,
     pub(super) node_attestors: NodeAttestors,
     pub(super) upstream: Option<Upstream>,
+    pub(super) publications: Vec<Publication>,
 }
 
 /// Reads the `plugins` section.
@@ -39,14 +40,8 @@ pub(super) fn read(section: Section<'_>, problems: &Problems) -> Plugins {
     let node_attestors = node_attestors::read(&section, problems);
     let key_manager = plugins::key_manager(&section, problems, "keys_path", PathBuf::from);
     let upstream = upstream::read(&section, problems);
-    plugins::refuse_kind(&section, "Notifier", "remove it and publish what `bundle show` prints", problems);
-    plugins::refuse_kind(
-        &section,
-        "BundlePublisher",
-        "remove it and publish what `bundle show` prints",
-        problems,
-    );
+    let publications = publications::read(&section, problems);
     plugins::refuse_kind(&section, "CredentialComposer", "remove it", problems);
     section.finish();
-    Plugins { data_store, key_manager, node_attestors, upstream }
+    Plugins { data_store, key_manager, node_attestors, upstream, publications }
 }

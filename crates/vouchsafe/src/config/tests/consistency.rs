@@ -121,17 +121,7 @@ fn other_keys_of_a_server_are_checked_in_spires_words() {
 
 #[test]
 fn plugins_of_a_server_are_checked_in_spires_words() {
-    let plugin = |text: &str| {
-        let text = SERVER.replace(
-            "    NodeAttestor \"join_token\"",
-            &format!("    {text}\n    NodeAttestor \"join_token\""),
-        );
-        match server::load(&source(&text), &server::Overrides::default()) {
-            Ok(config) => config.warnings.join("\n"),
-            Err(invalid) => invalid.to_string(),
-        }
-    };
-    let pop = |data: &str| plugin(&format!("NodeAttestor \"x509pop\" {{ plugin_data {{ {data} }} }}"));
+    let pop = |data: &str| with_plugin(&format!("NodeAttestor \"x509pop\" {{ plugin_data {{ {data} }} }}"));
     check(&pop("ca_bundle_path = \"x\""), "");
     check(&pop("mode = \"spiffe\""), "");
     check(&pop(""), "one of ca_bundle_path or ca_bundle_paths must be configured");
@@ -151,30 +141,91 @@ fn plugins_of_a_server_are_checked_in_spires_words() {
         "failed to parse agent svid template: \"{{ .Nope }}\"",
     );
     check(
-        &plugin("UpstreamAuthority \"disk\" { plugin_data { cert_file_path = \"x\" } }"),
+        &with_plugin("UpstreamAuthority \"disk\" { plugin_data { cert_file_path = \"x\" } }"),
         "'cert_file_path' and 'key_file_path' must be set and not empty",
     );
     check(
-        &plugin("UpstreamAuthority \"spire\" { plugin_data { server_address = \"a\" server_port = \"1\" } }"),
+        &with_plugin(
+            "UpstreamAuthority \"spire\" { plugin_data { server_address = \"a\" server_port = \"1\" } }",
+        ),
         "workload_api_socket is required",
     );
     check(
-        &plugin("UpstreamAuthority \"vault\" { plugin_data { vault_addr = \"a\" } }"),
+        &with_plugin("UpstreamAuthority \"vault\" { plugin_data { vault_addr = \"a\" } }"),
         "UpstreamAuthority \"vault\" is not supported yet: use \"disk\" or \"spire\"",
     );
     let disk = "plugin_data { cert_file_path = \"x\" key_file_path = \"y\" }";
     let spire = "plugin_data { server_address = \"a\" server_port = \"1\" workload_api_socket = \"s\" }";
     check(
-        &plugin(&format!(
+        &with_plugin(&format!(
             "UpstreamAuthority \"disk\" {{ {disk} }} UpstreamAuthority \"spire\" {{ {spire} }}"
         )),
         "at most one UpstreamAuthority can be configured and enabled, not 2",
     );
     check(
-        &plugin(&format!(
+        &with_plugin(&format!(
             "UpstreamAuthority \"disk\" {{ {disk} }} UpstreamAuthority \"spire\" {{ enabled = false {spire} }}"
         )),
         "",
+    );
+}
+
+/// What a server says that has this plugin too.
+fn with_plugin(text: &str) -> String {
+    let off = "    NodeAttestor \"k8s_psat\" { enabled = false plugin_data { clusters = {} } }\n";
+    let text = SERVER
+        .replace(off, "")
+        .replace("    NodeAttestor \"join_token\"", &format!("    {text}\n    NodeAttestor \"join_token\""));
+    match server::load(&source(&text), &server::Overrides::default()) {
+        Ok(config) => config.warnings.join("\n"),
+        Err(invalid) => invalid.to_string(),
+    }
+}
+
+#[test]
+fn clusters_whose_agents_are_attested_are_checked_in_spires_words() {
+    let psat = |clusters: &str| {
+        with_plugin(&format!("NodeAttestor \"k8s_psat\" {{ plugin_data {{ clusters = {clusters} }} }}"))
+    };
+    check(&psat("{ \"main\" = { service_account_allow_list = [\"a:b\"] } }"), "");
+    check(&psat("{ \"a/b\" = { service_account_allow_list = [\"a:b\"] audience = [] } }"), "");
+    check(&psat("{}"), "No clusters configured, PSAT attestation is effectively disabled");
+    check(
+        &psat("{ \"main\" = { audience = [\"x\"] } }"),
+        "cluster \"main\" configuration must have at least one service account allowed",
+    );
+    check(
+        &psat("{ \"main\" = { service_account_allow_list = [\"agent\"] } }"),
+        "\"agent\" is nobody: a service account is written \"namespace:name\"",
+    );
+    check(
+        &psat("{ \"ma in\" = { service_account_allow_list = [\"a:b\"] } }"),
+        "cluster name \"ma in\" cannot be part of a SPIFFE ID",
+    );
+    check(
+        &psat("{ \"main\" = { service_account_allow_list = [\"a:b\"] audiences = [\"x\"] } }"),
+        "unknown configuration detected: key \"audiences\"",
+    );
+}
+
+#[test]
+fn the_token_of_a_pod_is_where_spire_expects_it_unless_told() {
+    let with = |data: &str| {
+        let plugin = format!("NodeAttestor \"k8s_psat\" {{ plugin_data {{ {data} }} }}");
+        let text = AGENT.replace("NodeAttestor \"join_token\" { plugin_data {} }", &plugin);
+        agent::load(&source(&text), &agent::Overrides::default())
+    };
+    let chosen = |data: &str| match with(data).unwrap().plugins.node_attestor {
+        agent::NodeAttestor::K8sPsat(psat) => (psat.cluster, psat.token_path.display().to_string()),
+        other => panic!("{other:?}"),
+    };
+    let usual = "/var/run/secrets/tokens/spire-agent";
+    assert_eq!(chosen("cluster = \"main\""), ("main".to_owned(), usual.to_owned()));
+    assert_eq!(chosen("cluster = \"main\" token_path = \"/t\""), ("main".to_owned(), "/t".to_owned()));
+    check(&with("token_path = \"/t\"").unwrap_err().to_string(), "missing required cluster block");
+    check(
+        &with("cluster = \"main\" token = \"/t\"").unwrap_err().to_string(),
+        "unknown configuration detected: key \"token\"",
     );
 }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use vouchsafe_agent::attest::docker::DockerConfig;
+use vouchsafe_agent::attest::image_signatures::{RegistryLogin, Settings};
+use vouchsafe_agent::attest::k8s::kubelet::{Credentials, KubeletConfig, SecureConfig};
 use vouchsafe_agent::limits::LimitsConfig;
 use vouchsafe_types::federation::EndpointProfile;
 
@@ -119,12 +121,6 @@ fn every_value_of_a_server_arrives() {
         peers,
         [("one.test", "https://one.test/bundle", endpoint_id), ("two.test", "https://two.test/bundle", None)]
     );
-    assert!(config.node_attestors.join_token);
-    let x509pop = config.node_attestors.x509pop.unwrap();
-    let ca_bundle_paths = vec!["/etc/spire/nodes.pem".into()];
-    assert_eq!(x509pop.mode, server::X509PopMode::ExternalPki { ca_bundle_paths });
-    assert_eq!((x509pop.max_intermediates, x509pop.max_rsa_key_size), (3, 4096));
-    assert!(x509pop.verify_client_ip && x509pop.agent_path.is_some());
     let disk = server::Upstream::Disk {
         cert_file_path: "/etc/up.crt".into(),
         key_file_path: "/etc/up.key".into(),
@@ -197,4 +193,69 @@ fn every_value_of_an_agent_arrives() {
     };
     assert_eq!(plugins.docker, Some(docker));
     assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn every_value_of_a_server_s_plugins_arrives() {
+    let config = server::load(&source(&accepted(SERVER)), &server::Overrides::default()).unwrap();
+    assert!(config.node_attestors.join_token);
+    let x509pop = config.node_attestors.x509pop.unwrap();
+    let ca_bundle_paths = vec!["/etc/spire/nodes.pem".into()];
+    assert_eq!(x509pop.mode, server::X509PopMode::ExternalPki { ca_bundle_paths });
+    assert_eq!((x509pop.max_intermediates, x509pop.max_rsa_key_size), (3, 4096));
+    assert!(x509pop.verify_client_ip && x509pop.agent_path.is_some());
+    let psat = server::PsatCluster {
+        service_accounts: vec!["spire:spire-agent".into()],
+        audience: vec!["identity".into()],
+        kube_config_file: Some("/etc/spire/main.kubeconfig".into()),
+        allowed_node_label_keys: vec!["topology.kubernetes.io/zone".into()],
+        allowed_pod_label_keys: vec!["app".into()],
+        use_pod_uid_for_agent_id: true,
+    };
+    assert_eq!(config.node_attestors.k8s_psat.unwrap().clusters, [("main".into(), psat)].into());
+    let [notifier, other, publisher] = &config.publications[..] else { panic!("{:?}", config.publications) };
+    assert_eq!(notifier.cluster, "/etc/spire/main.kubeconfig");
+    assert_eq!(notifier.webhook_label.as_deref(), Some("spiffe.io/webhook"));
+    assert_eq!(notifier.api_service_label.as_deref(), Some("spiffe.io/api_service"));
+    assert!(notifier.trust_bundle.is_some() && other.trust_bundle.is_none());
+    let key = &notifier.config_maps[0];
+    assert_eq!([&*key.namespace, &*key.name, &*key.key], ["identity", "trust", "bundle.pem"]);
+    assert_eq!(other.cluster, "/etc/spire/other.kubeconfig");
+    let key = &publisher.config_maps[0];
+    assert_eq!([&*key.namespace, &*key.name, &*key.key], ["identity", "trust", "bundle.json"]);
+}
+
+#[test]
+fn every_value_of_the_workload_attestor_k8s_arrives() {
+    let config = agent::load(&source(&accepted(AGENT)), &agent::Overrides::default()).unwrap();
+    let k8s = config.plugins.k8s.unwrap();
+    assert_eq!(k8s.node_name_env, "NODE");
+    let signatures = Settings {
+        allowed_identities: vec![(
+            "https://accounts.google.com".to_owned(),
+            vec!["alice@example.com".to_owned(), ".*@example.org".to_owned()],
+        )],
+        skipped_images: vec!["registry.test/pause@sha256:00".to_owned()],
+        rekor_url: Some("https://rekor.test".to_owned()),
+        ignore_sct: true,
+        ignore_tlog: true,
+        ignore_attestations: true,
+        registry_credentials: vec![(
+            "registry.test".to_owned(),
+            RegistryLogin { username: "user".to_owned(), password: "secret".to_owned().into() },
+        )],
+        trusted_root: Some("/etc/sigstore/trusted_root.json".into()),
+    };
+    assert_eq!(k8s.image_signatures, Some(signatures));
+    let secure = SecureConfig {
+        node_name: Some("node-1".to_owned()),
+        ca_path: Some("/etc/kubelet-ca.pem".into()),
+        credentials: Credentials::Certificate {
+            certificate_path: "/etc/kubelet-client.crt".into(),
+            private_key_path: "/etc/kubelet-client.key".into(),
+        },
+    };
+    assert_eq!(k8s.config.kubelet, KubeletConfig { port: 10350, secure: Some(secure) });
+    assert_eq!((k8s.config.max_poll_attempts, k8s.config.poll_retry_interval), (20, Duration::from_secs(1)));
+    assert!(k8s.config.legacy_locator && k8s.config.verbose && k8s.config.disable_container_selectors);
 }
