@@ -97,7 +97,7 @@ pub(crate) const USAGE: &str = "usage: vouchsafe-replay <replay>… [--quick] [-
        vouchsafe-replay --help";
 
 pub(crate) const HELP: &str = "\
-Replays incidents against real processes: our server and agent, PostgreSQL, Prometheus; and stock SPIRE beside them.
+Replays incidents against real processes: our server and agent, PostgreSQL, Prometheus, Kubernetes; and stock SPIRE beside them.
 
 usage: cargo run --release -p vouchsafe-replay -- <replay>… [options]
 
@@ -106,9 +106,10 @@ usage: cargo run --release -p vouchsafe-replay -- <replay>… [options]
   agent-restart     server and database are gone; the agent is killed and started again
   stale-replica     the server reads from a replica that lacks 114 of 665 entries
   connection-loss   one of three servers slows down, then dies; then all die
-  all               these five, in this order
+  bundle-conflict   somebody else writes the Kubernetes objects that hold the bundle, during rotations
+  all               these six, in this order
 
-  --quick           shorter and smaller; the five together take less than 6 minutes
+  --quick           shorter and smaller; the six together take less than 7 minutes
   --peer spire      SPIRE too: its column is evidence, and decides nothing. The default at full length when its programs
                     are there ($SPIRE_BIN, or where interop/spire/binaries.sh compiled them)
   --peer none       ours only; the default with --quick
@@ -117,7 +118,8 @@ usage: cargo run --release -p vouchsafe-replay -- <replay>… [options]
   --keep            keep the directory of each run, with configuration and logs
 
 Environment: VOUCHSAFE_BIN is the program to test instead of the one that is built beside this one; SPIRE_BIN the directory
-of spire-server and spire-agent; POSTGRES_BIN the directory of PostgreSQL's programs.
+of spire-server and spire-agent; POSTGRES_BIN the directory of PostgreSQL's programs; KUBERNETES_BIN that of
+kube-apiserver and etcd.
 
 Exit codes: 0 every bound was met; 1 one was missed or something under test broke; 2 wrong usage; 3 cannot be set up
 (it says what is missing) or was interrupted.

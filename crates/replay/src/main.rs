@@ -12,7 +12,7 @@
 //! * [`workload`] the process that asks for SVIDs; [`workloads`] the side that starts it and reads what it met
 //! * [`pages`]    metrics pages; [`prometheus`] a real Prometheus with the shipped rules
 //! * [`measure`]  figures and bounds; [`report`] the table and the last line; [`progress`] what happens now
-//! * [`replays`]  the five replays
+//! * [`replays`]  the six replays
 //!
 //! What it never does: touch a service or a process that it did not start, or decide by what a log says.
 

@@ -98,6 +98,17 @@ pub(crate) fn postgres() -> Result<PathBuf, Error> {
     })
 }
 
+/// Whether Kubernetes' programs are where the test kit looks for them.
+pub(crate) fn kubernetes() -> Result<(), Error> {
+    let home = || std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let folder = chosen("KUBERNETES_BIN").unwrap_or_else(|| home().join(".cache/vouchsafe-kubernetes/bin"));
+    let complete = ["kube-apiserver", "kubectl", "etcd"].iter().all(|name| folder.join(name).is_file());
+    complete.then_some(()).ok_or_else(|| Error::Missing {
+        what: format!("Kubernetes (kube-apiserver, kubectl and etcd in {})", folder.display()),
+        cure: "run `bash interop/run kubernetes` once, which compiles them, or set KUBERNETES_BIN".to_owned(),
+    })
+}
+
 /// A program of the search path, and the Debian package that has it.
 pub(crate) fn installed(name: &str, package: &str) -> Result<PathBuf, Error> {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -12,6 +12,7 @@ use crate::proxy::Proxy;
 use crate::stack::{Agent, AgentSettings, Server};
 
 mod agent_restart;
+mod bundle_conflict;
 mod connection_loss;
 mod slow_store;
 mod stale_replica;
@@ -28,6 +29,7 @@ pub(crate) enum Replay {
     AgentRestart,
     StaleReplica,
     ConnectionLoss,
+    BundleConflict,
 }
 
 /// Where one runs, and on whose programs.
@@ -39,12 +41,18 @@ pub(crate) struct Scene<'a> {
 }
 
 impl Replay {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::SlowStore, Self::StoreOutage, Self::AgentRestart, Self::StaleReplica, Self::ConnectionLoss];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::SlowStore,
+        Self::StoreOutage,
+        Self::AgentRestart,
+        Self::StaleReplica,
+        Self::ConnectionLoss,
+        Self::BundleConflict,
+    ];
 
     /// Whether its figures depend on how busy the machine is. Those of the others are about what happens, not how fast.
     pub(crate) fn needs_the_machine(self) -> bool {
-        matches!(self, Self::SlowStore | Self::StoreOutage)
+        matches!(self, Self::SlowStore | Self::StoreOutage | Self::BundleConflict)
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -54,6 +62,7 @@ impl Replay {
             Self::AgentRestart => "agent-restart",
             Self::StaleReplica => "stale-replica",
             Self::ConnectionLoss => "connection-loss",
+            Self::BundleConflict => "bundle-conflict",
         }
     }
 
@@ -68,6 +77,7 @@ impl Replay {
             Self::AgentRestart => agent_restart::run(scene).await,
             Self::StaleReplica => stale_replica::run(scene).await,
             Self::ConnectionLoss => connection_loss::run(scene).await,
+            Self::BundleConflict => bundle_conflict::run(scene).await,
         }
     }
 }

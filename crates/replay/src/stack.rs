@@ -26,6 +26,8 @@ pub(crate) struct ServerSettings {
     pub(crate) x509_ttl: Duration,
     pub(crate) agent_ttl: Duration,
     pub(crate) jwt_ttl: Duration,
+    /// Further blocks of the section `plugins`.
+    pub(crate) plugins: String,
 }
 
 impl ServerSettings {
@@ -38,6 +40,7 @@ impl ServerSettings {
             x509_ttl: hour,
             agent_ttl: hour,
             jwt_ttl: Duration::from_secs(300),
+            plugins: String::new(),
         }
     }
 }
@@ -102,6 +105,14 @@ impl Server {
         output(&self.program.path, &arguments).await
     }
 
+    /// Makes a new X.509 authority, which is in the bundle from then on and signs nothing yet.
+    pub(crate) async fn prepare_authority(&self) -> Result<(), Error> {
+        let socket = self.folder.join("api.sock").display().to_string();
+        let first = self.program.first.iter().copied();
+        let words = ["localauthority", "x509", "prepare", "-socketPath", &socket];
+        output(&self.program.path, &first.chain(words).collect::<Vec<_>>()).await.map(drop)
+    }
+
     /// Until its health page says that it is ready.
     pub(crate) async fn until_ready(&mut self, patience: Duration) -> Result<(), Error> {
         wait_until("the server is ready", patience, async || {
@@ -164,7 +175,8 @@ fn launch(program: &Program, folder: &Path, under: &[String]) -> Result<Process,
 }
 
 fn server_file(folder: &Path, [port, pages, health]: [u16; 3], settings: &ServerSettings) -> String {
-    let ServerSettings { connection_string, ro_connection_string, x509_ttl, agent_ttl, jwt_ttl } = settings;
+    let ServerSettings { connection_string, ro_connection_string, x509_ttl, agent_ttl, jwt_ttl, plugins } =
+        settings;
     let reader = ro_connection_string
         .as_ref()
         .map(|reader| format!("ro_connection_string = \"{reader}\""))
@@ -193,6 +205,7 @@ plugins {{
     }}
     NodeAttestor "join_token" {{ plugin_data {{}} }}
     KeyManager "disk" {{ plugin_data {{ keys_path = "{folder}/keys.json" }} }}
+    {plugins}
 }}
 health_checks {{
     listener_enabled = true
