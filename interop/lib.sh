@@ -139,12 +139,16 @@ wait_for() {
   done
 }
 
-# rust_checks <name> <log of a test program> <its exit status>: a check for each test; those that failed come last.
+# rust_checks <name> <log of a test program> <its exit status>: a check for each test; those that failed come last. That no
+# test ran is a failure too.
 rust_checks() {
-  local name=$1 log=$2 status=$3 test outcome failed=()
+  local name=$1 log=$2 status=$3 test outcome failed=() ran=0
   while read -r _ test _ outcome _; do
     case $outcome in
-      ok) check ok "$name.${test//::/.}" ;;
+      ok)
+        ran=1
+        check ok "$name.${test//::/.}"
+        ;;
       ignored*) ;;
       *) failed+=("$test $outcome") ;;
     esac
@@ -155,6 +159,8 @@ rust_checks() {
   if [[ $status -ne 0 && ${#failed[@]} -eq 0 ]]; then
     tail -n 40 "$log" | tee -a "$RUN/causes"
     check FAIL "$name" "exit code $status, see $log"
+  elif [[ $ran -eq 0 && ${#failed[@]} -eq 0 ]]; then
+    check FAIL "$name" "no test ran, see $log"
   fi
 }
 

@@ -10,7 +10,7 @@ run_suite() {
   export VOUCHSAFE_BIN=$VOUCHSAFE
   scenario_program
   tests vouchsafe-store --test conformance --test postgres
-  tests vouchsafe-testkit --lib
+  tests vouchsafe-testkit --lib postgres
   scenarios "several-servers" "" "" --ignored several_servers::
   wait_for_scenarios
 }
