@@ -149,6 +149,7 @@ fn server_config(world: &World, tcp_address: SocketAddr, data_dir: PathBuf) -> v
         disable_jwt_svids: false,
         admission: vouchsafe_server::config::Admission::default(),
         federation: vouchsafe_server::config::Federation::default(),
+        publications: Vec::new(),
         version: "sim",
     }
 }
