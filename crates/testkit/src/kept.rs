@@ -25,8 +25,8 @@ impl Kept {
         // A command in the background gets /dev/null as its input, so the pipe is moved aside first.
         shell.args(["-c", KEEPER, "sh", at_end]).args(words).current_dir("/");
         shell.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let shell = spawn(shell, log);
-        let pid = first_child(shell.id());
+        let mut shell = spawn(shell, log);
+        let pid = first_child(&mut shell);
         Self { shell, pid }
     }
 
@@ -89,11 +89,13 @@ fn spawn(mut shell: Command, log: &Path) -> Child {
     shell.spawn().expect("a shell")
 }
 
-fn first_child(shell: u32) -> u32 {
+fn first_child(shell: &mut Child) -> u32 {
     loop {
-        if let Some(pid) = children(shell).first() {
+        if let Some(pid) = children(shell.id()).first() {
             return *pid;
         }
+        let ended = shell.try_wait().expect("the shell's state");
+        assert!(ended.is_none(), "the shell ended before it started the program: {ended:?}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
