@@ -172,7 +172,7 @@ const PROMPT: Duration = Duration::from_secs(10);
 
 #[test]
 #[ignore = "needs Kubernetes: run by interop/run kubernetes"]
-fn every_kind_of_object_gets_the_bundle_and_each_change_of_it_within_a_second() {
+fn every_kind_of_object_gets_the_bundle_and_each_change_of_it_at_once() {
     let (world, objects) = (World::new(), Objects::new(Kubernetes::shared()));
     let cluster = objects.cluster;
     cluster.apply(&objects.webhooks("Validating", &["a", "b"]));
@@ -269,7 +269,9 @@ fn what_appears_later_or_is_changed_by_somebody_else_is_put_right_and_what_its_o
     let version = |object: Option<Value>| object.unwrap()["metadata"]["resourceVersion"].clone();
     let settled = version(cluster.get(&path));
     server.entry("any", "node", "unix:uid:1", &[]);
-    std::thread::sleep(Duration::from_secs(3));
+    // What appears after it is written: it has gone through all of them.
+    cluster.apply(&objects.webhooks("Mutating", &["d"]));
+    objects.have(PROMPT, &server);
     assert_eq!(version(cluster.get(&path)), settled, "an object that is right is written");
 }
 
