@@ -1,8 +1,7 @@
 //! What stands between a server and the database.
 
-use std::time::Duration;
-
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional};
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -73,12 +72,21 @@ impl Proxy {
                     };
                     if let Some(last) = last {
                         to_server.write_all(&last).await.unwrap();
-                        // The answer: it is carried out.
-                        drop(tokio::time::timeout(Duration::from_secs(2), from_server.readable()).await);
+                        read_to_idle(&mut from_server).await;
                     }
                 });
             }
         });
         Self { port: own, hold, _task: task }
+    }
+}
+
+/// Reads to `ReadyForQuery` with no transaction open: what was sent before is carried out. That something is readable
+/// says less, since readiness may be stale and since what came before is answered too.
+async fn read_to_idle(from_server: &mut OwnedReadHalf) {
+    const IDLE: &[u8] = b"Z\0\0\0\x05I";
+    let mut answer = Vec::new();
+    while !answer.windows(IDLE.len()).any(|part| part == IDLE) {
+        assert_ne!(from_server.read_buf(&mut answer).await.unwrap(), 0, "the database answers");
     }
 }
