@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, error};
+use vouchsafe_runtime::chain::Chain;
 use vouchsafe_runtime::metrics::{Call, Summary};
 use vouchsafe_transport::peer::PeerProcess;
 use vouchsafe_types::selector::{Selector, SelectorSet};
@@ -173,7 +174,7 @@ impl Asked {
     async fn examine(&self, peer: &PeerProcess) -> (&'static str, Result<Vec<Selector>, String>) {
         let answer = timeout(EXAMINE_DEADLINE, self.attestor.attest(peer)).await;
         let answer = match answer {
-            Ok(answer) => answer.map_err(|error| crate::trust::error_chain(&error)),
+            Ok(answer) => answer.map_err(|error| Chain(&error).to_string()),
             Err(_) => {
                 let late = || format!("no answer within {EXAMINE_DEADLINE:?}");
                 Err(self.attestor.complaint().unwrap_or_else(late))

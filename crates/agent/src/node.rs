@@ -22,6 +22,7 @@ use vouchsafe_identity::own::SvidCell;
 use vouchsafe_proto::denial::{self, Reason};
 use vouchsafe_runtime::blocking;
 use vouchsafe_runtime::budget::Budget;
+use vouchsafe_runtime::chain::Chain;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_types::trust_domain::TrustDomain;
 
@@ -35,7 +36,7 @@ use crate::rotation::{Policy, Standing};
 use crate::server_client::{ServerClient, hint, look_again, shown};
 use crate::status::{Phase, StatusBoard};
 use crate::taint::Distrust;
-use crate::trust::{Trust, error_chain, error_source};
+use crate::trust::{Trust, error_source};
 use attestor::NodeAttestor;
 use own::Own;
 pub use own::Restored;
@@ -220,7 +221,7 @@ impl Node {
 
     async fn failed(&self, progress: &mut Progress, failure: NodeError) -> Result<(), NodeError> {
         let cause = error_source(&failure);
-        self.notes.node_failed(failure.code(), &error_chain(&failure));
+        self.notes.node_failed(failure.code(), &Chain(&failure).to_string());
         match progress.own.reattestable {
             true => error!(error = %failure, cause, "Could not reattest agent"),
             false => error!(error = %failure, cause, "Could not rotate agent SVID"),

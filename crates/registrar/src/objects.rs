@@ -7,44 +7,13 @@
 
 mod compact;
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use vouchsafe_cluster::k8s_openapi::api::core::v1::ObjectReference;
 use vouchsafe_cluster::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use vouchsafe_cluster::k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
-use vouchsafe_cluster::{Kind, Resource, reference};
+use vouchsafe_cluster::{Kind, kind, reference};
 
 pub use self::compact::Compact;
-
-macro_rules! kind {
-    ($type:ident, $scope:ty, $group:literal, $version:literal, $kind:literal, $plural:literal) => {
-        impl Resource for $type {
-            type DynamicType = ();
-            type Scope = $scope;
-
-            fn kind((): &()) -> Cow<'_, str> {
-                $kind.into()
-            }
-            fn group((): &()) -> Cow<'_, str> {
-                $group.into()
-            }
-            fn version((): &()) -> Cow<'_, str> {
-                $version.into()
-            }
-            fn plural((): &()) -> Cow<'_, str> {
-                $plural.into()
-            }
-            fn meta(&self) -> &ObjectMeta {
-                &self.metadata
-            }
-            fn meta_mut(&mut self) -> &mut ObjectMeta {
-                &mut self.metadata
-            }
-        }
-    };
-}
 
 macro_rules! declaring {
     ($type:ident, $kind:literal, $plural:literal, $doc:literal) => {
@@ -62,7 +31,7 @@ macro_rules! declaring {
             pub status: Option<Json>,
         }
 
-        kind!($type, ClusterResourceScope, "spire.spiffe.io", "v1alpha1", $kind, $plural);
+        kind!($type, Cluster, "spire.spiffe.io", "v1alpha1", $kind, $plural);
 
         impl Declaring for $type {
             fn spec(&self) -> &Json {
@@ -115,7 +84,7 @@ pub struct Pod {
     pub spec: Compact,
 }
 
-kind!(Pod, NamespaceResourceScope, "", "v1", "Pod", "pods");
+kind!(Pod, Namespaced, "", "v1", "Pod", "pods");
 
 /// What is kept of a node. Equal as [`Pod`]s are.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -128,7 +97,7 @@ pub struct Node {
     pub spec: Compact,
 }
 
-kind!(Node, ClusterResourceScope, "", "v1", "Node", "nodes");
+kind!(Node, Cluster, "", "v1", "Node", "nodes");
 
 /// What is kept of a namespace.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -138,7 +107,7 @@ pub struct Namespace {
     pub metadata: ObjectMeta,
 }
 
-kind!(Namespace, ClusterResourceScope, "", "v1", "Namespace", "namespaces");
+kind!(Namespace, Cluster, "", "v1", "Namespace", "namespaces");
 
 /// What is kept of the endpoints of a service.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -151,7 +120,7 @@ pub struct Endpoints {
     pub subsets: Vec<Subset>,
 }
 
-kind!(Endpoints, NamespaceResourceScope, "", "v1", "Endpoints", "endpoints");
+kind!(Endpoints, Namespaced, "", "v1", "Endpoints", "endpoints");
 
 /// Endpoints with the same ports.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

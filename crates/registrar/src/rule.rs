@@ -1,16 +1,19 @@
 //! What a `ClusterSPIFFEID` or a `ClusterStaticEntry` says, read once per version.
 
+mod error;
+mod fields;
+
 use serde::Deserialize;
 use serde_json::Value as Json;
-use vouchsafe_types::entry::EntryError;
-use vouchsafe_types::selector::SelectorError as EntrySelectorError;
-use vouchsafe_types::spiffe_id::SpiffeIdError;
-use vouchsafe_types::{Selector, SpiffeId, TrustDomain};
+use vouchsafe_types::TrustDomain;
 
+use self::fields::{labels, lifetime, read, template, trust_domains};
 use crate::draft::Draft;
-use crate::duration::{DurationError, parse_seconds};
-use crate::label_selector::{LabelSelector, SelectorError, Written};
-use crate::template::{Template, TemplateError};
+use crate::label_selector::{LabelSelector, Written};
+use crate::template::Template;
+
+pub use self::error::RuleError;
+pub(crate) use self::fields::{each_once, selector, spiffe_id, trust_domain};
 
 /// A `ClusterSPIFFEID`, ready to be applied to Pods.
 #[derive(Clone, Debug)]
@@ -70,93 +73,6 @@ struct StaticSpec {
     downstream: bool,
     #[serde(rename = "storeSVID")]
     store_svid: bool,
-}
-
-/// What is wrong with a declaration, by the field that it stands in.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RuleError {
-    /// Fields of the wrong kind.
-    #[error("the spec cannot be read: {0}")]
-    Malformed(String),
-    /// A field that must be set.
-    #[error("{0} is empty")]
-    Empty(&'static str),
-    /// A template that does not parse.
-    #[error("invalid {field}: {source}")]
-    Template {
-        /// Where.
-        field: &'static str,
-        /// What is wrong with it.
-        source: TemplateError,
-    },
-    /// A selector of Pods or namespaces.
-    #[error("invalid {field}: {source}")]
-    Labels {
-        /// Where.
-        field: &'static str,
-        /// What is wrong with it.
-        source: SelectorError,
-    },
-    /// A lifetime.
-    #[error("invalid {field}: {source}")]
-    Lifetime {
-        /// Where.
-        field: &'static str,
-        /// What is wrong with it.
-        source: DurationError,
-    },
-    /// A SPIFFE ID or trust domain.
-    #[error("invalid {field} {text:?}: {source}")]
-    Id {
-        /// Where.
-        field: &'static str,
-        /// What it says.
-        text: String,
-        /// What is wrong with it.
-        source: SpiffeIdError,
-    },
-    /// A SPIFFE ID of somebody else.
-    #[error("invalid {field} {text:?}: expected trust domain \"{expected}\"")]
-    Foreign {
-        /// Where.
-        field: &'static str,
-        /// What it says.
-        text: String,
-        /// Where it should belong.
-        expected: TrustDomain,
-    },
-    /// A selector of the entry.
-    #[error("invalid {field} {text:?}: {source}")]
-    Selector {
-        /// Where.
-        field: &'static str,
-        /// What it says.
-        text: String,
-        /// What is wrong with it.
-        source: EntrySelectorError,
-    },
-    /// An entry that no server would take.
-    #[error("the entry cannot be: {}", chain(.0))]
-    Entry(EntryError),
-    /// A template that gave nothing for this Pod.
-    #[error("failed to render {field}: {source}")]
-    Render {
-        /// Where.
-        field: &'static str,
-        /// What happened.
-        source: TemplateError,
-    },
-    /// The Pod's node is not known (yet).
-    #[error("node {0:?} is not known")]
-    NoNode(String),
-}
-
-fn chain(error: &EntryError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
 
 impl Rule {
@@ -223,62 +139,6 @@ pub fn parse_static(spec: &Json, trust_domain: &TrustDomain) -> Result<Draft, Ru
     };
     draft.check(trust_domain).map_err(RuleError::Entry)?;
     Ok(draft)
-}
-
-/// A trust domain, as a name or as a SPIFFE ID.
-pub(crate) fn trust_domain(field: &'static str, text: &str) -> Result<TrustDomain, RuleError> {
-    let parsed = match text.contains("://") {
-        true => SpiffeId::parse(text).map(|id| id.trust_domain()),
-        false => TrustDomain::parse(text),
-    };
-    parsed.map_err(|source| RuleError::Id { field, text: text.to_owned(), source })
-}
-
-pub(crate) fn spiffe_id(field: &'static str, text: &str) -> Result<SpiffeId, RuleError> {
-    SpiffeId::parse(text).map_err(|source| RuleError::Id { field, text: text.to_owned(), source })
-}
-
-pub(crate) fn selector(field: &'static str, text: &str) -> Result<Selector, RuleError> {
-    Selector::parse(text).map_err(|source| RuleError::Selector { field, text: text.to_owned(), source })
-}
-
-/// The values without those that were there before, in order.
-pub(crate) fn each_once<T: PartialEq>(values: Vec<T>) -> Vec<T> {
-    let mut kept: Vec<T> = Vec::with_capacity(values.len());
-    for value in values {
-        if !kept.contains(&value) {
-            kept.push(value);
-        }
-    }
-    kept
-}
-
-fn read<T: Default + for<'de> Deserialize<'de>>(spec: &Json) -> Result<T, RuleError> {
-    if spec.is_null() {
-        return Ok(T::default());
-    }
-    T::deserialize(spec).map_err(|error| RuleError::Malformed(error.to_string()))
-}
-
-fn template(field: &'static str, text: &str) -> Result<Template, RuleError> {
-    Template::parse(field, text).map_err(|source| RuleError::Template { field, source })
-}
-
-fn lifetime(field: &'static str, text: &str) -> Result<u32, RuleError> {
-    if text.is_empty() {
-        return Ok(0);
-    }
-    parse_seconds(text).map_err(|source| RuleError::Lifetime { field, source })
-}
-
-fn trust_domains(texts: &[String]) -> Result<Vec<TrustDomain>, RuleError> {
-    let parsed: Result<Vec<_>, _> = texts.iter().map(|text| trust_domain("federatesWith", text)).collect();
-    parsed.map(each_once)
-}
-
-fn labels(field: &'static str, written: Option<Written>) -> Result<LabelSelector, RuleError> {
-    let selector = LabelSelector::try_from(written.unwrap_or_default());
-    selector.map_err(|source| RuleError::Labels { field, source })
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! gRPC statuses, in the form that SPIRE's tools expect: `"<what failed>: <why>"`.
 
-use std::fmt::Display;
 use std::time::Duration;
 
 use tonic::{Code, Status};
@@ -9,6 +8,8 @@ use tracing::{error, warn};
 use vouchsafe_proto::spire::api::types;
 use vouchsafe_runtime::class::Class;
 use vouchsafe_store::Error as StoreError;
+
+pub(crate) use vouchsafe_runtime::chain::Chain;
 
 /// A status with the text `"<what>: <why>"`, causes included.
 pub(crate) fn failed(code: Code, what: &str, why: impl Into<BoxError>) -> Status {
@@ -62,25 +63,6 @@ pub(crate) fn store_failed(what: &'static str, cause: &StoreError) -> Status {
     match code {
         Code::Unavailable => unavailable(what, why, cause.retry_after().unwrap_or(SOON)),
         code => failed(code, what, why),
-    }
-}
-
-/// An error with all its causes, as one line. A cause that an error's own text ends with is not told twice.
-pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
-
-impl Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut told = self.0.to_string();
-        let mut next = self.0.source();
-        while let Some(cause) = next {
-            let text = cause.to_string();
-            if !told.ends_with(&text) {
-                told.push_str(": ");
-                told.push_str(&text);
-            }
-            next = cause.source();
-        }
-        f.write_str(&told)
     }
 }
 

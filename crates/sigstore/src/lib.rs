@@ -30,6 +30,7 @@
 mod cache;
 mod certificate;
 mod der;
+mod digest;
 mod excerpt;
 pub mod identity;
 pub mod image;

@@ -142,7 +142,7 @@ impl Session<'_> {
         if answer.status != 200 {
             return Err(RegistryError::Status { what: path, status: answer.status });
         }
-        if hex::encode(crate::trust::sha256(&answer.body)) != hexadecimal {
+        if hex::encode(crate::digest::sha256(&answer.body)) != hexadecimal {
             return Err(RegistryError::Digest { what: path });
         }
         self.hold(&layer.digest, &answer.body);

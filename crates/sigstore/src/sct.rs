@@ -5,7 +5,8 @@ use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{CtVersion, FromDer, SignedCertificateTimestamp, X509Certificate};
 
 use crate::der;
-use crate::trust::{LogError, LogKeys, sha256};
+use crate::digest::sha256;
+use crate::trust::{LogError, LogKeys};
 
 /// Verifies that every proof in `certificate` (DER) is by a log of `logs`, and that there is one. `issuer_key` is the
 /// `SubjectPublicKeyInfo` of who signed the certificate.

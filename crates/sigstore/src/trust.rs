@@ -3,22 +3,24 @@
 //! Built in is what sigstore publishes for its public services (`public_good.json`, the `trusted_root.json` of its TUF
 //! repository). Another one, or single parts as cosign's environment variables name them, comes from files.
 
+mod authority;
 mod document;
+mod log_keys;
+mod validity;
 
-use std::collections::HashMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer, TrustAnchor};
+use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use vouchsafe_runtime::class::Class;
-use webpki::RawPublicKeyEntity;
-use webpki::aws_lc_rs::{
-    ECDSA_P256_SHA256, ECDSA_P384_SHA256, ECDSA_P521_SHA256, ED25519, RSA_PKCS1_2048_8192_SHA256,
-};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
+use authority::parsed;
 use document::{TrustedRoot, decoded, period};
+use validity::Period;
+
+pub(crate) use authority::Authority;
+pub(crate) use log_keys::{LogError, LogKeys, SIGNATURES};
 
 /// Where roots come from instead of what is built in.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -42,105 +44,6 @@ pub struct Trust {
     pub(crate) rekor: LogKeys,
     pub(crate) ct: LogKeys,
 }
-
-/// The end of a chain.
-#[derive(Debug)]
-pub(crate) struct Authority {
-    pub(crate) anchor: TrustAnchor<'static>,
-    /// `SubjectPublicKeyInfo`, whole.
-    pub(crate) spki: Vec<u8>,
-    /// When the certificate is valid, and when it was in use.
-    valid: [Period; 2],
-}
-
-/// Keys of transparency logs by log ID, which is the SHA-256 of the key.
-#[derive(Debug, Default)]
-pub(crate) struct LogKeys(HashMap<Vec<u8>, LogKey>);
-
-#[derive(Debug)]
-struct LogKey {
-    spki: SubjectPublicKeyInfoDer<'static>,
-    used: Period,
-}
-
-/// Seconds since 1970, both ends included.
-#[derive(Clone, Copy, Debug, Default)]
-struct Period {
-    start: Option<i64>,
-    end: Option<i64>,
-}
-
-impl Period {
-    fn has(&self, unix: i64) -> bool {
-        self.start.is_none_or(|start| start <= unix) && self.end.is_none_or(|end| unix <= end)
-    }
-}
-
-impl Authority {
-    fn new(der: &[u8], used: Period) -> Result<Self, &'static str> {
-        let certificate = CertificateDer::from(der);
-        let anchor =
-            webpki::anchor_from_trusted_cert(&certificate).map_err(|_| "an authority is no certificate")?;
-        let parsed = parsed(der)?;
-        let validity = parsed.validity();
-        let valid = Period {
-            start: Some(validity.not_before.timestamp()),
-            end: Some(validity.not_after.timestamp()),
-        };
-        Ok(Self { anchor: anchor.to_owned(), spki: parsed.public_key().raw.to_vec(), valid: [valid, used] })
-    }
-
-    pub(crate) fn counts_at(&self, unix: i64) -> bool {
-        self.valid.iter().all(|period| period.has(unix))
-    }
-}
-
-impl LogKeys {
-    fn insert(&mut self, spki: Vec<u8>, used: Period) -> Result<(), &'static str> {
-        let id = sha256(&spki).to_vec();
-        let spki = SubjectPublicKeyInfoDer::from(spki);
-        RawPublicKeyEntity::try_from(&spki).map_err(|_| "the key of a log is none")?;
-        self.0.insert(id, LogKey { spki, used });
-        Ok(())
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Whether the log `id` signed `message`, at `unix` as it says itself.
-    pub(crate) fn verify(
-        &self,
-        id: &[u8],
-        unix: i64,
-        message: &[u8],
-        signature: &[u8],
-    ) -> Result<(), LogError> {
-        let key = self.0.get(id).ok_or_else(|| LogError::Unknown { id: hex::encode(id) })?;
-        if !key.used.has(unix) {
-            return Err(LogError::NotInUse);
-        }
-        let entity = RawPublicKeyEntity::try_from(&key.spki).map_err(|_| LogError::Signature)?;
-        let algorithms = SIGNATURES.iter();
-        let verified = algorithms.map(|algorithm| entity.verify_signature(*algorithm, message, signature));
-        if verified.into_iter().any(|result| result.is_ok()) { Ok(()) } else { Err(LogError::Signature) }
-    }
-}
-
-/// Why a log's promise does not count.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum LogError {
-    #[error("nobody trusts the log {id}")]
-    Unknown { id: String },
-    #[error("the log's key was not in use at that time")]
-    NotInUse,
-    #[error("the log has not signed this")]
-    Signature,
-}
-
-/// How signers and logs sign: with SHA-256, as cosign has it.
-pub(crate) static SIGNATURES: &[&dyn rustls_pki_types::SignatureVerificationAlgorithm] =
-    &[ECDSA_P256_SHA256, ECDSA_P384_SHA256, ECDSA_P521_SHA256, ED25519, RSA_PKCS1_2048_8192_SHA256];
 
 impl Trust {
     /// What sigstore's public services use.
@@ -244,19 +147,6 @@ fn key(pem: &[u8]) -> Result<LogKeys, &'static str> {
     let mut keys = LogKeys::default();
     keys.insert(spki.to_vec(), Period::default())?;
     Ok(keys)
-}
-
-fn parsed(der: &[u8]) -> Result<X509Certificate<'_>, &'static str> {
-    match X509Certificate::from_der(der) {
-        Ok(([], certificate)) => Ok(certificate),
-        _ => Err("a certificate cannot be read"),
-    }
-}
-
-pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut digest = [0; 32];
-    digest.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref());
-    digest
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TrustError> {

@@ -9,12 +9,13 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use crate::certificate::{self, CertificateError, Signer};
+use crate::digest::sha256;
 use crate::identity::Allowed;
 use crate::manifest::Layer;
 use crate::payload::{self, Envelope, PayloadError};
 use crate::rekor::{About, Bundle, BundleError, Logged};
 use crate::sct::{self, SctError};
-use crate::trust::{Trust, sha256};
+use crate::trust::Trust;
 
 /// What a signature must fulfil.
 #[derive(Clone, Debug)]

@@ -20,6 +20,7 @@
 
 mod deadline;
 
+use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -141,7 +142,7 @@ where
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let builder = Arc::new(builder(&options));
+    let builder = builder(&options);
     let permits = Arc::new(Semaphore::new(options.max_connections));
     let mut connections = Connections::new(options.max_connections, options.max_connections_per_peer);
     loop {
@@ -161,9 +162,9 @@ where
                     let peer = io.peer_key();
                     let age = options.max_connection_age.map(|age| age.mul_f64(0.9 + 0.2 * entropy.fraction()));
                     let task = serve_connection(
-                        io, service.clone(), builder.clone(), cancel.clone(), age, options.first_byte_timeout,
+                        io, service.clone(), &builder, cancel.clone(), age, options.first_byte_timeout, permit,
                     );
-                    connections.start(peer, async move { let _permit = permit; task.await });
+                    connections.start(peer, task);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept connections, trying again");
@@ -191,14 +192,20 @@ fn builder(options: &Options) -> http2::Builder<TokioExecutor> {
     builder
 }
 
-async fn serve_connection<I, S, B>(
+/// Serves a connection until it ends, and holds `permit` as long.
+///
+/// There are many, most of them with nothing to say, so their size counts. An `async fn` has room for each argument twice:
+/// therefore what is large is put together before the future, in a place of its own.
+fn serve_connection<I, S, B>(
     io: I,
     service: S,
-    builder: Arc<http2::Builder<TokioExecutor>>,
+    builder: &http2::Builder<TokioExecutor>,
     cancel: CancellationToken,
     age: Option<Duration>,
     first_byte_timeout: Duration,
-) where
+    permit: impl Send + 'static,
+) -> impl Future<Output = ()> + Send + 'static
+where
     I: Connection,
     S: Service<http::Request<tonic::body::Body>, Response = http::Response<B>> + Clone + Send + 'static,
     S::Future: Send,
@@ -219,35 +226,38 @@ async fn serve_connection<I, S, B>(
     let heard = Arc::new(AtomicBool::new(false));
     // Behind one type, because each type of connection would be another copy of all HTTP/2 code.
     let io: Box<dyn Stream> = Box::new(Heard { io, heard: heard.clone() });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), respond));
-    let mut silence = pin!(tokio::time::sleep(first_byte_timeout));
-    let mut aged = pin!(async {
-        match age {
-            Some(age) => tokio::time::sleep(age).await,
-            None => std::future::pending().await,
-        }
-    });
-    let (mut closing, mut listening) = (false, true);
-    loop {
-        tokio::select! {
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "connection ended");
-                }
-                return;
+    let mut connection = Box::pin(builder.serve_connection(TokioIo::new(io), respond));
+    async move {
+        let _held_to_the_end = permit;
+        let mut silence = pin!(tokio::time::sleep(first_byte_timeout));
+        let mut aged = pin!(async {
+            match age {
+                Some(age) => tokio::time::sleep(age).await,
+                None => std::future::pending().await,
             }
-            () = silence.as_mut(), if listening => {
-                if !heard.load(Ordering::Relaxed) {
+        });
+        let (mut closing, mut listening) = (false, true);
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(error = &error as &dyn std::error::Error, "connection ended");
+                    }
                     return;
                 }
-                listening = false;
+                () = silence.as_mut(), if listening => {
+                    if !heard.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    listening = false;
+                }
+                () = aged.as_mut(), if !closing => closing = true,
+                () = cancel.cancelled(), if !closing => closing = true,
             }
-            () = aged.as_mut(), if !closing => closing = true,
-            () = cancel.cancelled(), if !closing => closing = true,
-        }
-        if closing {
-            connection.as_mut().graceful_shutdown();
-            end.connection.cancel();
+            if closing {
+                connection.as_mut().graceful_shutdown();
+                end.connection.cancel();
+            }
         }
     }
 }

@@ -20,7 +20,7 @@ use vouchsafe_transport::peer::PeerProcess;
 use vouchsafe_types::selector::Selector;
 
 use super::container::{LocateError, Locator, Wanted};
-use super::looks::Looks;
+use super::looks::{Looks, not_located};
 use super::{AttestorError, WorkloadAttestor};
 use containers::{Containers, Place};
 use matcher::{MatcherError, Matchers};
@@ -191,7 +191,8 @@ impl WorkloadAttestor for DockerAttestor {
 
     async fn attest(&self, peer: &PeerProcess) -> Result<Vec<Selector>, AttestorError> {
         let (config, pid) = (Arc::clone(&self.inner.config), peer.pid);
-        let place = self.inner.looks.run(pid, move || config.locate(pid)).await?;
+        let place =
+            self.inner.looks.run(move || config.locate(pid).map_err(|error| not_located(pid, error))).await?;
         let Some(place) = place else { return Ok(Vec::new()) };
         let found = self.inner.containers.selectors(&place).await;
         found

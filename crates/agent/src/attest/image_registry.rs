@@ -3,12 +3,11 @@
 use async_trait::async_trait;
 use vouchsafe_identity::web::{WebRoots, web_client_config};
 use vouchsafe_runtime::blocking;
+use vouchsafe_runtime::chain::Chain;
 use vouchsafe_runtime::class::Class;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_sigstore::{Web, WebAnswer, WebError, WebRequest};
 use vouchsafe_transport::fetch::{self, Bounds, Head, Reader, Refusal, Target};
-
-use crate::trust::error_chain;
 
 /// Asks registries, which must prove their host names.
 #[derive(Clone, Debug)]
@@ -26,7 +25,8 @@ impl Web for RegistryWeb {
         let mut whole = Whole::default();
         let bounds = Bounds { deadline: request.deadline, body: request.body };
         let asked = fetch::read(&target, bounds, &mut whole).await;
-        let head = asked.map_err(|error| WebError { message: error_chain(&error), class: error.class() })?;
+        let head =
+            asked.map_err(|error| WebError { message: Chain(&error).to_string(), class: error.class() })?;
         Ok(WebAnswer {
             status: head.status.as_u16(),
             location: head.location,
@@ -38,7 +38,8 @@ impl Web for RegistryWeb {
 
 impl RegistryWeb {
     async fn target(&self, request: &WebRequest) -> Result<Target, WebError> {
-        let wrong = |error: fetch::Error| WebError { message: error_chain(&error), class: error.class() };
+        let wrong =
+            |error: fetch::Error| WebError { message: Chain(&error).to_string(), class: error.class() };
         let mut target = if request.url.starts_with("http://") {
             Target::plain(&request.url).map_err(wrong)?
         } else {
@@ -47,7 +48,7 @@ impl RegistryWeb {
             let config = blocking::run(move || web_client_config(&roots, clock)).await;
             let failed = |message| WebError { message, class: Class::Permanent };
             let config = config.map_err(|error| failed(error.to_string()))?;
-            Target::https(&request.url, &config.map_err(|error| failed(error_chain(&error)))?)
+            Target::https(&request.url, &config.map_err(|error| failed(Chain(&error).to_string()))?)
                 .map_err(wrong)?
         };
         if let Some(types) = request.accept {

@@ -27,7 +27,7 @@ use vouchsafe_types::selector::Selector;
 
 use super::container::{Container, LocateError, Locator, Wanted};
 use super::image_signatures::ImageSignatures;
-use super::looks::Looks;
+use super::looks::{Looks, not_located};
 use super::{ATTESTOR_DEADLINE, AttestorError, WorkloadAttestor};
 use crate::metrics::Metrics;
 use index::{Answer, Sought};
@@ -117,7 +117,8 @@ impl WorkloadAttestor for K8sAttestor {
 
     async fn attest(&self, peer: &PeerProcess) -> Result<Vec<Selector>, AttestorError> {
         let (config, pid) = (Arc::clone(&self.inner.config), peer.pid);
-        let container = self.inner.looks.run(pid, move || config.locate(pid)).await?;
+        let container =
+            self.inner.looks.run(move || config.locate(pid).map_err(|error| not_located(pid, error))).await?;
         let Some(container) = container else { return Ok(Vec::new()) };
         // What is found is made of 64 hexadecimal digits.
         let Some(id) = ContainerId::parse(&container.id) else { return Ok(Vec::new()) };

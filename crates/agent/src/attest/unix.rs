@@ -7,9 +7,8 @@
 //! | `unix:supplementary_gid`, `unix:supplementary_group` | one each per supplementary group |
 //! | `unix:path`, `unix:sha256` | the program file; only with `discover_workload_path` |
 //!
-//! Looking blocks a thread: a name service may hang, and a program may be of any size. So at most [`MAX_LOOKS`] threads
-//! look and [`MAX_DIGESTS`] read programs at a time, and the rest of the agent keeps threads for itself. Further
-//! callers wait, within their attestor's deadline.
+//! Looking blocks a thread: a name service may hang, and a program may be of any size. So it happens on few threads
+//! ([`Looks`]), programs are read on [`MAX_DIGESTS`] others, and the rest of the agent keeps threads for itself.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -18,13 +17,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nix::unistd::{Gid, Group, Uid, User};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use vouchsafe_runtime::blocking;
 use vouchsafe_transport::peer::PeerProcess;
 use vouchsafe_types::selector::Selector;
 
 use super::digest::{DigestError, Digests, Program};
+use super::looks::Looks;
 use super::{AttestorError, WorkloadAttestor};
 
 /// Settings of the `unix` attestor, as SPIRE has them.
@@ -56,8 +54,8 @@ struct Inner {
     digests: Digests,
     users: Names,
     groups: Names,
-    looks: Arc<Semaphore>,
-    reads: Arc<Semaphore>,
+    looks: Looks,
+    reads: Looks,
 }
 
 /// What one look finds.
@@ -77,29 +75,10 @@ impl UnixAttestor {
             digests: Digests::default(),
             users: Names::default(),
             groups: Names::default(),
-            looks: Arc::new(Semaphore::new(MAX_LOOKS)),
-            reads: Arc::new(Semaphore::new(MAX_DIGESTS)),
+            looks: Looks::default(),
+            reads: Looks::on(MAX_DIGESTS),
         };
         Self { inner: Arc::new(inner) }
-    }
-
-    /// Runs `work` on a thread, when one of `permits` is free. It runs to its end even if nobody waits for it any more.
-    async fn on_a_thread<T: Send + 'static>(
-        &self,
-        permits: &Arc<Semaphore>,
-        work: impl FnOnce(&Inner) -> Result<T, AttestorError> + Send + 'static,
-    ) -> Result<T, AttestorError> {
-        let failed = |error: String| AttestorError::Lookup {
-            what: format!("attestation thread: {error}"),
-            source: None,
-        };
-        let permit = Arc::clone(permits).acquire_owned().await.map_err(|error| failed(error.to_string()))?;
-        let inner = Arc::clone(&self.inner);
-        let work = move || {
-            let _held_to_the_end = permit;
-            work(&inner)
-        };
-        blocking::run(work).await.map_err(|error| failed(error.to_string()))?
     }
 }
 
@@ -110,12 +89,13 @@ impl WorkloadAttestor for UnixAttestor {
     }
 
     async fn attest(&self, peer: &PeerProcess) -> Result<Vec<Selector>, AttestorError> {
-        let peer = peer.clone();
-        let looked = self.on_a_thread(&self.inner.looks, move |inner| inner.look_at(&peer)).await?;
+        let (inner, peer) = (Arc::clone(&self.inner), peer.clone());
+        let looked = self.inner.looks.run(move || inner.look_at(&peer)).await?;
         let mut values = looked.values;
         if let Some(program) = looked.unread {
-            let read = move |inner: &Inner| inner.digests.read(program).map_err(no_digest);
-            values.push(format!("sha256:{}", self.on_a_thread(&self.inner.reads, read).await?));
+            let inner = Arc::clone(&self.inner);
+            let read = move || inner.digests.read(program).map_err(no_digest);
+            values.push(format!("sha256:{}", self.inner.reads.run(read).await?));
         }
         values
             .iter()
@@ -237,11 +217,8 @@ fn group_name(gid: u32) -> Option<String> {
 
 const KIND: &str = "unix";
 
-/// Threads that look at processes at a time.
-pub const MAX_LOOKS: usize = 64;
-
 /// Threads that read programs at a time.
-pub const MAX_DIGESTS: usize = 4;
+const MAX_DIGESTS: usize = 4;
 
 /// A process with more supplementary groups is not attested: each connection keeps what was found.
 const MAX_GROUPS: usize = 1024;
@@ -308,27 +285,6 @@ mod tests {
         let inner = UnixAttestor::new(UnixAttestorConfig::default()).inner;
         let groups = (0..=1024).map(|n| 3_000_000_000 + n).collect();
         assert!(inner.users_and_groups(&ProcStatus { uid: 0, gid: 0, groups }).is_err());
-    }
-
-    #[tokio::test]
-    async fn a_name_service_that_hangs_takes_a_bounded_number_of_threads() {
-        let attestor = UnixAttestor::new(UnixAttestorConfig::default());
-        let (release, gate) = std::sync::mpsc::channel::<()>();
-        let (gate, started) = (Arc::new(Mutex::new(gate)), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
-        let stuck = (0..2 * MAX_DIGESTS).map(|_| {
-            let (gate, started) = (Arc::clone(&gate), Arc::clone(&started));
-            attestor.on_a_thread(&attestor.inner.reads, move |_| {
-                started.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                gate.lock().unwrap_or_else(PoisonError::into_inner).recv().unwrap_or_default();
-                Ok(())
-            })
-        });
-        let all = futures_util::future::join_all(stuck);
-        let given_up = tokio::time::timeout(Duration::from_millis(200), all).await;
-        assert!(given_up.is_err());
-        assert_eq!(started.load(std::sync::atomic::Ordering::SeqCst), MAX_DIGESTS);
-        assert!(own(UnixAttestorConfig::default()).await.is_ok(), "a look needs none of these threads");
-        drop(release);
     }
 
     #[tokio::test]

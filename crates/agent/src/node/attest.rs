@@ -7,13 +7,14 @@ use tokio::time::Instant;
 use tonic::Code;
 use tracing::{debug, info, warn};
 use vouchsafe_runtime::budget::Budget;
+use vouchsafe_runtime::chain::Chain;
 
 use super::attestor::NodeAttestor;
 use super::own::{KEY_SLOTS, Own, read_svid};
 use super::{Node, NodeError};
 use crate::metrics::{Repair, Retry, status_name};
 use crate::server_client::{retry_backoff, shown};
-use crate::trust::{error_chain, error_source};
+use crate::trust::error_source;
 
 impl Node {
     /// The budget for [`Node::budget`].
@@ -37,7 +38,7 @@ impl Node {
                 Ok(own) => return Ok(own),
                 Err(failure) if failure.is_final() => return Err(failure),
                 Err(failure) => {
-                    self.notes.node_failed(failure.code(), &error_chain(&failure));
+                    self.notes.node_failed(failure.code(), &Chain(&failure).to_string());
                     self.metrics.retried(Retry::Attest);
                     match self.trust.recover().await {
                         Ok(true) => self.metrics.repaired(Repair::Rebootstrap),

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use vouchsafe_identity::web::{WebRoots, web_client_config};
 use vouchsafe_runtime::blocking;
+use vouchsafe_runtime::chain::Chain;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_transport::fetch::{Bounds, Target, fetch};
 use vouchsafe_types::bundle::{Bundle, format};
 use vouchsafe_types::trust_domain::TrustDomain;
 
-use super::error_chain;
 use crate::upstream_agent;
 
 /// A place that is looked at for each attempt, so that what an operator puts there counts without a restart.
@@ -94,13 +94,14 @@ impl Origin {
                 read.map_err(|error| error.to_string())??
             }
             Place::Url { url, roots } => {
-                let config = web_client_config(roots, clock.clone()).map_err(|error| error_chain(&error))?;
-                let target = Target::https(url, &config).map_err(|error| error_chain(&error))?;
+                let config =
+                    web_client_config(roots, clock.clone()).map_err(|error| Chain(&error).to_string())?;
+                let target = Target::https(url, &config).map_err(|error| Chain(&error).to_string())?;
                 download(url, &target).await?
             }
             Place::Socket { socket, url } => {
-                let target =
-                    Target::unix(socket, &resource(url, asking)?).map_err(|error| error_chain(&error))?;
+                let target = Target::unix(socket, &resource(url, asking)?)
+                    .map_err(|error| Chain(&error).to_string())?;
                 download(&format!("{url} at {}", socket.display()), &target).await?
             }
         };
@@ -108,7 +109,7 @@ impl Origin {
             BundleFormat::Pem => format::from_pem(asking.trust_domain, &text),
             BundleFormat::Spiffe => format::from_spiffe_json(asking.trust_domain, &text),
         };
-        checked(bundle.map_err(|error| format!("could not parse trust bundle: {}", error_chain(&error)))?)
+        checked(bundle.map_err(|error| format!("could not parse trust bundle: {}", Chain(&error)))?)
     }
 }
 
@@ -135,8 +136,8 @@ fn read_file(path: &Path) -> Result<Vec<u8>, String> {
 
 async fn download(name: &str, target: &Target) -> Result<Vec<u8>, String> {
     let answer = fetch(target, Bounds { deadline: DEADLINE, body: MAX_BYTES }).await;
-    let answer = answer
-        .map_err(|error| format!("unable to fetch trust bundle URL {name}: {}", error_chain(&error)))?;
+    let answer =
+        answer.map_err(|error| format!("unable to fetch trust bundle URL {name}: {}", Chain(&error)))?;
     match answer.status {
         http::StatusCode::OK => Ok(answer.body.into()),
         status if status.is_redirection() => Err(format!(

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use bytes::{BufMut, Bytes};
 use prost::Message;
 use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 /// Decodes requests of type `R`; sends bytes as they are.
 #[derive(Debug)]
@@ -44,6 +44,10 @@ impl Encoder for BytesEncoder {
         dst.put(item);
         Ok(())
     }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffers()
+    }
 }
 
 /// See [`BytesCodec`].
@@ -57,4 +61,16 @@ impl<R: Message + Default> Decoder for RequestDecoder<R> {
     fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<R>, Status> {
         R::decode(src).map(Some).map_err(|error| Status::internal(error.to_string()))
     }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffers()
+    }
+}
+
+/// A stream keeps its buffers for as long as it is open, nearly all of that without a word, and tonic's own are 8 KiB each.
+/// These take as much as a message needs.
+fn buffers() -> BufferSettings {
+    const EMPTY: usize = 64;
+    const YIELD_AT: usize = 32 << 10;
+    BufferSettings::new(EMPTY, YIELD_AT)
 }

@@ -114,6 +114,7 @@ mod tests {
     use std::path::PathBuf;
 
     use k8s_openapi::api::core::v1::ConfigMap;
+    use vouchsafe_runtime::chain::Chain;
 
     use super::super::Api;
     use super::*;
@@ -154,13 +155,7 @@ mod tests {
         /// The error of a call, with all its causes.
         async fn call(&self) -> String {
             let error = self.api.fetch::<ConfigMap>(&Name::new("n", "a")).await.unwrap_err();
-            let mut text = error.to_string();
-            let mut cause = std::error::Error::source(&error);
-            while let Some(error) = cause {
-                text += &format!(": {error}");
-                cause = error.source();
-            }
-            text
+            Chain(&error).to_string()
         }
     }
 

@@ -11,10 +11,11 @@ use vouchsafe_proto::csi::v1::node_service_capability::rpc::Type as Capability;
 use vouchsafe_proto::csi::v1::volume_capability::AccessType;
 use vouchsafe_proto::csi::v1::volume_capability::access_mode::Mode;
 use vouchsafe_runtime::blocking;
+use vouchsafe_runtime::chain::Chain;
 use vouchsafe_runtime::class::Class;
 
 use super::mounts::Mounts;
-use super::volumes::{Condition, Done, VolumeError, Volumes, chain};
+use super::volumes::{Condition, Done, VolumeError, Volumes};
 
 /// The service `csi.v1.Identity`.
 #[derive(Clone, Debug)]
@@ -69,7 +70,7 @@ impl<M: Mounts> Node<M> {
         let volumes = Arc::clone(&self.volumes);
         let done = blocking::run(move || work(&volumes)).await;
         let done = done.map_err(|_| Status::internal("the driver failed while it looked at the volume"))?;
-        done.map_err(|error| Status::new(code(&error), chain(&error)))
+        done.map_err(|error| Status::new(code(&error), Chain(&error).to_string()))
     }
 }
 

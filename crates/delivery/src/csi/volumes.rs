@@ -7,6 +7,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use vouchsafe_runtime::chain::Chain;
 use vouchsafe_runtime::class::Class;
 
 use super::mounts::{Mounted, Mounts};
@@ -121,7 +122,7 @@ impl<M: Mounts> Volumes<M> {
         match self.mounted(&target, &directory) {
             Ok(Some(_)) => {}
             Ok(None) => return abnormal("nothing is mounted at the volume's path".to_owned()),
-            Err(error) => return abnormal(chain(&error)),
+            Err(error) => return abnormal(Chain(&error).to_string()),
         }
         match self.open_source() {
             Ok(source) if directory.is(&source) => Ok(Some(Condition::Good)),
@@ -129,7 +130,7 @@ impl<M: Mounts> Volumes<M> {
                 "the volume shows a directory that is not the Workload API's any more; restart the Pod"
                     .to_owned(),
             ),
-            Err(error) => abnormal(chain(&error)),
+            Err(error) => abnormal(Chain(&error).to_string()),
         }
     }
 
@@ -160,18 +161,6 @@ impl<M: Mounts> Volumes<M> {
 
 fn failed<'a>(step: &'static str, target: &'a Target) -> impl Fn(io::Error) -> VolumeError + 'a {
     move |source| VolumeError::Mount { step, path: target.path().to_owned(), source }
-}
-
-/// The error with its causes.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
 
 /// Why a volume is not as it should be.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::Period;
+use super::validity::Period;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]

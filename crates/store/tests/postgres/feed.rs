@@ -2,19 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use vouchsafe_store::{Change, Error, Outcome, Position, Postgres, Snapshot, Store};
+use vouchsafe_testkit::Stopwatch;
 use vouchsafe_testkit::postgres::Cluster;
 use vouchsafe_testkit::samples::agent;
 use vouchsafe_types::agent::Agent;
 use vouchsafe_types::spiffe_id::SpiffeId;
 
-use crate::{open, told};
+use crate::{in_time, open, outcome, settled, told};
 
 /// Follows the agents of a store until `end`.
 async fn follow(
@@ -57,22 +58,29 @@ async fn follow(
 /// Writes from two stores while `harm` is done to them; readers of both must end with what is there.
 async fn writers_and_followers(cluster: &Arc<Cluster>, harm: impl Fn(&Cluster, &str) + Send + 'static) {
     const ROUNDS: usize = 60;
+    const BETWEEN_HARMS: usize = 3;
     let database = cluster.fresh_database();
     let stores = [open(cluster, &database), open(cluster, &database)];
     let (end, ended) = watch::channel(None);
     let mut followers = JoinSet::new();
     stores.iter().for_each(|store| drop(followers.spawn(follow(Arc::clone(store), ended.clone()))));
-    let done = Arc::new(AtomicBool::new(false));
+    let (done, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mut harming = JoinSet::new();
-    let (harmed, name, stop) = (Arc::clone(cluster), database.clone(), Arc::clone(&done));
+    let (harmed, name) = (Arc::clone(cluster), database.clone());
+    let (stop, progress) = (Arc::clone(&done), Arc::clone(&written));
     harming.spawn_blocking(move || {
         while !stop.load(Ordering::Relaxed) {
+            let before = progress.load(Ordering::Relaxed);
             harm(&harmed, &name);
+            // On a machine that is slow nobody would get anywhere between one harm and the next.
+            while progress.load(Ordering::Relaxed) < before + BETWEEN_HARMS && !stop.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
     });
     let mut writers = JoinSet::new();
     for writer in 0..6_usize {
-        let store = Arc::clone(&stores[writer % 2]);
+        let (store, written) = (Arc::clone(&stores[writer % 2]), Arc::clone(&written));
         writers.spawn(async move {
             let mut unknown = 0;
             for round in 0..ROUNDS {
@@ -83,6 +91,7 @@ async fn writers_and_followers(cluster: &Arc<Cluster>, harm: impl Fn(&Cluster, &
                     match store.put_agent(Agent { agent_version: version.clone(), ..agent(&id) }).await {
                         Ok(position) => {
                             assert!(*store.watch().borrow() >= position, "a write is seen before it returns");
+                            written.fetch_add(1, Ordering::Relaxed);
                             break;
                         }
                         Err(Error::Unavailable { outcome, .. }) => {
@@ -147,19 +156,24 @@ async fn a_change_of_one_server_reaches_the_other_within_milliseconds() {
     let cluster = Cluster::shared();
     let database = cluster.fresh_database();
     let (a, b) = (open(&cluster, &database), open(&cluster, &database));
-    a.ping().await.unwrap();
-    b.ping().await.unwrap();
+    settled(|| a.ping()).await;
+    settled(|| b.ping()).await;
     let mut newest = b.watch();
-    let mut took = Vec::new();
+    let (mut took, mut writes) = (Vec::new(), Vec::new());
     for number in 0..40 {
-        let position = a.put_agent(agent(&format!("{number}"))).await.unwrap();
-        let wrote = Instant::now();
+        let began = Instant::now();
+        let position = settled(|| a.put_agent(agent(&format!("{number}")))).await;
+        writes.push(began.elapsed());
+        let wrote = Stopwatch::start();
         newest.wait_for(|newest| *newest >= position).await.unwrap();
         took.push(wrote.elapsed());
     }
     took.sort_unstable();
-    println!("propagation p50 {:?} max {:?}", took[20], took[39]);
-    assert!(took[20] < Duration::from_millis(100), "{took:?}");
+    writes.sort_unstable();
+    println!("propagation p50 {:?} max {:?}, writes p50 {:?}", took[20], took[39], writes[20]);
+    // A write is a measure of how busy the machine is.
+    let milliseconds = Duration::from_millis(100).max(10 * writes[20]);
+    assert!(took[20] < milliseconds, "{took:?}, writes: {writes:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -168,7 +182,7 @@ async fn a_lost_notice_is_made_up_for_by_asking() {
     let cluster = Cluster::shared();
     let database = cluster.fresh_database();
     let store = open(&cluster, &database);
-    store.ping().await.unwrap();
+    settled(|| store.ping()).await;
     // As a database does that cannot notify.
     cluster.sql(
         &database,
@@ -176,8 +190,8 @@ async fn a_lost_notice_is_made_up_for_by_asking() {
          UPDATE vouchsafe.feed SET position = 1",
     );
     let mut newest = store.watch();
-    let seen = timeout(Duration::from_secs(15), newest.wait_for(|newest| *newest == Position(1))).await;
-    seen.expect("the feed is asked from time to time").unwrap();
+    let seen = newest.wait_for(|newest| *newest == Position(1));
+    in_time("the feed is asked from time to time", seen).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -187,23 +201,23 @@ async fn a_database_that_lost_its_last_changes_sends_readers_to_load_again() {
     let database = cluster.fresh_database();
     let store = open(&cluster, &database);
     for name in ["a", "b", "c"] {
-        store.put_agent(agent(name)).await.unwrap();
+        settled(|| store.put_agent(agent(name))).await;
     }
-    let read = store.changes_after(Position::START, 10).await.unwrap();
+    let read = settled(|| store.changes_after(Position::START, 10)).await;
     assert_eq!(read.position, Position(3));
     // As after a failover to a standby that had not got the third: another change has its position.
     cluster.sql(&database, "UPDATE vouchsafe.changes SET tag = tag + 1 WHERE position = 3");
-    store.put_agent(agent("d")).await.unwrap();
-    let error = store.changes_after(read.position, 10).await.unwrap_err();
+    settled(|| store.put_agent(agent("d"))).await;
+    let error = outcome(|| store.changes_after(read.position, 10)).await.unwrap_err();
     assert!(matches!(error, Error::Rewound { .. }) && error.needs_reload(), "{error:?}");
-    let position = Snapshot::load(&*store).await.unwrap().position;
-    assert_eq!(store.changes_after(position, 10).await.unwrap().changes.len(), 0);
+    let position = settled(|| Snapshot::load(&*store)).await.position;
+    assert_eq!(settled(|| store.changes_after(position, 10)).await.changes.len(), 0);
     // A server that is started again knows it by what it has kept.
     let mark = store.mark(position).unwrap();
     for (kept, differs) in [(mark, false), (mark + 1, true)] {
         let again = open(&cluster, &database);
         again.recall(position, kept);
-        let read = again.changes_after(position, 10).await;
+        let read = outcome(|| again.changes_after(position, 10)).await;
         assert_eq!(matches!(read, Err(Error::Rewound { .. })), differs, "{read:?}");
     }
     // And while nobody wrote since: the watch goes back, so that readers look.
@@ -212,9 +226,6 @@ async fn a_database_that_lost_its_last_changes_sends_readers_to_load_again() {
         "DELETE FROM vouchsafe.changes WHERE position > 1; UPDATE vouchsafe.feed SET position = 1",
     );
     let mut newest = store.watch();
-    timeout(Duration::from_secs(15), newest.wait_for(|newest| *newest == Position(1)))
-        .await
-        .unwrap()
-        .unwrap();
-    assert!(store.changes_after(position, 10).await.unwrap_err().needs_reload());
+    in_time("the feed goes back", newest.wait_for(|newest| *newest == Position(1))).await.unwrap();
+    assert!(outcome(|| store.changes_after(position, 10)).await.unwrap_err().needs_reload());
 }

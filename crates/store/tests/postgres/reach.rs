@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
 use vouchsafe_store::postgres::Settings;
 use vouchsafe_store::{Error, Store};
 use vouchsafe_testkit::postgres::{Cluster, PASSWORD};
 use vouchsafe_testkit::samples::agent;
 
-use crate::{open, refusal, told};
+use crate::{in_time, open, outcome, refused, settled, told};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs PostgreSQL: run by interop/run postgres"]
@@ -18,8 +17,8 @@ async fn servers_that_start_at_once_on_an_empty_database_agree() {
     let stores: Vec<_> = (0..4).map(|_| open(&cluster, &database)).collect();
     let mut epochs = Vec::new();
     for store in &stores {
-        epochs.push(store.epoch().await.unwrap());
-        store.put_agent(agent("a")).await.unwrap();
+        epochs.push(settled(|| store.epoch()).await);
+        settled(|| store.put_agent(agent("a"))).await;
     }
     assert!(epochs.iter().all(|epoch| *epoch == epochs[0] && *epoch != 0), "{epochs:?}");
     assert_eq!(cluster.sql(&database, "SELECT count(*) FROM vouchsafe.feed"), "1");
@@ -31,35 +30,32 @@ async fn a_schema_that_is_foreign_or_newer_is_refused_and_left_alone() {
     let cluster = Cluster::shared();
     let foreign = cluster.fresh_database();
     cluster.sql(&foreign, "CREATE SCHEMA vouchsafe; CREATE TABLE vouchsafe.entries (x int)");
-    let text = refusal(&Settings::new(cluster.connection_string(&foreign))).await;
-    assert!(text.contains("another program"), "{text}");
+    refused(&Settings::new(cluster.connection_string(&foreign)), &["another program"]).await;
     let tables = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'vouchsafe'";
     assert_eq!(cluster.sql(&foreign, tables), "1");
 
     let newer = cluster.fresh_database();
     let store = open(&cluster, &newer);
-    store.put_agent(agent("a")).await.unwrap();
+    settled(|| store.put_agent(agent("a"))).await;
     drop(store);
     cluster.sql(&newer, "UPDATE vouchsafe.meta SET value = 99 WHERE name = 'schema_version'");
     let store = open(&cluster, &newer);
-    let error = store.put_agent(agent("b")).await.unwrap_err();
+    let error = outcome(|| store.put_agent(agent("b"))).await.unwrap_err();
     assert!(matches!(error, Error::Failed { .. }), "{error:?}");
     assert!(told(&error).contains("schema has version 99"), "{}", told(&error));
     assert_eq!(cluster.sql(&newer, "SELECT count(*) FROM vouchsafe.agents"), "1");
     // Mended by somebody, it is used without a restart.
     cluster.sql(&newer, "UPDATE vouchsafe.meta SET value = 1 WHERE name = 'schema_version'");
-    timeout(Duration::from_secs(20), async {
+    in_time("it is used", async {
         while store.ping().await.is_err() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     })
-    .await
-    .unwrap();
+    .await;
 
     let empty = cluster.fresh_database();
     let settings = Settings { disable_migration: true, ..Settings::new(cluster.connection_string(&empty)) };
-    let text = refusal(&settings).await;
-    assert!(text.contains("disable_migration"), "{text}");
+    refused(&settings, &["disable_migration"]).await;
     assert_eq!(cluster.sql(&empty, tables), "0");
 }
 
@@ -77,7 +73,6 @@ async fn a_database_that_cannot_be_reached_is_explained_without_the_password() {
         (right.replace(&port, "port=1"), ["onnection refused", "check host and port"]),
         (right.replace("sslmode=disable", ""), ["does not support TLS", "sslmode=disable"]),
     ] {
-        let told = refusal(&Settings::new(text)).await;
-        assert!(parts.iter().all(|part| told.contains(part)), "{told}");
+        refused(&Settings::new(text), &parts).await;
     }
 }

@@ -1,11 +1,13 @@
 //! A standby that is read.
 
+use std::time::Duration;
+
 use vouchsafe_store::postgres::Settings;
 use vouchsafe_store::{Snapshot, Store};
 use vouchsafe_testkit::postgres::Cluster;
 use vouchsafe_testkit::samples::agent;
 
-use crate::open_with;
+use crate::{in_time, open_with, settled};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs PostgreSQL: run by interop/run postgres"]
@@ -18,21 +20,30 @@ async fn a_standby_is_read_while_it_is_current_and_never_takes_a_reader_back() {
         ..Settings::new(cluster.connection_string(&database))
     };
     let store = open_with(&settings);
-    let first = store.put_agent(agent("a")).await.unwrap();
+    let first = settled(|| store.put_agent(agent("a"))).await;
     replica.wait_for(&cluster);
-    assert_eq!(Snapshot::load(&*store).await.unwrap().position, first);
     let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'vouchsafe' AND datname <> 'postgres'";
-    assert_ne!(replica.cluster().sql("postgres", sessions), "0", "the standby is used");
+    // One that does not answer within a second is not asked for some more.
+    in_time("the standby is used", async {
+        loop {
+            assert_eq!(settled(|| Snapshot::load(&*store)).await.position, first);
+            if replica.cluster().sql("postgres", sessions) != "0" {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    })
+    .await;
 
     replica.pause();
-    let second = store.put_agent(agent("b")).await.unwrap();
+    let second = settled(|| store.put_agent(agent("b"))).await;
     assert!(second > first);
-    let all = Snapshot::load(&*store).await.unwrap();
+    let all = settled(|| Snapshot::load(&*store)).await;
     assert_eq!((all.position, all.agents.len()), (second, 2));
-    assert_eq!(store.changes_after(first, 10).await.unwrap().changes.len(), 1);
+    assert_eq!(settled(|| store.changes_after(first, 10)).await.changes.len(), 1);
     replica.resume();
 
     replica.cluster().stop();
-    assert_eq!(Snapshot::load(&*store).await.unwrap().position, second);
-    assert_eq!(store.changes_after(first, 10).await.unwrap().position, second);
+    assert_eq!(settled(|| Snapshot::load(&*store)).await.position, second);
+    assert_eq!(settled(|| store.changes_after(first, 10)).await.position, second);
 }

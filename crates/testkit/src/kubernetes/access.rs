@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::{Created, Kubernetes};
 
@@ -70,8 +72,47 @@ impl Kubernetes {
         }
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
         let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
-        let answer = self.request("POST", &path, Some(&body)).ok();
+        let answer = self.insist("POST", &path, Some(&body)).ok();
         answer["status"]["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// Whether the service account `account` (`namespace:name`) may do `verb` to `what`: API group, resource or
+    /// `resource/subresource`, and name.
+    ///
+    /// # Panics
+    ///
+    /// When the API server does not say.
+    #[must_use]
+    pub fn allows(&self, account: &str, verb: &str, what: (&str, &str, &str), namespace: &str) -> bool {
+        let (group, resource, name) = what;
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+            "spec": {
+                "user": format!("system:serviceaccount:{account}"),
+                "groups": ["system:serviceaccounts", "system:authenticated"],
+                "resourceAttributes": {
+                    "verb": verb, "group": group, "resource": resource, "subresource": subresource,
+                    "name": name, "namespace": namespace,
+                },
+            },
+        });
+        let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+        self.insist("POST", path, Some(&review)).ok()["status"]["allowed"] == true
+    }
+
+    /// Waits until it may: the API server takes up roles and bindings a moment after they are written.
+    ///
+    /// # Panics
+    ///
+    /// When it still may not.
+    #[track_caller]
+    pub fn wait_until_allowed(&self, account: &str, verb: &str, what: (&str, &str, &str), namespace: &str) {
+        let until = Instant::now() + TAKEN_UP;
+        while !self.allows(account, verb, what, namespace) {
+            assert!(Instant::now() < until, "{account} may not {verb} {what:?} in {namespace:?}");
+            std::thread::sleep(PAUSE);
+        }
     }
 
     /// Writes `<name>.kubeconfig` for a `user` stanza.
@@ -103,3 +144,7 @@ impl Kubernetes {
         path
     }
 }
+
+/// Usually some milliseconds.
+const TAKEN_UP: Duration = Duration::from_secs(120);
+const PAUSE: Duration = Duration::from_millis(50);

@@ -37,6 +37,11 @@ impl Answer {
         assert!((200..300).contains(&self.status), "{} {}", self.status, self.body);
         self.body
     }
+
+    /// Whether the API server could not do it now: it or its etcd is too busy, or its caches are not filled yet.
+    pub(super) fn is_not_now(&self) -> bool {
+        self.status == 429 || self.status >= 500
+    }
 }
 
 /// A request.
@@ -117,6 +122,6 @@ fn parse(bytes: &[u8]) -> Option<Answer> {
     Some(Answer { status, body: serde_json::from_slice(body).unwrap_or_else(|_| text()) })
 }
 
-/// An API server that waits longer than this is not well.
-const ANSWER: Duration = Duration::from_secs(30);
+/// An API server that waits longer than this is not well, however busy the machine is.
+const ANSWER: Duration = Duration::from_secs(120);
 const MAX_ANSWER: u64 = 256 * 1024 * 1024;

@@ -1,8 +1,10 @@
 //! The administrator's commands and requests.
 
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::Kubernetes;
 use super::api::{Answer, Request};
@@ -60,12 +62,49 @@ impl Kubernetes {
         self.try_request(method, path, body).unwrap_or_else(|| panic!("no answer to {method} {path}"))
     }
 
+    /// The same for what may be sent twice: a machine that is busy makes the API server say "not now".
+    ///
+    /// # Panics
+    ///
+    /// When the API server still does not answer.
+    #[track_caller]
+    pub(super) fn insist(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.try_request(method, path, body) {
+                Some(answer) if !answer.is_not_now() => return answer,
+                answer => assert!(Instant::now() < until, "{method} {path}: {answer:?}"),
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
     /// Sends a request as the administrator. `None`: nobody answers. The body of a `PATCH` is a merge patch.
     #[must_use]
     pub fn try_request(&self, method: &str, path: &str, body: Option<&Value>) -> Option<Answer> {
         let content_type =
             if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         self.api.send(Request { method, path, content_type, body }).ok()
+    }
+
+    /// Waits until `kubectl` finds the objects of every custom resource that is defined: that a definition is established
+    /// says only that its objects will be served within moments.
+    ///
+    /// # Panics
+    ///
+    /// When it does not.
+    #[track_caller]
+    pub fn wait_for_definitions(&self) {
+        let definitions = self.get(DEFINITIONS).unwrap_or_default();
+        let until = Instant::now() + PATIENCE;
+        for definition in definitions["items"].as_array().into_iter().flatten() {
+            // Its name is that of the resource with its group.
+            let kind = definition["metadata"]["name"].as_str().unwrap_or_default();
+            while let Err(refusal) = self.try_kubectl(&["get", kind, "--all-namespaces"], None) {
+                assert!(Instant::now() < until, "{kind}: {refusal}");
+                std::thread::sleep(PAUSE);
+            }
+        }
     }
 
     /// The object at `path`, or `None` when there is none.
@@ -76,7 +115,12 @@ impl Kubernetes {
     #[must_use]
     #[track_caller]
     pub fn get(&self, path: &str) -> Option<Value> {
-        let answer = self.request("GET", path, None);
+        let answer = self.insist("GET", path, None);
         (answer.status != 404).then(|| answer.ok())
     }
 }
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+/// How long what was refused for the moment is asked for again.
+const PATIENCE: Duration = Duration::from_secs(120);
+const PAUSE: Duration = Duration::from_millis(200);

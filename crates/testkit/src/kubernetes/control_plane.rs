@@ -113,7 +113,7 @@ impl ControlPlane {
         let clients = format!("http://127.0.0.1:{}", self.etcd_port);
         let peers = format!("http://127.0.0.1:{}", free_port());
         let mut etcd = Command::new(self.settings.etcd.program());
-        etcd.args(["--name=default", "--logger=zap", "--log-level=warn"]);
+        etcd.args(["--name=default", "--logger=zap", "--log-level=warn"]).args(PATIENT);
         etcd.arg(format!("--data-dir={}", self.folder.join("etcd").display()));
         etcd.arg(format!("--listen-client-urls={clients}")).arg(format!("--advertise-client-urls={clients}"));
         etcd.arg(format!("--listen-peer-urls={peers}")).arg(format!("--initial-advertise-peer-urls={peers}"));
@@ -157,6 +157,9 @@ fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
 }
+
+/// etcd gives up a request after 5 s and twice the time of an election (1 s by default): a machine that is busy takes longer.
+const PATIENT: [&str; 2] = ["--heartbeat-interval=500", "--election-timeout=5000"];
 
 /// The advertised address is nobody's: nothing looks the server up, but it refuses a loopback address there.
 const API_SERVER: &[&str] = &[
@@ -205,6 +208,6 @@ const CONTROLLER_MANAGER: &[&str] = &[
 ];
 
 /// On a machine that compiles something else meanwhile.
-const START: Duration = Duration::from_secs(120);
+const START: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_millis(50);
 const LOG_LINES: usize = 30;

@@ -143,7 +143,7 @@ impl Kubernetes {
             "addresses": [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}],
             "conditions": [{"type": "Ready", "status": "True"}],
         }});
-        let _node = self.request("PATCH", &format!("/api/v1/nodes/{name}/status"), Some(&status)).ok();
+        let _node = self.insist("PATCH", &format!("/api/v1/nodes/{name}/status"), Some(&status)).ok();
         created
     }
 
@@ -171,7 +171,7 @@ impl Kubernetes {
     /// When the API server refuses it.
     pub fn pod_status(&self, pod: &Created, status: &Value) {
         let path = format!("/api/v1/namespaces/{}/pods/{}/status", pod.namespace, pod.name);
-        let _pod = self.request("PATCH", &path, Some(&json!({"status": status}))).ok();
+        let _pod = self.insist("PATCH", &path, Some(&json!({"status": status}))).ok();
     }
 
     /// Removes a Pod at once: no kubelet will say that it ended.
@@ -194,7 +194,7 @@ impl Kubernetes {
     }
 
     fn create_unless_there(&self, path: &str, object: &Value) {
-        let answer = self.request("POST", path, Some(object));
+        let answer = self.insist("POST", path, Some(object));
         if answer.status != 409 {
             let _created = answer.ok();
         }

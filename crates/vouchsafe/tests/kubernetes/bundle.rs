@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use vouchsafe_testkit::kubernetes::Kubernetes;
 use vouchsafe_testkit::postgres;
 
@@ -124,12 +125,25 @@ impl<'a> Objects<'a> {
         events.iter().any(|event| event["reason"] == reason && event["regarding"]["name"] == self.name)
     }
 
-    /// Who has the lease of the servers.
-    fn holder(&self) -> Option<String> {
+    /// The lease of the servers.
+    fn lease(&self) -> Option<Value> {
         let path = "/apis/coordination.k8s.io/v1/namespaces";
         let path = format!("{path}/{}/leases/vouchsafe-k8sbundle-domain.test", self.namespace);
-        let lease = self.cluster.get(&path)?;
-        lease["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty()).map(str::to_owned)
+        Some(self.cluster.get(&path)?["spec"].clone())
+    }
+
+    /// Who has it.
+    fn holder(&self) -> Option<String> {
+        self.lease()?["holderIdentity"].as_str().filter(|holder| !holder.is_empty()).map(str::to_owned)
+    }
+
+    /// Sooner than by looking again from time to time.
+    #[track_caller]
+    fn promptly_have(&self, server: &Server) {
+        let began = Instant::now();
+        self.places();
+        // To look once is a measure of how busy the machine is.
+        self.have(PROMPT.max(PROMPT_IN_LOOKS * began.elapsed()), server);
     }
 
     #[track_caller]
@@ -165,10 +179,12 @@ fn settings(plugins: String) -> ServerSettings {
     ServerSettings { plugins, ..ServerSettings::default() }
 }
 
-const SOON: Duration = Duration::from_secs(30);
-/// What is promised.
+/// A wait that shows nothing, on a machine that is busy.
+const SOON: Duration = Duration::from_secs(240);
 /// Sooner than what is read every 30 s. The promise of one second is that of the replay `bundle-conflict`, on a machine of its own.
 const PROMPT: Duration = Duration::from_secs(10);
+/// The same as a multiple of the time that it takes to look at all objects once.
+const PROMPT_IN_LOOKS: u32 = 50;
 
 #[test]
 #[ignore = "needs Kubernetes: run by interop/run kubernetes"]
@@ -201,11 +217,11 @@ fn every_kind_of_object_gets_the_bundle_and_each_change_of_it_at_once() {
     };
     let old = ca("show", "")["active"]["authority_id"].as_str().unwrap().to_owned();
     let prepared = ca("prepare", "")["prepared_authority"]["authority_id"].as_str().unwrap().to_owned();
-    objects.have(PROMPT, &server);
+    objects.promptly_have(&server);
     ca("activate", &prepared);
     ca("taint", &old);
     ca("revoke", &old);
-    objects.have(PROMPT, &server);
+    objects.promptly_have(&server);
 
     let config_map = cluster.get(&objects.config_map_path()).unwrap();
     assert_eq!(config_map["data"]["mine"], "kept");
@@ -238,21 +254,21 @@ fn what_appears_later_or_is_changed_by_somebody_else_is_put_right_and_what_its_o
     cluster.apply(&objects.api_service());
     objects.have(SOON, &server);
     cluster.apply(&objects.webhooks("Validating", &["a", "b"]));
-    objects.have(PROMPT, &server);
+    objects.promptly_have(&server);
     cluster.apply(&objects.webhooks("Validating", &["a", "b", "c"]));
-    objects.have(PROMPT, &server);
+    objects.promptly_have(&server);
 
     let path = objects.webhooks_path("validating");
     let mut theirs = cluster.get(&path).unwrap();
     theirs["webhooks"][1]["clientConfig"]["caBundle"] = json!("b2xkCg==");
     cluster.request("PUT", &path, Some(&theirs)).ok();
-    objects.have(PROMPT, &server);
+    objects.promptly_have(&server);
     server.wait_for_log(&["Somebody else changed the trust bundle", &objects.name]);
     eventually("an event says so", || objects.has_event("BundleOverwritten").then_some(()));
     cluster.request("PATCH", &objects.config_map_path(), Some(&json!({"data": {"bundle.crt": "x"}}))).ok();
-    objects.have(PROMPT, &server);
+    objects.promptly_have(&server);
     cluster.delete(&objects.config_map_path());
-    objects.have(PROMPT, &server);
+    objects.promptly_have(&server);
 
     // The owner applies its own fields alone, and takes a webhook away.
     cluster.apply(&objects.webhooks("Validating", &["c", "a"]));
@@ -260,9 +276,9 @@ fn what_appears_later_or_is_changed_by_somebody_else_is_put_right_and_what_its_o
     let names: Vec<_> =
         left["webhooks"].as_array().unwrap().iter().map(|webhook| webhook["name"].clone()).collect();
     assert_eq!(names, ["c.hooks.test", "a.hooks.test"]);
-    objects.have(PROMPT, &server);
+    objects.promptly_have(&server);
     server.json(&["localauthority", "x509", "prepare"]);
-    objects.have(PROMPT, &server);
+    objects.promptly_have(&server);
     let left = cluster.get(&path).unwrap();
     assert_eq!(left["webhooks"].as_array().unwrap().len(), 2, "{left}");
 
@@ -271,7 +287,7 @@ fn what_appears_later_or_is_changed_by_somebody_else_is_put_right_and_what_its_o
     server.entry("any", "node", "unix:uid:1", &[]);
     // What appears after it is written: it has gone through all of them.
     cluster.apply(&objects.webhooks("Mutating", &["d"]));
-    objects.have(PROMPT, &server);
+    objects.promptly_have(&server);
     assert_eq!(version(cluster.get(&path)), settled, "an object that is right is written");
 }
 
@@ -337,8 +353,10 @@ fn a_server_without_rights_says_so_and_serves_and_those_of_spires_documentation_
     });
     // Without a lease and without a watch on the ConfigMap.
     server.json(&["localauthority", "x509", "prepare"]);
+    let began = Instant::now();
     let wanted = String::from_utf8(server.bundle_pem()).unwrap();
-    let prompt = within(PROMPT, || {
+    objects.places();
+    let prompt = within(PROMPT.max(PROMPT_IN_LOOKS * began.elapsed()), || {
         let have = objects.places().into_iter().flatten().filter(|place| *place == wanted).count();
         (have == 4).then_some(())
     });
@@ -403,15 +421,19 @@ fn of_two_servers_one_writes_and_the_other_goes_on_when_it_is_killed() {
     };
     let first = world.server("first", &both());
     let holder = eventually("the first one holds the lease", || objects.holder());
+    let transitions = || objects.lease().unwrap()["leaseTransitions"].clone();
+    let before = transitions();
     let second = world.server("second", &both());
     objects.have(SOON, &second);
     for server in [&first, &second] {
         server.json(&["localauthority", "x509", "prepare"]);
         // The other one may hear of it later than it looks.
-        objects.have(PROMPT, server);
+        objects.promptly_have(server);
     }
     let writes = |server: &Server| server.log().contains("The trust bundle is written");
-    assert!(writes(&first) && !writes(&second), "{}", second.log());
+    // On a machine that is so busy that the first one cannot renew the lease for many seconds, the other one may have it.
+    let kept = transitions() == before;
+    assert!(writes(&first) && (!writes(&second) || !kept), "{}", second.log());
     first.kill();
     let prepared = second.json(&["localauthority", "x509", "show"])["prepared"]["authority_id"].clone();
     let activate = ["localauthority", "x509", "activate", "-authorityID", prepared.as_str().unwrap()];
@@ -422,5 +444,5 @@ fn of_two_servers_one_writes_and_the_other_goes_on_when_it_is_killed() {
         eventually("the other one holds the lease", || objects.holder().filter(|next| *next != holder));
     assert_ne!(next, holder);
     second.json(&["localauthority", "x509", "prepare"]);
-    objects.have(PROMPT, &second);
+    objects.promptly_have(&second);
 }

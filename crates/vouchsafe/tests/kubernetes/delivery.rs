@@ -5,6 +5,7 @@
 //! with its last process: whatever happens, no mount is left on the machine, and nothing is removed through one.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -111,8 +112,13 @@ fn driver(namespace: &Namespace, folder: &Path, agent_folder: &Path, flags: &[&s
     command.args(["csi", "run", "-node-id", "node-1", "-workload-api-socket-dir"]).arg(agent_folder);
     command.arg("-csi-socket-path").arg(folder.join("csi.sock")).args(flags);
     let process = Process::start(command, &folder.join("csi.log"));
-    eventually("the driver's socket", || folder.join("csi.sock").exists().then_some(()));
+    listens("the driver", &folder.join("csi.sock"));
     process
+}
+
+/// Waits until somebody can connect to `socket`: it is there a moment before that.
+fn listens(who: &str, socket: &Path) {
+    eventually(&format!("{who} listens"), || UnixStream::connect(socket).ok());
 }
 
 /// What the kubelet sends, for another target.
@@ -158,7 +164,10 @@ fn a_pod_reaches_its_agent_through_the_real_kubelet_also_after_the_agent_started
             cluster.get(&format!("/apis/storage.k8s.io/v1/csinodes/{node}"))?["spec"]["drivers"].clone();
         (drivers[0]["name"] == "csi.spiffe.io" && drivers[0]["nodeID"] == "node-1").then_some(())
     });
-    assert!(driver.log().contains("The kubelet registered the driver"), "{}", driver.log());
+    // The kubelet says so last.
+    eventually("the driver is told", || {
+        driver.log().contains("The kubelet registered the driver").then_some(())
+    });
 
     let shop = cluster.namespace("shop");
     cluster.service_account(&shop, "web");
@@ -190,11 +199,12 @@ fn a_pod_reaches_its_agent_through_the_real_kubelet_also_after_the_agent_started
     let fetch = || {
         let mut fetch = Command::new("nsenter");
         fetch.args(["--mount", "--target", pid.trim(), "--"]).arg(Programs::ours());
-        fetch.args(["agent", "api", "fetch", "x509", "-socketPath"]).arg(inside.join("api.sock"));
+        fetch.args(["agent", "api", "fetch", "x509", "-timeout", "25s", "-socketPath"]);
+        fetch.arg(inside.join("api.sock"));
         let fetched = run(&mut fetch);
         (fetched.code == 0 && fetched.stdout.contains(&server.id("web"))).then_some(())
     };
-    fetch().expect("the Pod gets its identity");
+    eventually("the Pod gets its identity", fetch);
     let mut write = Command::new("nsenter");
     write.args(["--mount", "--target", pid.trim(), "--", "touch"]).arg(inside.join("planted"));
     assert!(run(&mut write).err().contains("Read-only file system"));
@@ -278,7 +288,7 @@ fn csi_sanity_finds_what_it_finds_in_the_stock_driver_and_less() {
         },
         &folder.path().join("stock.log"),
     );
-    eventually("the stock driver's socket", || socket.exists().then_some(()));
+    listens("the stock driver", &socket);
     let stock = sanity(&namespace, folder.path(), &socket);
     assert!(NEED_A_CONTROLLER.iter().all(|failure| stock.contains(&(*failure).to_owned())), "{stock:?}");
 }

@@ -17,6 +17,7 @@ use crate::programs::Programs;
 const OVERLAYS: [&str; 5] = ["server", "agent", "registrar", "csi", "all"];
 const SYSTEM: &str = "vouchsafe";
 const NODE: &str = "vouchsafe-node";
+const SERVER: &str = "vouchsafe:vouchsafe-server";
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/kubernetes")
@@ -31,8 +32,11 @@ fn cluster() -> &'static Kubernetes {
             apply(&cluster, part, &[]);
         }
         apply(&cluster, "crds", &[]);
-        cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
+        cluster.wait_for_definitions();
         apply(&cluster, "overlays/all", &[]);
+        cluster.wait_until_allowed(SERVER, "create", ("authentication.k8s.io", "tokenreviews", ""), "");
+        cluster.wait_until_allowed(SERVER, "patch", ("", "configmaps", "vouchsafe-bundle"), NODE);
+        cluster.wait_until_allowed(SERVER, "list", ("spire.spiffe.io", "clusterspiffeids", ""), "");
         cluster
     })
 }
@@ -89,25 +93,6 @@ fn server_and_registrar_are_restricted_and_only_what_runs_on_nodes_is_not() {
     }
 }
 
-/// Whether `account` (`namespace:name`) may do `verb` to `what` (`resource[/subresource][.group]`) called `name` in `namespace`.
-fn may(cluster: &Kubernetes, account: &str, verb: &str, what: (&str, &str, &str), namespace: &str) -> bool {
-    let (group, resource, name) = what;
-    let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-    let review = json!({
-        "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
-        "spec": {
-            "user": format!("system:serviceaccount:{account}"),
-            "groups": ["system:serviceaccounts", "system:authenticated"],
-            "resourceAttributes": {
-                "verb": verb, "group": group, "resource": resource, "subresource": subresource, "name": name,
-                "namespace": namespace,
-            },
-        },
-    });
-    let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
-    cluster.request("POST", path, Some(&review)).ok()["status"]["allowed"] == true
-}
-
 #[test]
 #[ignore = "needs Kubernetes: run by interop/run kubernetes"]
 fn each_service_account_may_do_what_it_must_and_no_more() {
@@ -116,8 +101,7 @@ fn each_service_account_may_do_what_it_must_and_no_more() {
     for part in ["namespaces/node", "overlays/server", "overlays/agent", "overlays/csi"] {
         apply(cluster, part, &[]);
     }
-    let (server, agent, csi) =
-        ("vouchsafe:vouchsafe-server", "vouchsafe-node:vouchsafe-agent", "vouchsafe-node:vouchsafe-csi");
+    let (server, agent, csi) = (SERVER, "vouchsafe-node:vouchsafe-agent", "vouchsafe-node:vouchsafe-csi");
     let secrets = ("", "secrets", "");
     for (account, verb, what, namespace) in [
         (server, "create", ("authentication.k8s.io", "tokenreviews", ""), ""),
@@ -128,10 +112,7 @@ fn each_service_account_may_do_what_it_must_and_no_more() {
         (server, "update", ("coordination.k8s.io", "leases", "x"), NODE),
         (agent, "get", ("", "nodes/pods", "x"), ""),
     ] {
-        assert!(
-            may(cluster, account, verb, what, namespace),
-            "{account} may not {verb} {what:?} in {namespace:?}"
-        );
+        cluster.wait_until_allowed(account, verb, what, namespace);
     }
     for (account, verb, what, namespace) in [
         (server, "get", secrets, SYSTEM),
@@ -155,7 +136,7 @@ fn each_service_account_may_do_what_it_must_and_no_more() {
         (csi, "list", secrets, ""),
     ] {
         assert!(
-            !may(cluster, account, verb, what, namespace),
+            !cluster.allows(account, verb, what, namespace),
             "{account} may {verb} {what:?} in {namespace:?}"
         );
     }
@@ -339,7 +320,7 @@ fn with_their_service_account_alone_server_and_registrar_do_all_their_jobs() {
     let web = "spiffe://example.org/web";
     site.cli(&["entry", "create", "-spiffeID", web, "-parentID", &id, "-selector", &selector]).ok();
     let socket = site.path().join("sockets/spire-agent.sock");
-    let fetch = ["agent", "api", "fetch", "x509", "-socketPath", socket.to_str().unwrap()];
+    let fetch = ["agent", "api", "fetch", "x509", "-timeout", "25s", "-socketPath", socket.to_str().unwrap()];
     eventually("a workload has its SVID", || {
         let fetched = vouchsafe(&fetch);
         (fetched.code == 0 && fetched.stdout.contains(web)).then_some(())

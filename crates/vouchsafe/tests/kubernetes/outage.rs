@@ -33,8 +33,11 @@ impl Place {
         for kind in ["clusterspiffeids", "clusterstaticentries", "clusterfederatedtrustdomains"] {
             cluster.kubectl(&["apply", "--server-side", "-f", &deployed(&format!("crds/{kind}.yaml"))]);
         }
-        cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
+        cluster.wait_for_definitions();
         cluster.kubectl(&["apply", "-f", &deployed("base/registrar/access.yaml")]);
+        let registrar = format!("{NAMESPACE}:vouchsafe-server");
+        cluster.wait_until_allowed(&registrar, "list", ("spire.spiffe.io", "clusterspiffeids", ""), "");
+        cluster.wait_until_allowed(&format!("{NAMESPACE}:server"), "get", ("", "pods", ""), "");
         let kubeconfig = cluster.kubeconfig_of_service_account(NAMESPACE, "server");
         let plugins = format!(
             r#"NodeAttestor "k8s_psat" {{ plugin_data {{ clusters = {{ "demo" = {{
@@ -165,7 +168,10 @@ fn nothing_is_withdrawn_while_the_api_server_is_away_and_all_goes_on_by_itself_a
     let mut serials = BTreeSet::new();
     let mut restarts =
         vec![(outage / 2, Restart::Agent), (outage / 3, Restart::Server), (outage / 5, Restart::Registrar)];
-    while began.elapsed() < outage {
+    // For as long as that, and until all has happened that is to happen meanwhile, which takes a busy machine longer.
+    let least = LEAST_SVIDS.max(usize::try_from(outage.as_secs() / SVID_SECS).unwrap());
+    while began.elapsed() < outage || !restarts.is_empty() || serials.len() < least {
+        assert!(began.elapsed() < outage + PATIENCE, "{} SVIDs in {:?}", serials.len(), began.elapsed());
         let fetched =
             agent.fetch_x509().unwrap_or_else(|outcome| panic!("after {:?}: {outcome:?}", began.elapsed()));
         assert_eq!(fetched[0].svid.id.path(), "/workload");
@@ -186,16 +192,13 @@ fn nothing_is_withdrawn_while_the_api_server_is_away_and_all_goes_on_by_itself_a
                     agent.kill();
                     agent.start_again(&[]);
                     // Its socket is there before it knows anything; it has what it held.
-                    within(Duration::from_secs(20), || agent.fetch_x509().ok())
-                        .expect("an SVID after a restart");
+                    soon("an SVID after a restart", || agent.fetch_x509().is_ok());
                 }
             }
         }
         pause();
     }
     assert!(registrar.exited().is_none());
-    let least = usize::try_from(outage.as_secs() / SVID_SECS).unwrap();
-    assert!(serials.len() >= least, "{} SVIDs in {outage:?}", serials.len());
     assert!(other.fetch_x509().is_err() && other.is_running());
 
     place.cluster.start_api_server();
@@ -249,10 +252,15 @@ fn outage() -> Duration {
 }
 
 const NAMESPACE: &str = "vouchsafe";
-/// Several of them last no longer than the outage.
-const SVID_SECS: u64 = 20;
+/// Several are issued during an outage: half of this is left when the next is due. A busy machine may take all of that to
+/// start the server again, and nobody else can issue one.
+const SVID_SECS: u64 = 60;
+/// The first one, and one each half minute.
+const LEAST_SVIDS: usize = 3;
+/// How much longer than the outage a busy machine may take.
+const PATIENCE: Duration = Duration::from_secs(240);
 /// A server that was started anew waits until the lease of the one before has ended (15 s); the rest is for a busy machine.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(240);
 
 const SPIFFE_ID: &str = "
 apiVersion: spire.spiffe.io/v1alpha1

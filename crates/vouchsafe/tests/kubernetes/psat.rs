@@ -26,6 +26,8 @@ impl<'a> Place<'a> {
         cluster.service_account(&namespace, "agent");
         cluster.service_account(&namespace, "server");
         cluster.apply(&role(&namespace));
+        let account = format!("{namespace}:server");
+        cluster.wait_until_allowed(&account, "get", ("", "pods", "x"), &namespace);
         let node = cluster.node(&cluster.unique("node"), HOST, &[("zone", "a"), ("hidden", "x")]);
         let object = PodObject::new(&namespace, "agent-x").service_account("agent").node(&node.name);
         let object = object.label("app", "agent").label("hidden", "x").with(|_, _, status| {
@@ -123,11 +125,10 @@ pub(crate) fn stock(name: &str) -> Option<PathBuf> {
 fn attests(world: &World) {
     let place = Place::new(Kubernetes::shared());
     let server = place.server(world);
-    let (agent, token) = place.agent(world, &server, "demo");
-    place.write_token(&token, "spire-server");
-    if agent.is_running() {
-        agent.wait_until_healthy();
-    }
+    // First, since a stock agent that finds none may end.
+    place.write_token(&world.path().join("token"), "spire-server");
+    let (agent, _) = place.agent(world, &server, "demo");
+    agent.wait_until_healthy();
     let id = server.id(&place.agent_path());
     let shown = server.json(&["agent", "show", "-spiffeID", &id]);
     let selectors = shown["selectors"].as_array().unwrap().iter();

@@ -19,10 +19,12 @@ use crate::world::{Server, ServerSettings, World};
 fn start_cluster(definitions: &str) -> Kubernetes {
     let cluster = Kubernetes::start();
     cluster.kubectl(&["apply", "--server-side", "-f", definitions]);
-    cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]);
+    cluster.wait_for_definitions();
     cluster.namespace_named("vouchsafe");
     cluster.service_account("vouchsafe", "vouchsafe-server");
     cluster.kubectl(&["apply", "-f", &deployed("base/registrar/access.yaml")]);
+    let kind = ("spire.spiffe.io", "clusterspiffeids", "");
+    cluster.wait_until_allowed("vouchsafe:vouchsafe-server", "list", kind, "");
     cluster
 }
 
@@ -52,6 +54,8 @@ struct Scene {
     folder: PathBuf,
     account: PathBuf,
     server: Server,
+    /// How often it compares what is with what should be, without being told.
+    compares: Duration,
     running: Option<Process>,
 }
 
@@ -68,6 +72,7 @@ impl Scene {
             folder: world.path().to_owned(),
             account: cluster.kubeconfig_of_service_account("vouchsafe", "vouchsafe-server"),
             server: world.server("server", &ServerSettings::default()),
+            compares: OFTEN,
             running: None,
         }
     }
@@ -77,12 +82,13 @@ impl Scene {
             "apiVersion: spire.spiffe.io/v1alpha1\nkind: ControllerManagerConfig\n\
              metrics: {{bindAddress: '127.0.0.1:{}'}}\nhealth: {{healthProbeBindAddress: '127.0.0.1:{}'}}\n\
              clusterName: c1\nclusterDomain: cluster.local\ntrustDomain: {}\nclassName: {}\n\
-             spireServerSocketPath: {}\ngcInterval: 500000000\n",
+             spireServerSocketPath: {}\ngcInterval: {}\n",
             free_port(),
             free_port(),
             server.trust_domain,
             self.class,
             server.socket.display(),
+            self.compares.as_nanos(),
         );
         let file = self.folder.join("registrar.yaml");
         std::fs::write(&file, text).unwrap();
@@ -341,26 +347,36 @@ fn entries_follow_pods_at_once_and_nothing_is_written_while_nothing_changes() {
     let world = World::new();
     let mut scene = Scene::new(&world, ours());
     scene.spiffe_id("all", "spiffeIDTemplate: 'spiffe://{{ .TrustDomain }}/{{ .PodMeta.Name }}'");
+    // Nothing but the Pod itself makes it look.
+    scene.compares = Duration::from_secs(3600);
     scene.start();
     eventually("it works", || {
         (scene.condition("clusterspiffeids", "all")?["status"] == "True").then_some(())
     });
-    let (mut appeared, mut vanished) = (Vec::new(), Vec::new());
+    let (mut appeared, mut vanished, mut alone) = (Vec::new(), Vec::new(), Vec::new());
     for n in 0..10 {
         let name = format!("pod-{n}");
+        let began = Instant::now();
         let pod = scene.pod(&name, &[]);
+        has_path(&scene.server, "/nobody");
+        alone.push(began.elapsed());
         appeared.push(until(|| has_path(&scene.server, &format!("/{name}"))));
         scene.cluster.delete_pod(&pod);
         vanished.push(until(|| !has_path(&scene.server, &format!("/{name}"))));
     }
-    appeared.sort_unstable();
-    vanished.sort_unstable();
+    for times in [&mut appeared, &mut vanished, &mut alone] {
+        times.sort_unstable();
+    }
     println!("FIGURE entry after Pod was created: median {:?}, worst {:?}", appeared[5], appeared[9]);
     println!("FIGURE entry gone after Pod was deleted: median {:?}, worst {:?}", vanished[5], vanished[9]);
+    // Making a Pod and asking once is a measure of how busy the machine is.
+    let at_once = AT_ONCE.max(AT_ONCE_IN_QUESTIONS * alone[5]);
     assert!(
-        appeared[5] < Duration::from_secs(1) && vanished[5] < Duration::from_secs(1),
-        "{appeared:?} {vanished:?}"
+        appeared[5] < at_once && vanished[5] < at_once,
+        "{appeared:?} {vanished:?}, a Pod and a question alone: {alone:?}"
     );
+    scene.compares = OFTEN;
+    scene.start();
     scene.pod("stays", &[]);
     eventually("the last one is there and counted", || {
         let stats = scene.object("clusterspiffeids", "all")["status"]["stats"].clone();
@@ -419,4 +435,9 @@ fn until(so: impl Fn() -> bool) -> Duration {
     began.elapsed()
 }
 
+const OFTEN: Duration = Duration::from_millis(500);
+/// From a change of a Pod to what is shown of it.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// The same as a multiple of making a Pod and asking the server once.
+const AT_ONCE_IN_QUESTIONS: u32 = 10;
 const KINDS: &str = "/apis/spire.spiffe.io/v1alpha1";

@@ -43,6 +43,12 @@ impl Node {
         Self { kubelet, server, agent, world, _runtime: runtime }
     }
 
+    /// The cgroup of a Pod here, below one of this node's own: what a test has made goes with it.
+    fn cgroup(&self, pod: &FakePod) -> PodCgroup {
+        let own = self.world.path().file_name().unwrap().to_string_lossy();
+        PodCgroup::make(&format!("vouchsafe-test-{own}"), pod)
+    }
+
     /// A process in this container that asks for its SVIDs.
     fn fetch(&self, cgroup: &PodCgroup, timeout: &str) -> Command {
         let mut command = cgroup.command(self.agent.program());
@@ -52,7 +58,7 @@ impl Node {
 
     /// What it is told.
     fn fetches(&self, cgroup: &PodCgroup) -> Outcome {
-        run(&mut self.fetch(cgroup, "25s"))
+        run(&mut self.fetch(cgroup, "60s"))
     }
 
     fn wait_for(&self, cgroup: &PodCgroup, path: &str) {
@@ -76,20 +82,19 @@ fn workloads_are_known_by_their_pods(stock_agent: Option<PathBuf>) {
     node.kubelet.lists(&[FakePod::number(1), web.clone(), other.clone()], 100_000);
     node.server.entry("web", "node", "k8s:pod-label:app:web", &["-selector", "k8s:ns:shop"]);
     node.server.entry("other", "node", "k8s:pod-name:web-8", &["-selector", "k8s:container-name:web"]);
-    let name = format!("vouchsafe-test-{}", std::process::id());
-    let cgroups = [PodCgroup::make(&name, &web), PodCgroup::make(&name, &other)];
+    let cgroups = [node.cgroup(&web), node.cgroup(&other)];
     node.wait_for(&cgroups[0], "web");
     node.wait_for(&cgroups[1], "other");
     let fetched = node.fetches(&cgroups[0]).ok();
     assert!(!fetched.contains("/other"), "{fetched}");
-    let outside = node.agent.cli(&["api", "fetch", "x509", "-timeout", "5s"]);
+    let outside = node.agent.cli(&["api", "fetch", "x509", "-timeout", "60s"]);
     assert!(outside.err().contains("no identity issued"));
     // A container that is listed while it waits.
     let mut late = FakePod::number(9);
     named(&mut late, "web");
-    let cgroup = PodCgroup::make(&name, &late);
+    let cgroup = node.cgroup(&late);
     let before = node.kubelet.requests();
-    let waiting = node.fetch(&cgroup, "25s").stdout(Stdio::piped()).spawn().unwrap();
+    let waiting = node.fetch(&cgroup, "60s").stdout(Stdio::piped()).spawn().unwrap();
     eventually("the kubelet is asked", || (node.kubelet.requests() > before).then_some(()));
     node.kubelet.lists(&[web, late], 100_000);
     let told = waiting.wait_with_output().unwrap();
@@ -117,8 +122,7 @@ fn a_kubelet_that_is_away_costs_known_workloads_nothing_and_is_named() {
     node.kubelet.lists(std::slice::from_ref(&web), 100_000);
     node.server.entry("web", "node", "k8s:ns:shop", &[]);
     node.server.entry_for_this_user("user", &[]);
-    let name = format!("vouchsafe-test-{}-away", std::process::id());
-    let cgroups = [PodCgroup::make(&name, &web), PodCgroup::make(&name, &new)];
+    let cgroups = [node.cgroup(&web), node.cgroup(&new)];
     node.wait_for(&cgroups[0], "web");
     node.wait_for(&cgroups[0], "user");
     for manner in

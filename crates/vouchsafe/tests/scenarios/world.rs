@@ -367,7 +367,7 @@ impl Agent {
     pub(crate) fn fetch_x509(&self) -> Result<Vec<Fetched>, Outcome> {
         let folder = tempfile::tempdir_in(&self.folder).unwrap();
         let fetched =
-            self.cli(&["api", "fetch", "x509", "-timeout", "5s", "-write", folder.path().to_str().unwrap()]);
+            self.cli(&["api", "fetch", "x509", "-timeout", "25s", "-write", folder.path().to_str().unwrap()]);
         if fetched.code != 0 {
             return Err(fetched);
         }

@@ -27,10 +27,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
+use vouchsafe_runtime::chain::Chain;
 use vouchsafe_transport::fetch::{self, Bounds, Target, fetch};
 use vouchsafe_types::selector::Selector;
 
-use crate::trust::error_chain;
 use remembered::{Remembered, weight};
 
 mod remembered;
@@ -279,13 +279,13 @@ impl Shared {
         resource: &str,
         end: Instant,
     ) -> Result<T, ContainerError> {
-        let target =
-            Target::unix(&place.socket, resource).map_err(|error| failed(place, &error_chain(&error)))?;
+        let target = Target::unix(&place.socket, resource)
+            .map_err(|error| failed(place, &Chain(&error).to_string()))?;
         let deadline = end.saturating_duration_since(Instant::now());
         let answer =
             fetch(&target, Bounds { deadline, body: MAX_BODY }).await.map_err(|error| match error {
                 fetch::Error::TimedOut { .. } => hangs(place),
-                other => failed(place, &error_chain(&other)),
+                other => failed(place, &Chain(&other).to_string()),
             })?;
         if answer.status != StatusCode::OK {
             let said: Refusal = serde_json::from_slice(&answer.body).unwrap_or_default();

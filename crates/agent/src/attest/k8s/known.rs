@@ -14,26 +14,28 @@
 //!
 //! A kubelet that has said nothing for [`PATIENCE`] while it was asked holds nobody up any more: who needs it is told at
 //! once what is wrong, and it is asked in the background until it is back. A list that cannot be read changes nothing.
+//!
+//! Here callers are served; what is remembered for them is in [`state`], and the task that asks in [`asking`].
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info};
 
-use super::index::{Answer, Index, Sought};
-use super::kubelet::{Kubelet, KubeletError, List};
+use self::state::State;
+use self::trouble::Trouble;
+use super::index::{Answer, Sought};
+use super::kubelet::Kubelet;
 use super::schedule::Schedule;
 use crate::metrics::Metrics;
 
 pub use self::trouble::FindError;
-use self::trouble::{Trouble, Unreadable, note_trouble};
 
+mod asking;
+mod state;
 mod trouble;
 
 /// The Pods of this node. Cheap to clone.
@@ -64,40 +66,6 @@ struct Shared {
     tasks: TaskTracker,
 }
 
-#[derive(Debug)]
-struct State {
-    held: Arc<Index>,
-    /// When the list that is held was asked for.
-    asked: Option<Instant>,
-    schedule: Schedule,
-    waiting: HashMap<Sought, Waiting>,
-    /// Containers that no list had when they were last waited for.
-    strangers: HashMap<Sought, Stranger>,
-    /// Somebody was given an answer that is not quite fresh.
-    refresh: bool,
-    running: bool,
-    /// Since when the kubelet has been asked without an answer.
-    silent_since: Option<Instant>,
-    trouble: Option<Trouble>,
-    unreadable: Unreadable,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    found: watch::Sender<Option<Answer>>,
-    waiters: usize,
-    looked_through: u32,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Stranger {
-    looked_through: u32,
-    /// It was waited for to the end: it is no Pod's, as far as is known.
-    given_up: bool,
-    /// Until when this is believed.
-    until: Instant,
-}
-
 enum Step {
     Answer(Answer),
     Wait(watch::Receiver<Option<Answer>>, Wait),
@@ -118,24 +86,12 @@ impl Known {
     /// Knows nothing yet, and asks nothing. See [`super::K8sConfig`] for `pod_is_enough`.
     #[must_use]
     pub fn new(kubelet: Kubelet, patience: Patience, pod_is_enough: bool, metrics: &Metrics) -> Self {
-        let state = State {
-            held: Arc::default(),
-            asked: None,
-            schedule: Schedule::new(patience.interval),
-            waiting: HashMap::new(),
-            strangers: HashMap::new(),
-            refresh: false,
-            running: false,
-            silent_since: None,
-            trouble: None,
-            unreadable: Unreadable::default(),
-        };
         let shared = Arc::new(Shared {
             kubelet: Arc::new(kubelet),
             patience,
             pod_is_enough,
             metrics: metrics.clone(),
-            state: Mutex::new(state),
+            state: Mutex::new(State::new(Schedule::new(patience.interval))),
             hurry: Notify::new(),
             tasks: TaskTracker::new(),
         });
@@ -193,80 +149,7 @@ struct Counted<'a> {
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        let Entry::Occupied(mut waiting) = state.waiting.entry(self.sought.clone()) else { return };
-        waiting.get_mut().waiters -= 1;
-        if waiting.get().waiters > 0 {
-            return;
-        }
-        let left = waiting.remove();
-        if left.found.borrow().is_none() && left.looked_through > 0 {
-            state.remember(self.sought, left.looked_through, false);
-        }
-    }
-}
-
-impl State {
-    /// Counts one more who waits for `sought`.
-    fn wait_for(&mut self, sought: &Sought) -> Option<watch::Receiver<Option<Answer>>> {
-        if self.waiting.len() >= MAX_WAITED_FOR && !self.waiting.contains_key(sought) {
-            return None;
-        }
-        let stranger = self.strangers.get(sought);
-        let waiting = self.waiting.entry(sought.clone()).or_insert_with(|| Waiting {
-            found: watch::Sender::new(None),
-            waiters: 0,
-            looked_through: stranger.map_or(0, |stranger| stranger.looked_through),
-        });
-        waiting.waiters += 1;
-        Some(waiting.found.subscribe())
-    }
-
-    /// No list had `sought`, and nobody waits for it any more.
-    fn remember(&mut self, sought: &Sought, looked_through: u32, given_up: bool) {
-        if self.strangers.len() >= MAX_STRANGERS && !self.strangers.contains_key(sought) {
-            let oldest = self.strangers.iter().min_by_key(|(_, stranger)| stranger.until);
-            if let Some(oldest) = oldest.map(|(sought, _)| sought.clone()) {
-                self.strangers.remove(&oldest);
-            }
-        }
-        let until = Instant::now() + STRANGER_LIFETIME;
-        let stranger =
-            self.strangers.entry(sought.clone()).or_insert(Stranger { looked_through, given_up, until });
-        stranger.looked_through = stranger.looked_through.max(looked_through);
-        stranger.given_up |= given_up;
-        stranger.until = until;
-    }
-
-    /// How old the list is that is held.
-    fn age(&self, now: Instant) -> Duration {
-        self.asked.map_or(Duration::MAX, |asked| now - asked)
-    }
-
-    /// Whether the kubelet has been silent for too long to wait for it.
-    fn hangs(&self, now: Instant) -> bool {
-        self.silent_since.is_some_and(|since| now >= since + PATIENCE)
-    }
-
-    fn next(&self, now: Instant) -> Option<Instant> {
-        let waiting = self.waiting.values().filter(|waiting| waiting.found.borrow().is_none());
-        let looked_through = waiting.map(|waiting| waiting.looked_through);
-        self.schedule.next(looked_through, self.refresh, now)
-    }
-
-    /// Takes over a list, and wakes those whose containers it has.
-    fn take(&mut self, index: Index, asked: Instant, pod_is_enough: bool) {
-        self.held = Arc::new(index);
-        self.asked = Some(asked);
-        for (sought, waiting) in &mut self.waiting {
-            match self.held.find(sought, pod_is_enough) {
-                Answer::Unlisted => waiting.looked_through = waiting.looked_through.saturating_add(1),
-                answer => {
-                    self.strangers.remove(sought);
-                    drop(waiting.found.send_replace(Some(answer)));
-                }
-            }
-        }
+        self.shared.lock().leave(self.sought, Instant::now());
     }
 }
 
@@ -295,8 +178,7 @@ impl Shared {
         }
         let Some(found) = state.wait_for(sought) else { return Step::Refuse(FindError::TooMany) };
         self.see_to_it(state);
-        let stranger = state.strangers.get(sought);
-        let patience = if stranger.is_some_and(|stranger| stranger.given_up && now < stranger.until) {
+        let patience = if state.is_no_pods(sought, now) {
             (self.patience.interval * 2).max(STRANGER_PATIENCE).min(self.patience.unlisted)
         } else {
             self.patience.unlisted
@@ -328,79 +210,8 @@ impl Shared {
         match known {
             _ if now < end && !hangs => ControlFlow::Continue(end),
             true => ControlFlow::Break(Ok(held)),
-            false => ControlFlow::Break(Err(self.given_up(&mut state, sought))),
+            false => ControlFlow::Break(Err(self.given_up(&mut state, sought, now))),
         }
-    }
-
-    /// Something is wanted: the task runs, and knows of it.
-    fn see_to_it(self: &Arc<Self>, state: &mut State) {
-        if std::mem::replace(&mut state.running, true) {
-            self.hurry.notify_one();
-            return;
-        }
-        let shared = Arc::clone(self);
-        self.tasks.spawn(async move { shared.run().await });
-    }
-
-    /// Asks until nobody wants anything.
-    async fn run(self: Arc<Self>) {
-        let _marked = Running(&self);
-        loop {
-            let (due, held) = {
-                let mut state = self.lock();
-                match state.next(Instant::now()) {
-                    Some(due) => (due, Arc::clone(&state.held)),
-                    None => {
-                        state.running = false;
-                        return;
-                    }
-                }
-            };
-            if due > Instant::now() {
-                tokio::select! {
-                    () = sleep_until(due) => {}
-                    () = self.hurry.notified() => continue,
-                }
-            }
-            let start = Instant::now();
-            self.begin(start);
-            let outcome = self.kubelet.list(held).await;
-            self.land(outcome, start);
-        }
-    }
-
-    fn begin(&self, now: Instant) {
-        let mut state = self.lock();
-        state.schedule.began(now);
-        state.silent_since.get_or_insert(now);
-        // Who wants a newer list from now on wants one that is asked for later.
-        state.refresh = false;
-    }
-
-    fn land(&self, outcome: Result<List, KubeletError>, start: Instant) {
-        let now = Instant::now();
-        let kind = outcome.as_ref().map_or_else(KubeletError::kind, |_| "ok");
-        self.metrics.kubelet_request(kind, now - start);
-        let mut state = self.lock();
-        state.schedule.ended(outcome.is_ok());
-        let list = match outcome {
-            Ok(list) => list,
-            Err(error) => {
-                // Until it is back, so that what is said of it is never old.
-                state.refresh = true;
-                note_trouble(&mut state.trouble, &error, (start, now), &self.kubelet);
-                return;
-            }
-        };
-        state.silent_since = None;
-        if let Some(trouble) = state.trouble.take() {
-            let seconds = (now - trouble.since).as_secs();
-            info!(kubelet = self.kubelet.place(), seconds, "The kubelet lists pods again");
-        }
-        state.unreadable.note(list.unreadable, now);
-        debug!(pods = list.index.pods(), containers = list.index.containers(), "Pods listed");
-        state.take(list.index, start, self.pod_is_enough);
-        state.strangers.retain(|_, stranger| now < stranger.until);
     }
 
     /// Until when whoever waits may go on without looking.
@@ -424,12 +235,11 @@ impl Shared {
     }
 
     /// Nobody lists it in time. If the kubelet answers, it may be the container of something else than Kubernetes.
-    fn given_up(&self, state: &mut State, sought: &Sought) -> FindError {
+    fn given_up(&self, state: &mut State, sought: &Sought, now: Instant) -> FindError {
         if let Some(trouble) = &state.trouble {
             return self.error_of(trouble);
         }
-        let looked_through = state.waiting.get(sought).map_or(0, |waiting| waiting.looked_through);
-        state.remember(sought, looked_through, true);
+        state.give_up(sought, now);
         FindError::Unlisted { id: sought.id.to_string() }
     }
 
@@ -438,17 +248,6 @@ impl Shared {
         let state = self.lock();
         let age = state.asked.map(|asked| Instant::now() - asked);
         self.metrics.pods_held(state.held.pods(), state.held.containers(), age, state.waiting.len());
-    }
-}
-
-/// The task runs, until dropped: also when it panics.
-struct Running<'a>(&'a Shared);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.lock().running = false;
-        }
     }
 }
 
@@ -469,15 +268,6 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a container that is known to be no Pod's is waited for, or two intervals.
 const STRANGER_PATIENCE: Duration = Duration::from_secs(1);
-
-/// For how long that is believed.
-const STRANGER_LIFETIME: Duration = Duration::from_secs(300);
-
-/// Such containers that are remembered. Above it the one that was last waited for the longest ago is forgotten.
-const MAX_STRANGERS: usize = 1024;
-
-/// Containers that are waited for. Above it a caller is refused; it tries again.
-const MAX_WAITED_FOR: usize = 4096;
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,8 @@
 //!
 //! A mark is ASCII punctuation; a suffix `.scope` does not count.
 
-use super::super::container::{Container, LocateError};
+use crate::attest::container::path::{ID_LENGTH, UID_GROUPS};
+use crate::attest::container::{Container, LocateError};
 
 /// The container that `paths` agree on, if they have one.
 ///
@@ -72,7 +73,7 @@ fn is_crio(before: &[u8]) -> bool {
 fn pod_at(path: &[u8], at: usize) -> Option<(String, &[u8])> {
     let mut rest = path.get(at..)?.strip_prefix(b"pod")?;
     let mut uid = String::new();
-    for (index, length) in [8, 4, 4, 4, 12].into_iter().enumerate() {
+    for (index, length) in UID_GROUPS.into_iter().enumerate() {
         if index > 0
             && let Some((mark, after)) = rest.split_first()
             && mark.is_ascii_punctuation()
@@ -90,8 +91,6 @@ fn pod_at(path: &[u8], at: usize) -> Option<(String, &[u8])> {
     let (mark, rest) = rest.split_first()?;
     mark.is_ascii_punctuation().then_some((uid, rest))
 }
-
-const ID_LENGTH: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -11,7 +11,7 @@ use vouchsafe_runtime::entropy::Entropy;
 use vouchsafe_runtime::metrics::Registry;
 
 use super::*;
-use crate::fake::{Fake, Fault, Streaming};
+use crate::fake::{Backup, Fake, Fault, Streaming};
 use crate::kind::Name;
 use crate::watch::plan::{LACKING_RETRIED, OLDER_IS_TAKEN};
 use crate::watch::stream::MAX_LINE;
@@ -35,6 +35,29 @@ impl World {
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(async move { Remote::new(&api, deps, &Selection::all(), &held).run().await });
         Self { fake, objects, registry, _tasks: tasks }
+    }
+
+    /// Watches a source that has `names`, and knows them.
+    async fn holding(names: &[&str]) -> Self {
+        let world = Self::start(with(names));
+        world.until_names(names).await;
+        world
+    }
+
+    /// Knows `n/b` too, which the source had not yet when the backup was taken.
+    async fn past_a_backup() -> (Self, Backup) {
+        let world = Self::holding(&["n/a"]).await;
+        let backup = world.fake.backup();
+        world.fake.put(MAPS, "n/b", json!({}));
+        world.until_names(&["n/a", "n/b"]).await;
+        (world, backup)
+    }
+
+    /// Changes of another kind, by which a source that was set back passes the version that is held.
+    fn get_ahead(&self) {
+        for _ in 0..10 {
+            self.fake.put("/api/v1/pods", "n/p", json!({}));
+        }
     }
 
     fn names(&self) -> Vec<String> {
@@ -81,8 +104,7 @@ fn with(names: &[&str]) -> Fake {
 
 #[tokio::test(start_paused = true)]
 async fn objects_are_listed_and_then_heard_of() {
-    let world = World::start(with(&["n/a", "n/b"]));
-    world.until_names(&["n/a", "n/b"]).await;
+    let world = World::holding(&["n/a", "n/b"]).await;
     let first = world.objects.snapshot();
     assert!(first.complete);
     assert_eq!(first.resource_version.as_ref().unwrap().as_str(), "102");
@@ -131,8 +153,7 @@ async fn where_watches_cannot_begin_with_a_list_it_is_read_in_pages() {
 
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_is_closed_is_resumed_and_misses_nothing() {
-    let world = World::start(with(&["n/a"]));
-    world.until_names(&["n/a"]).await;
+    let world = World::holding(&["n/a"]).await;
     world.fake.requests();
     world.fake.close_watches();
     world.fake.remove(MAPS, "n/a");
@@ -144,8 +165,7 @@ async fn a_watch_that_is_closed_is_resumed_and_misses_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_position_that_is_gone_lists_again_while_the_old_snapshot_stays() {
-    let world = World::start(with(&["n/a", "n/b"]));
-    world.until_names(&["n/a", "n/b"]).await;
+    let world = World::holding(&["n/a", "n/b"]).await;
     let before = world.objects.snapshot();
     world.fake.close_watches();
     world.fake.remove(MAPS, "n/a");
@@ -161,8 +181,7 @@ async fn a_position_that_is_gone_lists_again_while_the_old_snapshot_stays() {
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_ten_minutes_keeps_the_snapshot_and_its_age_and_ends_within_seconds() {
-    let world = World::start(with(&["n/a"]));
-    world.until_names(&["n/a"]).await;
+    let world = World::holding(&["n/a"]).await;
     let confirmed = world.objects.snapshot().confirmed_at;
     world.fake.set_down(true);
     world.fake.requests();
@@ -217,8 +236,7 @@ async fn a_wish_to_wait_is_followed() {
 
 #[tokio::test(start_paused = true)]
 async fn an_object_that_cannot_be_read_costs_nobody_else_and_stays_as_it_was() {
-    let world = World::start(with(&["n/a", "n/b"]));
-    world.until_names(&["n/a", "n/b"]).await;
+    let world = World::holding(&["n/a", "n/b"]).await;
     world.fake.put(MAPS, "n/a", json!({ "data": 7 }));
     world.until("told", |snapshot| snapshot.unreadable.contains_key(&Name::new("n", "a"))).await;
     let snapshot = world.objects.snapshot();
@@ -235,8 +253,7 @@ async fn an_object_that_cannot_be_read_costs_nobody_else_and_stays_as_it_was() {
 
 #[tokio::test(start_paused = true)]
 async fn a_line_that_is_too_large_withdraws_nothing_and_is_not_held() {
-    let world = World::start(with(&["n/a"]));
-    world.until_names(&["n/a"]).await;
+    let world = World::holding(&["n/a"]).await;
     world.until_watching().await;
     world.fake.say(&"x".repeat(MAX_LINE + 1));
     world.fake.put(MAPS, "n/b", json!({}));
@@ -254,8 +271,7 @@ fn largest() -> String {
 
 #[tokio::test(start_paused = true)]
 async fn the_largest_object_that_etcd_takes_is_taken() {
-    let world = World::start(with(&["n/a"]));
-    world.until_names(&["n/a"]).await;
+    let world = World::holding(&["n/a"]).await;
     world.until_watching().await;
     world.fake.say(&format!(
         r#"{{"type":"ADDED","object":{{"metadata":{{"name":"b","namespace":"n","resourceVersion":"102"}},"data":{{"k":"{}"}}}}}}"#,
@@ -285,15 +301,9 @@ async fn an_object_that_is_too_large_is_one_unreadable_object() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_was_set_back_and_is_ahead_again_at_once_is_noticed_within_hours() {
-    let world = World::start(with(&["n/a"]));
-    world.until_names(&["n/a"]).await;
-    let backup = world.fake.backup();
-    world.fake.put(MAPS, "n/b", json!({}));
-    world.until_names(&["n/a", "n/b"]).await;
+    let (world, backup) = World::past_a_backup().await;
     world.fake.restore(backup);
-    for _ in 0..10 {
-        world.fake.put("/api/v1/pods", "n/p", json!({}));
-    }
+    world.get_ahead();
     for _ in 0..4 * 60 + 20 {
         tokio::time::sleep(Duration::from_secs(60)).await;
         world.fake.put("/api/v1/pods", "n/p", json!({}));
@@ -304,17 +314,11 @@ async fn a_server_that_was_set_back_and_is_ahead_again_at_once_is_noticed_within
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_was_set_back_in_an_outage_and_is_ahead_again_is_noticed_within_minutes() {
-    let world = World::start(with(&["n/a"]));
-    world.until_names(&["n/a"]).await;
-    let backup = world.fake.backup();
-    world.fake.put(MAPS, "n/b", json!({}));
-    world.until_names(&["n/a", "n/b"]).await;
+    let (world, backup) = World::past_a_backup().await;
     world.fake.set_down(true);
     tokio::time::sleep(Duration::from_secs(20)).await;
     world.fake.restore(backup);
-    for _ in 0..10 {
-        world.fake.put("/api/v1/pods", "n/p", json!({}));
-    }
+    world.get_ahead();
     world.fake.set_down(false);
     let back = Instant::now();
     world.until_names(&["n/a"]).await;
@@ -347,8 +351,7 @@ async fn one_kind_that_always_fails_is_not_asked_more_often_because_others_work(
 
 #[tokio::test(start_paused = true)]
 async fn garbage_in_a_watch_breaks_the_watch_and_nothing_else() {
-    let world = World::start(with(&["n/a"]));
-    world.until_names(&["n/a"]).await;
+    let world = World::holding(&["n/a"]).await;
     world.until_watching().await;
     world.fake.say("<html>502 Bad Gateway</html>");
     world.fake.put(MAPS, "n/b", json!({}));
@@ -358,11 +361,7 @@ async fn garbage_in_a_watch_breaks_the_watch_and_nothing_else() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_was_set_back_is_believed_after_some_minutes_and_not_before() {
-    let world = World::start(with(&["n/a"]));
-    world.until_names(&["n/a"]).await;
-    let backup = world.fake.backup();
-    world.fake.put(MAPS, "n/b", json!({}));
-    world.until_names(&["n/a", "n/b"]).await;
+    let (world, backup) = World::past_a_backup().await;
     // A resumed watch is silent then: the API server filters what is older than what was asked for.
     world.fake.restore(backup);
     let began = Instant::now();
@@ -377,11 +376,7 @@ async fn a_server_that_was_set_back_is_believed_after_some_minutes_and_not_befor
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_lags_for_a_moment_withdraws_nothing() {
-    let world = World::start(with(&["n/a"]));
-    world.until_names(&["n/a"]).await;
-    let old = world.fake.backup();
-    world.fake.put(MAPS, "n/b", json!({}));
-    world.until_names(&["n/a", "n/b"]).await;
+    let (world, old) = World::past_a_backup().await;
     let new = world.fake.backup();
     world.fake.restore(old);
     world.until("asked again", |_| world.restarts("older") > 1).await;
@@ -392,8 +387,7 @@ async fn a_server_that_lags_for_a_moment_withdraws_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn an_event_of_an_older_history_is_not_taken() {
-    let world = World::start(with(&["n/a"]));
-    world.until_names(&["n/a"]).await;
+    let world = World::holding(&["n/a"]).await;
     world.until_watching().await;
     world.fake.say(
         r#"{"type":"DELETED","object":{"metadata":{"name":"a","namespace":"n","resourceVersion":"55"}}}"#,
@@ -404,8 +398,7 @@ async fn an_event_of_an_older_history_is_not_taken() {
 
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_says_nothing_is_given_up_after_the_source_was_asked() {
-    let world = World::start(with(&["n/a"]));
-    world.until_names(&["n/a"]).await;
+    let world = World::holding(&["n/a"]).await;
     world.fake.requests();
     tokio::time::sleep(SILENCE * 2 + Duration::from_secs(2)).await;
     assert_eq!(world.restarts("silent"), 1);
@@ -415,8 +408,7 @@ async fn a_watch_that_says_nothing_is_given_up_after_the_source_was_asked() {
 
 #[tokio::test(start_paused = true)]
 async fn bookmarks_confirm_what_is_held_without_a_change() {
-    let world = World::start(with(&["n/a"]));
-    world.until_names(&["n/a"]).await;
+    let world = World::holding(&["n/a"]).await;
     world.until_watching().await;
     let (before, changes) = (world.objects.snapshot(), world.objects.changed());
     for _ in 0..10 {

@@ -9,6 +9,7 @@
 mod connection;
 mod gate;
 mod line;
+mod pod;
 mod review;
 mod token;
 
@@ -22,8 +23,8 @@ use tokio::time::timeout;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use tracing::{error, info, warn};
-use vouchsafe_cluster::k8s_openapi::api::core::v1::{Node, Pod};
-use vouchsafe_cluster::{Cluster, ClusterError, Deps, Name};
+use vouchsafe_cluster::k8s_openapi::api::core::v1::Node;
+use vouchsafe_cluster::{Cluster, ClusterError, Deps, Name, PartialObjectMeta};
 use vouchsafe_runtime::class::Class;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_types::secret::SecretText;
@@ -35,7 +36,8 @@ use crate::config::admission::{self as settings, PsatCluster};
 use crate::status::{Chain, retry_later};
 use connection::Connection;
 use gate::{Closed, Gate};
-use review::{Bearer, Facts, Unclear, has_audience, node_name};
+use pod::Pod;
+use review::{Bearer, Facts, Unclear, has_audience};
 use token::{MAX_TOKEN_BYTES, Useless, Wanted};
 
 /// The name that agents and configurations have for it.
@@ -127,7 +129,7 @@ impl K8sPsat {
 struct Found {
     bearer: Bearer,
     pod: Pod,
-    node: Node,
+    node: PartialObjectMeta<Node>,
 }
 
 const REVIEW: &str = "unable to validate token with TokenReview API";
@@ -170,12 +172,14 @@ impl KnownCluster {
             let why = format!("{name} is not the pod that it was made for any more");
             return Err(self.refused(Code::PermissionDenied, "token is of a pod that is gone", &why));
         }
-        if node_name(&pod).is_empty() {
+        let node_name = pod.spec.node_name.as_str();
+        if node_name.is_empty() {
             return Err(self.refused(Code::Internal, NODE, "empty node name"));
         }
-        let node: Option<Node> = self.question(NODE, cluster.fetch(&Name::cluster(node_name(&pod)))).await?;
+        let node: Option<PartialObjectMeta<Node>> =
+            self.question(NODE, cluster.fetch(&Name::cluster(node_name))).await?;
         let node = node.ok_or_else(|| {
-            let why = format!("unable to query nodes API: nodes {:?} not found", node_name(&pod));
+            let why = format!("unable to query nodes API: nodes {node_name:?} not found");
             self.refused(Code::Internal, NODE, &why)
         })?;
         Ok(Found { bearer, pod, node })

@@ -190,7 +190,7 @@ async fn a_registry_cannot_make_this_node_ask_its_own_network() {
 #[tokio::test]
 async fn the_same_payload_is_fetched_once() {
     let text = "payload";
-    let digest = format!("sha256:{}", hex::encode(crate::trust::sha256(text.as_bytes())));
+    let digest = format!("sha256:{}", hex::encode(crate::digest::sha256(text.as_bytes())));
     let image = ImageId::parse(&format!("r.example/a/b@{DIGEST}")).unwrap();
     let web = Scripted::default().with(&at(&format!("/v2/a/b/blobs/{digest}")), None, body(text));
     let layer = crate::manifest::Layer { digest, size: 7, annotations: HashMap::new() };
@@ -255,7 +255,7 @@ async fn bad_answers_are_told_apart() {
 #[tokio::test]
 async fn a_payload_is_bounded_and_has_its_digest() {
     let text = "payload";
-    let digest = format!("sha256:{}", hex::encode(crate::trust::sha256(text.as_bytes())));
+    let digest = format!("sha256:{}", hex::encode(crate::digest::sha256(text.as_bytes())));
     let url = at(&format!("/v2/a/b/blobs/{digest}"));
     let image = ImageId::parse(&format!("r.example/a/b@{DIGEST}")).unwrap();
     let layer = |digest: &str, size| crate::manifest::Layer {

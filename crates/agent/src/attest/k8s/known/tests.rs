@@ -2,6 +2,8 @@ use futures_util::future::join_all;
 use vouchsafe_runtime::metrics::Registry;
 use vouchsafe_testkit::kubelet::{FakeKubelet, FakePod, Manner};
 
+use super::state::{MAX_STRANGERS, MAX_WAITED_FOR};
+use super::trouble::Unreadable;
 use super::*;
 use crate::attest::k8s::kubelet::KubeletConfig;
 use crate::attest::k8s::pod::ContainerId;
@@ -272,12 +274,12 @@ async fn who_asks_again_and_again_for_a_container_of_nobody_brings_no_more_lists
     assert_eq!(looked_through(), 0, "it is a stranger no more");
 }
 
-#[tokio::test]
-async fn strangers_are_bounded_and_the_oldest_is_forgotten_first() {
-    let world = world(PATIENT).await;
-    let mut state = world.known.shared.lock();
+#[test]
+fn strangers_are_bounded_and_the_oldest_is_forgotten_first() {
+    let (mut state, start) = (State::new(Schedule::new(PATIENT.interval)), Instant::now());
     for number in 0..=MAX_STRANGERS {
-        state.remember(&sought(number), 1, true);
+        let now = start + Duration::from_millis(number as u64);
+        state.remember(&sought(number), 1, true, now);
     }
     assert_eq!(state.strangers.len(), MAX_STRANGERS);
     assert!(!state.strangers.contains_key(&sought(0)) && state.strangers.contains_key(&sought(1)));

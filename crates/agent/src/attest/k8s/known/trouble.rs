@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::warn;
+use vouchsafe_runtime::chain::Chain;
 
 use crate::attest::k8s::kubelet::{Kubelet, KubeletError};
-use crate::trust::error_chain;
 
 /// Why nothing is known of a container. The first two texts are SPIRE's.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -54,7 +54,7 @@ pub(super) fn note_trouble(
     (start, now): (Instant, Instant),
     kubelet: &Kubelet,
 ) {
-    let what = error_chain(error);
+    let what = Chain(error).to_string();
     let before = trouble.take();
     let since = before.as_ref().map_or(start, |before| before.since);
     let quiet = before.filter(|before| before.what == what && now < before.logged + LOG_INTERVAL);

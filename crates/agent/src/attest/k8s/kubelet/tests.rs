@@ -1,7 +1,7 @@
+use vouchsafe_runtime::chain::Chain;
 use vouchsafe_testkit::kubelet::{Admits, FakeKubelet, FakePod, Manner};
 
 use super::*;
-use crate::trust::error_chain;
 
 const MIB: usize = 1024 * 1024;
 
@@ -30,7 +30,7 @@ async fn pods(kubelet: &Arc<Kubelet>) -> Result<usize, KubeletError> {
 async fn refusal(kubelet: &Arc<Kubelet>) -> (&'static str, String) {
     let error = pods(kubelet).await.unwrap_err();
     assert!(!error.next_step().is_empty());
-    (error.kind(), error_chain(&error))
+    (error.kind(), Chain(&error).to_string())
 }
 
 #[tokio::test]

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use vouchsafe_cluster::PartialObjectMeta;
 use vouchsafe_cluster::k8s_openapi::api::authentication::v1::{TokenReviewStatus, UserInfo};
-use vouchsafe_cluster::k8s_openapi::api::core::v1::{Node, Pod};
+use vouchsafe_cluster::k8s_openapi::api::core::v1::Node;
 use vouchsafe_types::selector::{Selector, SelectorError, SelectorSet};
 
 use super::NAME;
+use super::pod::Pod;
 
 /// Whose token it is.
 #[derive(Debug, Eq, PartialEq)]
@@ -76,7 +78,7 @@ pub(super) struct Facts<'a> {
     pub(super) cluster: &'a str,
     pub(super) bearer: &'a Bearer,
     pub(super) pod: &'a Pod,
-    pub(super) node: &'a Node,
+    pub(super) node: &'a PartialObjectMeta<Node>,
     pub(super) node_uid: &'a str,
 }
 
@@ -88,26 +90,20 @@ impl Facts<'_> {
         pod_labels: &BTreeSet<String>,
     ) -> Result<SelectorSet, SelectorError> {
         let Self { cluster, bearer, pod, node, node_uid } = self;
-        let host = pod.status.as_ref().and_then(|status| status.host_ip.as_deref()).unwrap_or_default();
         let fixed = [
             format!("cluster:{cluster}"),
             format!("agent_ns:{}", bearer.namespace),
             format!("agent_sa:{}", bearer.service_account),
             format!("agent_pod_name:{}", bearer.pod_name),
             format!("agent_pod_uid:{}", bearer.pod_uid),
-            format!("agent_node_ip:{host}"),
-            format!("agent_node_name:{}", node_name(pod)),
+            format!("agent_node_ip:{}", pod.status.host_ip),
+            format!("agent_node_name:{}", pod.spec.node_name),
             format!("agent_node_uid:{node_uid}"),
         ];
         let node = labelled("agent_node_label", node.metadata.labels.as_ref(), node_labels);
         let pod = labelled("agent_pod_label", pod.metadata.labels.as_ref(), pod_labels);
         fixed.into_iter().chain(node).chain(pod).map(|value| Selector::new(NAME, &value)).collect()
     }
-}
-
-/// The node that a Pod runs on; empty while it has none.
-pub(super) fn node_name(pod: &Pod) -> &str {
-    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
 }
 
 fn labelled<'a>(
