@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::time::Instant;
 use vouchsafe_agent::config::BundleSource;
-use vouchsafe_agent::{Bootstrap, Phase};
+use vouchsafe_agent::{AgentStatus, Bootstrap, Phase};
 use vouchsafe_proto::spire::api::server::agent::v1::CreateJoinTokenRequest;
 use vouchsafe_proto::spire::api::server::agent::v1::agent_client::AgentClient;
 use vouchsafe_transport::connect::uds_channel;
@@ -61,7 +61,13 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
 
     let mut status = agent.status.clone();
     let ready = async {
-        let serving = status.wait_for(|s| matches!(s.phase, Phase::Serving | Phase::Refused)).await?;
+        // The agent may have synchronized with its SVID before its status has the ID.
+        let known = |s: &AgentStatus| match s.phase {
+            Phase::Serving => s.id.is_some(),
+            Phase::Refused => true,
+            _ => false,
+        };
+        let serving = status.wait_for(known).await?;
         match (&serving.id, serving.phase) {
             (Some(id), Phase::Serving) => Ok(id.clone()),
             _ => bail!(
