@@ -58,7 +58,7 @@ pub(crate) fn identity(agent: &Agent, path: &str) -> SvidCell {
             .take_while(|n| folder.path().join(format!("svid.{n}.pem")).exists())
             .find(|n| svids::read(folder.path(), *n).svid.id.path() == format!("/{path}"))
     });
-    let chain = svids::certificates(&folder.path().join(format!("svid.{n}.pem")));
+    let chain = svids::certificates(&std::fs::read(folder.path().join(format!("svid.{n}.pem"))).unwrap());
     let key = pem::parse(&std::fs::read(folder.path().join(format!("svid.{n}.key"))).unwrap()).unwrap();
     let cell = SvidCell::empty();
     cell.set(OwnSvid::from_pkcs8(&chain, &key[0].der)).unwrap();

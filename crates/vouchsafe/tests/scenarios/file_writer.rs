@@ -4,7 +4,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -15,7 +14,7 @@ use vouchsafe_testkit::free_port;
 use vouchsafe_types::pem;
 use vouchsafe_types::x509_svid::X509Svid;
 
-use crate::process::{Outcome, Process, eventually, pause, run};
+use crate::process::{Outcome, Process, eventually, run};
 use crate::programs::Programs;
 use crate::svids;
 use crate::world::{Agent, AgentSettings, Server, ServerSettings, World};
@@ -96,10 +95,11 @@ fn command(config: &Path) -> Command {
     command
 }
 
-/// The DNS names of the certificate in `folder`, and whether the key beside it is its own.
+/// The DNS names of the certificate in `folder`, and whether the key beside it is its own. A folder that was replaced vanishes
+/// under its reader, at any file.
 fn read_pair(folder: &Path) -> Option<(Vec<String>, bool)> {
     let key = pem::parse(&fs::read(folder.join("svid_key.pem")).ok()?).ok()?;
-    let chain: Vec<Arc<[u8]>> = svids::certificates(&folder.join("svid.pem"));
+    let chain = svids::certificates(&fs::read(folder.join("svid.pem")).ok()?);
     let leaf = vouchsafe_types::certificate::Certificate::parse(chain.first()?).ok()?;
     let key = PrivateKeyDer::Pkcs8(key.first()?.der.to_vec().into());
     let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).ok()?;
@@ -130,7 +130,7 @@ fn files_are_written_renewed_and_the_program_is_told() {
         let page = run(Command::new("curl").args(["-sf", &format!("http://127.0.0.1:{port}/ready")]));
         (page.code == 0).then_some(())
     });
-    let chain = svids::certificates(&stage.certs.join("svid.pem"));
+    let chain = svids::certificates(stage.read("svid.pem").as_bytes());
     let svid = X509Svid::parse(chain.clone()).unwrap();
     assert_eq!(svid.id.to_string(), stage.server.id("web"));
     let bundle = stage.read("svid_bundle.pem");
@@ -173,9 +173,7 @@ fn a_helper_that_is_killed_leaves_whole_files_and_pairs_are_never_mixed_when_rep
         let name = format!("r{round}.test");
         let mut helper = stage.helper("replace_all_at_once = true");
         stage.renew(&name);
-        while !helper.log().contains("Keeping identities in files") {
-            pause();
-        }
+        eventually("the helper runs", || helper.log().contains("Keeping identities in files").then_some(()));
         for _ in 0..2000 {
             // A reader that opens the folder once has one set, whatever happens meanwhile.
             let Ok(folder) = fs::canonicalize(stage.certs.join("..data")) else { continue };

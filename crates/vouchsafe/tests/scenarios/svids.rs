@@ -25,7 +25,7 @@ pub(crate) struct Fetched {
 
 /// Reads `svid.<n>.pem` and `bundle.<n>.pem` in `folder`; the chain must verify with the bundle.
 pub(crate) fn read(folder: &Path, n: usize) -> Fetched {
-    let chain = certificates(&folder.join(format!("svid.{n}.pem")));
+    let chain = certificates(&std::fs::read(folder.join(format!("svid.{n}.pem"))).unwrap());
     let bundle = std::fs::read(folder.join(format!("bundle.{n}.pem"))).unwrap();
     let parsed = X509Svid::parse(chain.clone()).unwrap();
     let svid = verify(&chain, &parsed.id.trust_domain(), &bundle).unwrap();
@@ -36,13 +36,9 @@ pub(crate) fn read(folder: &Path, n: usize) -> Fetched {
     Fetched { svid, authorities, signed_by }
 }
 
-/// The certificates of a PEM file.
-pub(crate) fn certificates(file: &Path) -> Vec<Arc<[u8]>> {
-    pem::parse(&std::fs::read(file).unwrap())
-        .unwrap()
-        .into_iter()
-        .map(|block| block.der.as_slice().into())
-        .collect()
+/// The certificates of a PEM text.
+pub(crate) fn certificates(text: &[u8]) -> Vec<Arc<[u8]>> {
+    pem::parse(text).unwrap().into_iter().map(|block| block.der.as_slice().into()).collect()
 }
 
 /// Verifies `chain` by a PEM bundle of `trust_domain`, now.
