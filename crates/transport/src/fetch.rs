@@ -86,6 +86,16 @@ pub trait Reader: Send {
     fn take(&mut self, bytes: &[u8]) -> Result<(), Refusal>;
 }
 
+/// The whole body.
+impl Reader for Vec<u8> {
+    fn begin(&mut self, _: &Head) {}
+
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        self.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
 /// Why a [`Reader`] wants no more.
 pub type Refusal = Box<dyn std::error::Error + Send + Sync>;
 
@@ -189,9 +199,9 @@ impl Target {
 ///
 /// Dropping the future closes the connection.
 pub async fn fetch(target: &Target, bounds: Bounds) -> Result<Answer, Error> {
-    let mut whole = Whole::default();
-    let head = read(target, bounds, &mut whole).await?;
-    Ok(Answer { status: head.status, content_type: head.content_type, body: whole.0.into() })
+    let mut body = Vec::new();
+    let head = read(target, bounds, &mut body).await?;
+    Ok(Answer { status: head.status, content_type: head.content_type, body: body.into() })
 }
 
 /// As [`fetch`], and hands the body to `reader` piece by piece.
@@ -207,18 +217,6 @@ pub async fn read(target: &Target, bounds: Bounds, reader: &mut dyn Reader) -> R
     tokio::time::timeout(bounds.deadline, ask(target, bounds.body, reader))
         .await
         .unwrap_or_else(|_| Err(Error::TimedOut { target: target.place(), deadline: bounds.deadline }))
-}
-
-#[derive(Default)]
-struct Whole(Vec<u8>);
-
-impl Reader for Whole {
-    fn begin(&mut self, _: &Head) {}
-
-    fn take(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
-        self.0.extend_from_slice(bytes);
-        Ok(())
-    }
 }
 
 async fn ask(target: &Target, max: usize, reader: &mut dyn Reader) -> Result<Head, Error> {

@@ -7,7 +7,7 @@ use vouchsafe_runtime::chain::Chain;
 use vouchsafe_runtime::class::Class;
 use vouchsafe_runtime::clock::Clock;
 use vouchsafe_sigstore::{Web, WebAnswer, WebError, WebRequest};
-use vouchsafe_transport::fetch::{self, Bounds, Head, Reader, Refusal, Target};
+use vouchsafe_transport::fetch::{self, Bounds, Target};
 
 /// Asks registries, which must prove their host names.
 #[derive(Clone, Debug)]
@@ -22,16 +22,16 @@ pub(super) struct RegistryWeb {
 impl Web for RegistryWeb {
     async fn get(&self, request: &WebRequest) -> Result<WebAnswer, WebError> {
         let target = self.target(request).await?;
-        let mut whole = Whole::default();
+        let mut body = Vec::new();
         let bounds = Bounds { deadline: request.deadline, body: request.body };
-        let asked = fetch::read(&target, bounds, &mut whole).await;
+        let asked = fetch::read(&target, bounds, &mut body).await;
         let head =
             asked.map_err(|error| WebError { message: Chain(&error).to_string(), class: error.class() })?;
         Ok(WebAnswer {
             status: head.status.as_u16(),
             location: head.location,
             challenges: head.challenges,
-            body: whole.0.into(),
+            body: body.into(),
         })
     }
 }
@@ -58,18 +58,6 @@ impl RegistryWeb {
             Some(credentials) => target.with_authorization(credentials).map_err(wrong),
             None => Ok(target),
         }
-    }
-}
-
-#[derive(Default)]
-struct Whole(Vec<u8>);
-
-impl Reader for Whole {
-    fn begin(&mut self, _: &Head) {}
-
-    fn take(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
-        self.0.extend_from_slice(bytes);
-        Ok(())
     }
 }
 
