@@ -28,6 +28,7 @@ mod denial;
 mod front;
 mod listener;
 mod objects;
+mod patience;
 mod pki;
 mod programs;
 

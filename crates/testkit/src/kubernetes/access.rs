@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
+use super::patience::until;
 use super::{Created, Kubernetes};
 
 /// What a token of a service account is good for.
@@ -108,11 +108,8 @@ impl Kubernetes {
     /// When it still may not.
     #[track_caller]
     pub fn wait_until_allowed(&self, account: &str, verb: &str, what: (&str, &str, &str), namespace: &str) {
-        let until = Instant::now() + TAKEN_UP;
-        while !self.allows(account, verb, what, namespace) {
-            assert!(Instant::now() < until, "{account} may not {verb} {what:?} in {namespace:?}");
-            std::thread::sleep(PAUSE);
-        }
+        let refused = format!("{account} may not {verb} {what:?} in {namespace:?}");
+        until(TAKEN_UP, || if self.allows(account, verb, what, namespace) { Ok(()) } else { Err(&refused) });
     }
 
     /// Writes `<name>.kubeconfig` for a `user` stanza.
@@ -147,4 +144,3 @@ impl Kubernetes {
 
 /// Usually some milliseconds.
 const TAKEN_UP: Duration = Duration::from_secs(120);
-const PAUSE: Duration = Duration::from_millis(50);

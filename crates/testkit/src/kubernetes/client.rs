@@ -4,10 +4,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::Instant;
 
 use super::Kubernetes;
 use super::api::{Answer, Request};
+use super::patience::until;
 use super::programs::{self, programs};
 
 impl Kubernetes {
@@ -69,14 +69,10 @@ impl Kubernetes {
     /// When the API server still does not answer.
     #[track_caller]
     pub(super) fn insist(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            match self.try_request(method, path, body) {
-                Some(answer) if !answer.is_not_now() => return answer,
-                answer => assert!(Instant::now() < until, "{method} {path}: {answer:?}"),
-            }
-            std::thread::sleep(PAUSE);
-        }
+        until(PATIENCE, || match self.try_request(method, path, body) {
+            Some(answer) if !answer.is_not_now() => Ok(answer),
+            answer => Err(format!("{method} {path}: {answer:?}")),
+        })
     }
 
     /// Sends a request as the administrator. `None`: nobody answers. The body of a `PATCH` is a merge patch.
@@ -96,15 +92,13 @@ impl Kubernetes {
     #[track_caller]
     pub fn wait_for_definitions(&self) {
         let definitions = self.get(DEFINITIONS).unwrap_or_default();
-        let until = Instant::now() + PATIENCE;
-        for definition in definitions["items"].as_array().into_iter().flatten() {
+        let served = |definition: &Value| {
             // Its name is that of the resource with its group.
             let kind = definition["metadata"]["name"].as_str().unwrap_or_default();
-            while let Err(refusal) = self.try_kubectl(&["get", kind, "--all-namespaces"], None) {
-                assert!(Instant::now() < until, "{kind}: {refusal}");
-                std::thread::sleep(PAUSE);
-            }
-        }
+            let listed = self.try_kubectl(&["get", kind, "--all-namespaces"], None);
+            listed.map(drop).map_err(|refusal| format!("{kind}: {refusal}"))
+        };
+        until(PATIENCE, || definitions["items"].as_array().into_iter().flatten().try_for_each(served));
     }
 
     /// The object at `path`, or `None` when there is none.
@@ -123,4 +117,3 @@ impl Kubernetes {
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 /// How long what was refused for the moment is asked for again.
 const PATIENCE: Duration = Duration::from_secs(120);
-const PAUSE: Duration = Duration::from_millis(200);

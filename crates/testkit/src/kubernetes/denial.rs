@@ -10,10 +10,10 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use super::Kubernetes;
 use super::listener::{Listener, answer};
+use super::patience::until;
 
 /// Which writes are refused, and how.
 #[derive(Clone, Debug)]
@@ -81,15 +81,12 @@ impl Kubernetes {
         let configuration = configuration(&name, denial, &listener.url(), self.ca());
         let _created = self.request("POST", CONFIGURATIONS, Some(&configuration)).ok();
         let path = format!("{}?dryRun=All", denial.collection);
-        let until = Instant::now() + EFFECT;
-        loop {
+        until(EFFECT, || {
             let probed = self.request("POST", &path, Some(&denial.probe));
-            if probed.status == denial.status && probed.body["message"].to_string().contains(MESSAGE) {
-                break;
-            }
-            assert!(Instant::now() < until, "writes are not refused: {probed:?}");
-            std::thread::sleep(PAUSE);
-        }
+            let is_refused =
+                probed.status == denial.status && probed.body["message"].to_string().contains(MESSAGE);
+            if is_refused { Ok(()) } else { Err(format!("writes are not refused: {probed:?}")) }
+        });
         Denied { cluster: self, name, left, times: denial.times, _listener: listener }
     }
 }
@@ -142,4 +139,3 @@ const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1/validatingwe
 const MESSAGE: &str = "refused by a test";
 /// The API server reads its webhooks about once a second.
 const EFFECT: Duration = Duration::from_secs(60);
-const PAUSE: Duration = Duration::from_millis(50);
