@@ -27,6 +27,10 @@ impl Replica {
     }
 
     /// Holds the standby at what it has: it goes on answering with older and older data.
+    ///
+    /// # Panics
+    ///
+    /// When it goes on following.
     pub fn pause(&self) {
         self.0.sql("postgres", "SELECT pg_wal_replay_pause()");
         for _ in 0..START_ATTEMPTS {
@@ -35,6 +39,7 @@ impl Replica {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+        panic!("the replica is not held back");
     }
 
     /// Lets it catch up.
