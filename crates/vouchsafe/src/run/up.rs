@@ -61,13 +61,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
 
     let mut status = agent.status.clone();
     let ready = async {
-        // The agent may have synchronized with its SVID before its status has the ID.
-        let known = |s: &AgentStatus| match s.phase {
-            Phase::Serving => s.id.is_some(),
-            Phase::Refused => true,
-            _ => false,
-        };
-        let serving = status.wait_for(known).await?;
+        let serving = status.wait_for(is_decided).await?;
         match (&serving.id, serving.phase) {
             (Some(id), Phase::Serving) => Ok(id.clone()),
             _ => bail!(
@@ -90,6 +84,11 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     host.run().await?;
     writeln!(std::io::stdout(), "Stopped. The state is in {}", config.data_dir.display())?;
     Ok(())
+}
+
+/// Whether it is decided what becomes of the agent. It may synchronize with a new SVID before its status has the ID.
+fn is_decided(status: &AgentStatus) -> bool {
+    status.phase == Phase::Refused || (status.phase == Phase::Serving && status.id.is_some())
 }
 
 fn server_config(config: &Config) -> config::server::Config {
@@ -136,4 +135,21 @@ async fn join_token(admin_socket: &Path) -> anyhow::Result<SecretText> {
 
 fn log_file(config: &Config) -> String {
     config.log.file.as_ref().map_or_else(|| "the log".to_owned(), |path| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_serves_and_has_no_id_yet_is_waited_for() {
+        let mut status = AgentStatus { phase: Phase::Serving, ..AgentStatus::default() };
+        assert!(!is_decided(&status));
+        status.id = Some("spiffe://vouchsafe.local/spire/agent/a".parse().unwrap());
+        assert!(is_decided(&status));
+        for phase in [Phase::Attesting, Phase::Synchronizing] {
+            assert!(!is_decided(&AgentStatus { phase, ..status.clone() }));
+        }
+        assert!(is_decided(&AgentStatus { phase: Phase::Refused, ..AgentStatus::default() }));
+    }
 }
