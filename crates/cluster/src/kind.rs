@@ -47,8 +47,8 @@ impl<K> Kind for K where
 }
 
 /// Makes a struct with a field `metadata` a [`Kind`]: `kind!(Pod, Namespaced, "", "v1", "Pod", "pods")`, where the scope is
-/// `Namespaced` or `Cluster`. For what a part keeps of a kind that has much more: code that reads all of a Pod's fields is a
-/// quarter of a mebibyte.
+/// `Namespaced` or `Cluster`. For what a part keeps of a kind that has much more: code that reads all of a Pod's fields is
+/// large.
 #[macro_export]
 macro_rules! kind {
     ($type:ident, Namespaced, $($names:literal),+) => {
