@@ -140,7 +140,8 @@ mod tests {
             drop(release);
             found
         };
-        let (_, found) = tokio::join!(hung, found);
+        let both = timeout(Duration::from_secs(60), async { tokio::join!(hung, found) }).await;
+        let (_, found) = both.expect("a thread for each");
         assert_eq!(found.unwrap(), 7);
     }
 
@@ -167,7 +168,7 @@ mod tests {
             let (now, most) = (Arc::clone(&now), Arc::clone(&most));
             looks.run(move || {
                 most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                std::thread::sleep(Duration::from_micros(100));
+                std::thread::sleep(QUICK / 5);
                 now.fetch_sub(1, Ordering::SeqCst);
                 Ok(())
             })
