@@ -145,7 +145,7 @@ wait_for() {
 
 # rust_checks <name> <log of a test program> <its exit status> <command that runs it ...>: a check for each test; those that
 # failed come last. That no test ran is a failure too. A test that failed is run again by itself: many processes on few cores
-# make time run out where nothing is wrong. What it said is printed either way, and a run has room for FLAKY_LIMIT of them.
+# make time run out where nothing is wrong. What it said is printed either way, and a suite has room for FLAKY_LIMIT of them.
 rust_checks() {
   local name=$1 log=$2 status=$3 test outcome failed=() ran=0
   shift 3
