@@ -69,7 +69,8 @@ readonly LOG_LINES=${INTEROP_LOG_LINES:-120} CAUSE_LINES_TOTAL=240
 # failed: CI shows some twenty lines around a failure. The end of the logs that the test printed comes with the causes, at the end.
 rust_failed() {
   local section=$RUN/section
-  rust_section "$3" "$2" >"$section"
+  awk -v "head=---- $3 stdout ----" '$0 == head { on = 1; print; next } /^---- .* stdout ----$|^failures:$/ { on = 0 } on' \
+    "$2" >"$section"
   {
     echo "--- $3: the end of what it logged"
     sed -n '/^--- /,$p' "$section" | sed '/^$/d' | tail -n 60
@@ -79,11 +80,6 @@ rust_failed() {
   sed -n '/^--- /,$p' "$section" | sed '/^$/d' | tail -n 6 | cut -c 1-300
   rust_panic "$section" 12 | cut -c 1-600
   printf 'FAIL %s %s\n' "$1" "$4"
-}
-
-# rust_section <test> <log of a test program>: what the test said when it failed.
-rust_section() {
-  awk -v "head=---- $1 stdout ----" '$0 == head { on = 1; print; next } /^---- .* stdout ----$|^failures:$/ { on = 0 } on' "$2"
 }
 
 # rust_panic <section> <lines>: up to the backtrace. The first line has the place, those that follow have the words.
@@ -143,12 +139,10 @@ wait_for() {
   done
 }
 
-# rust_checks <name> <log of a test program> <its exit status> <command that runs it ...>: a check for each test; those that
-# failed come last. That no test ran is a failure too. A test that failed is run again by itself: many processes on few cores
-# make time run out where nothing is wrong. What it said is printed either way, and a suite has room for FLAKY_LIMIT of them.
+# rust_checks <name> <log of a test program> <its exit status>: a check for each test; those that failed come last. That no
+# test ran is a failure too.
 rust_checks() {
   local name=$1 log=$2 status=$3 test outcome failed=() ran=0
-  shift 3
   while read -r _ test _ outcome _; do
     case $outcome in
       ok)
@@ -160,12 +154,7 @@ rust_checks() {
     esac
   done < <(grep '^test .* \.\.\. ' "$log")
   for test in "${failed[@]}"; do
-    outcome=${test#* } test=${test%% *}
-    if passes_again "$test" "$log" "$@"; then
-      check ok "$name.${test//::/.}" "FLAKY: failed once, passed when run again"
-    else
-      rust_failed "$name.$(tr -s : . <<<"$test")" "$log" "$test" "$outcome"
-    fi
+    rust_failed "$name.$(tr -s : . <<<"${test%% *}")" "$log" "${test%% *}" "${test#* }"
   done
   if [[ $status -ne 0 && ${#failed[@]} -eq 0 ]]; then
     tail -n 40 "$log" | tee -a "$RUN/causes"
@@ -174,20 +163,6 @@ rust_checks() {
     check FAIL "$name" "no test ran, see $log"
   fi
 }
-
-# passes_again <test> <log of the run in which it failed> <command ...>
-passes_again() {
-  local test=$1 log=$2 again
-  shift 2
-  FLAKY=$((FLAKY + 1))
-  [[ $FLAKY -le $FLAKY_LIMIT ]] || return 1
-  again=$RUN/logs/again-$FLAKY.log
-  (cd "$ROOT" && "$@" --exact "$test") >"$again" 2>&1 && grep -qFx "test $test ... ok" "$again" || return 1
-  rust_section "$test" "$log" | tail -n 40 | cut -c 1-300
-}
-
-readonly FLAKY_LIMIT=2
-FLAKY=0
 
 # A TCP port on which nobody listens, and which nobody else who asks gets: crates/testkit/src/ports.rs has the same file,
 # the same numbers, and the reasons.

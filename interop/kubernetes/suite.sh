@@ -24,17 +24,16 @@ run_suite() {
 kubernetes_tests() {
   local package=$1 log=$RUN/logs/$1.log status=0
   shift
-  local command=(cargo test --locked --package "$package" "$@" -- --ignored)
-  (cd "$ROOT" && "${command[@]}") >"$log" 2>&1 || status=$?
-  rust_checks "$package" "$log" "$status" "${command[@]}"
+  (cd "$ROOT" && cargo test --locked --package "$package" "$@" -- --ignored) >"$log" 2>&1 || status=$?
+  rust_checks "$package" "$log" "$status"
 }
 
 # kubernetes_scenarios [filter ...]: crates/vouchsafe/tests/kubernetes with the binary under test.
 kubernetes_scenarios() {
   local log=$RUN/logs/kubernetes.log status=0
-  local command=(cargo test --locked --package vouchsafe --test kubernetes -- --ignored)
-  (cd "$ROOT" && "${command[@]}" --test-threads "$KUBERNETES_THREADS" "$@") >"$log" 2>&1 || status=$?
-  rust_checks kubernetes "$log" "$status" "${command[@]}"
+  (cd "$ROOT" && cargo test --locked --package vouchsafe --test kubernetes -- --ignored --test-threads "$KUBERNETES_THREADS" "$@") \
+    >"$log" 2>&1 || status=$?
+  rust_checks kubernetes "$log" "$status"
 }
 
 readonly KUBERNETES_THREADS=${INTEROP_KUBERNETES_THREADS:-4}

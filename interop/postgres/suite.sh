@@ -19,7 +19,6 @@ run_suite() {
 tests() {
   local package=$1 log=$RUN/logs/$1.log status=0
   shift
-  local command=(cargo test --locked --package "$package" "$@" -- --ignored)
-  (cd "$ROOT" && "${command[@]}") >"$log" 2>&1 || status=$?
-  rust_checks "$package" "$log" "$status" "${command[@]}"
+  (cd "$ROOT" && cargo test --locked --package "$package" "$@" -- --ignored) >"$log" 2>&1 || status=$?
+  rust_checks "$package" "$log" "$status"
 }

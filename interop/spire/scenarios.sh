@@ -12,27 +12,19 @@ scenario_program() {
 scenarios() {
   local name=$1 server=$2 agent=$3
   shift 3
-  start "scenarios-$name" with_programs "$server" "$agent" "${SCENARIO_OIDC:-}" --test-threads "$SCENARIO_THREADS" "$@"
-  SETS+=("$name" "$STARTED" "$server" "$agent" "${SCENARIO_OIDC:-}")
-}
-
-# with_programs <stock server> <stock agent> <stock discovery provider> <argument of the test program ...>: in a subshell, in whose
-# place it runs, so that ending it ends the program.
-with_programs() {
-  local server=$1 agent=$2 oidc=$3
-  shift 3
-  exec env SCENARIO_SERVER="$server" SCENARIO_AGENT="$agent" SCENARIO_OIDC="$oidc" "$SCENARIOS" "$@"
+  start "scenarios-$name" env SCENARIO_SERVER="$server" SCENARIO_AGENT="$agent" \
+    "$SCENARIOS" --test-threads "$SCENARIO_THREADS" "$@"
+  SETS+=("$name=$STARTED")
 }
 
 # Waits for all that were started. They wait for rotations and polls most of the time, so they run side by side.
 wait_for_scenarios() {
-  local name pid programs status
-  set -- "${SETS[@]}"
-  while [[ $# -gt 0 ]]; do
-    name=$1 pid=$2 programs=("${@:3:3}") status=0
-    shift 5
-    wait "$pid" || status=$?
-    rust_checks "$name" "$RUN/logs/scenarios-$name.log" "$status" with_programs "${programs[@]}" --include-ignored
+  local entry name status log test outcome
+  for entry in "${SETS[@]}"; do
+    name=${entry%=*} status=0
+    wait "${entry#*=}" || status=$?
+    log=$RUN/logs/scenarios-$name.log
+    rust_checks "$name" "$log" "$status"
   done
   SETS=()
 }
